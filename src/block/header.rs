@@ -1,0 +1,171 @@
+//! The block header: 64 bytes in front of every entry of the log, keyed to the place where it stands.
+//!
+//! All integers are little-endian; an entry starts at a multiple of 64 bytes, its stored bytes follow the header.
+//!
+//! ```text
+//! off size field
+//!   0   4  magic `MRBK`
+//!   4   4  stored length: bytes after the header, without padding; never trusted before the check passes
+//!   8   8  sequence: per lane, ascending, never reused
+//!  16   4  CRC32C of the stored bytes
+//!  20   1  kind: 1 block, 2 commit-mark
+//!  21   1  signal: 1 traces, 2 metrics, 3 logs; 0 for a commit-mark
+//!  22   2  source id
+//!  24   4  records encoded
+//!  28   4  spans (items) in the payload
+//!  32   8  receive time, Unix ns
+//!  40   8  first span start, Unix ns
+//!  48   8  last span end, Unix ns
+//!  56   8  check: SipHash-1-3 under the segment's 128-bit key of bytes 0..56 ‖ segment id ‖ offset
+//! ```
+//!
+//! The check is keyed because senders control payload bytes: a scan that resynchronises after damage must not believe a
+//! header forged inside a payload, nor a valid one left by an earlier use of a recycled segment (each use draws a new
+//! key), nor one that was written somewhere else (the place is part of the hash).
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::{Meta, Signal, SourceId};
+
+/// Bytes of a header, and the alignment of entries.
+pub const HEADER_BYTES: usize = 64;
+
+const MAGIC: [u8; 4] = *b"MRBK";
+
+/// The secret of one use of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderKey(pub [u8; 16]);
+
+/// What an entry of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A block: its stored bytes are an OTLP payload.
+    Block(Meta),
+    /// A commit-mark: its stored bytes are the lane's durable sequence and counters.
+    CommitMark {
+        /// When the mark was written, Unix nanoseconds.
+        written_ns: u64,
+    },
+}
+
+/// A decoded header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes after the header.
+    pub stored_bytes: u32,
+    /// The entry's sequence in its lane.
+    pub sequence: u64,
+    /// CRC32C of the stored bytes.
+    pub crc: u32,
+    /// Block or commit-mark, with what the header says of it.
+    pub kind: Kind,
+}
+
+impl Header {
+    /// The header's bytes when it stands at `offset` of segment `segment`.
+    #[must_use]
+    pub fn encode(&self, key: HeaderKey, segment: u64, offset: u64) -> [u8; HEADER_BYTES] {
+        let mut out = [0u8; HEADER_BYTES];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4..8].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        out[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        out[16..20].copy_from_slice(&self.crc.to_le_bytes());
+        match self.kind {
+            Kind::Block(meta) => {
+                out[20] = 1;
+                out[21] = meta.signal as u8;
+                out[22..24].copy_from_slice(&meta.source.0.to_le_bytes());
+                out[24..28].copy_from_slice(&meta.records.to_le_bytes());
+                out[28..32].copy_from_slice(&meta.spans.to_le_bytes());
+                out[32..40].copy_from_slice(&meta.received_ns.to_le_bytes());
+                out[40..48].copy_from_slice(&meta.first_span_ns.to_le_bytes());
+                out[48..56].copy_from_slice(&meta.last_span_ns.to_le_bytes());
+            }
+            Kind::CommitMark { written_ns } => {
+                out[20] = 2;
+                out[32..40].copy_from_slice(&written_ns.to_le_bytes());
+            }
+        }
+        let check = check(key, &out, segment, offset);
+        out[56..64].copy_from_slice(&check.to_le_bytes());
+        out
+    }
+
+    /// Reads a header that claims to stand at `offset` of segment `segment`. `None` unless the keyed check holds and
+    /// every field has a meaning; the stored bytes still have to pass their CRC.
+    #[must_use]
+    pub fn decode(bytes: &[u8; HEADER_BYTES], key: HeaderKey, segment: u64, offset: u64) -> Option<Header> {
+        if bytes[0..4] != MAGIC || u64_at(bytes, 56) != check(key, bytes, segment, offset) {
+            return None;
+        }
+        let kind = match bytes[20] {
+            1 => Kind::Block(Meta {
+                signal: Signal::from_u8(bytes[21])?,
+                source: SourceId(u16::from_le_bytes([bytes[22], bytes[23]])),
+                records: u32_at(bytes, 24),
+                spans: u32_at(bytes, 28),
+                received_ns: u64_at(bytes, 32),
+                first_span_ns: u64_at(bytes, 40),
+                last_span_ns: u64_at(bytes, 48),
+            }),
+            2 => Kind::CommitMark { written_ns: u64_at(bytes, 32) },
+            _ => return None,
+        };
+        Some(Header { stored_bytes: u32_at(bytes, 4), sequence: u64_at(bytes, 8), crc: u32_at(bytes, 16), kind })
+    }
+}
+
+fn check(key: HeaderKey, header: &[u8; HEADER_BYTES], segment: u64, offset: u64) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key.0);
+    hasher.write(&header[0..56]);
+    hasher.write(&segment.to_le_bytes());
+    hasher.write(&offset.to_le_bytes());
+    hasher.finish()
+}
+
+fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a range of four bytes"))
+}
+
+fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a range of eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let mut meta = Meta::empty(Signal::Traces, SourceId(7), 1_747_033_126_563_000_000);
+        meta.records = 70;
+        meta.spans = 71;
+        meta.cover(5, 9);
+        Header { stored_bytes: 65_000, sequence: 42, crc: 0xdead_beef, kind: Kind::Block(meta) }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let key = HeaderKey([3; 16]);
+        let mark = Header { kind: Kind::CommitMark { written_ns: 11 }, ..header() };
+        for header in [header(), mark] {
+            let bytes = header.encode(key, 9, 4096);
+            assert_eq!(Header::decode(&bytes, key, 9, 4096), Some(header));
+        }
+    }
+
+    #[test]
+    fn a_header_is_bound_to_its_place_its_key_and_every_bit() {
+        let key = HeaderKey([3; 16]);
+        let bytes = header().encode(key, 9, 4096);
+        assert_eq!(Header::decode(&bytes, HeaderKey([4; 16]), 9, 4096), None);
+        assert_eq!(Header::decode(&bytes, key, 8, 4096), None);
+        assert_eq!(Header::decode(&bytes, key, 9, 4160), None);
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&damaged, key, 9, 4096), None, "bit {bit} flipped and believed");
+        }
+    }
+}

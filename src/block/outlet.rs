@@ -1,0 +1,67 @@
+//! The producer's side of a ring: push closed blocks, learn their fate.
+//!
+//! Each producer (the reactor or the gateway of a lane) has its own ring to the lane's writer and its own reverse ring of
+//! verdicts. Both ends of an outlet belong to one thread. Tickets are dense and ascending per producer.
+//!
+//! The protocol. A producer asks [`Outlet::room`], pushes at most that many blocks (a request reserves room for *all* its
+//! blocks before the first push, else it is refused with nothing stored), and keeps the ticket of each. The writer
+//! answers every ticket exactly once, in order, in ranges: `Durable` after the sync that covers it (or after the append,
+//! when the queue is configured so), or `Refused` with nothing of it stored. A request is answered yes only when every
+//! one of its tickets was durable. When a verdict comes while the producer is parked, the producer's doorbell rings once.
+//! Lost wake-ups cannot happen: a producer calls [`Outlet::park`] and then looks for verdicts and room once more before it
+//! blocks. The reverse ring is as large as the tickets that can be outstanding, so the writer never waits for a producer.
+
+use super::Block;
+
+/// Names one pushed block of one producer: dense, ascending from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Why a block was refused. Nothing of a refused block is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The disk budget is used up and the source's admission is `drop_newest`.
+    Full,
+    /// Storage failed, or it failed in a way that leaves durability unknown.
+    Storage,
+    /// The process stops.
+    Draining,
+}
+
+/// What became of a range of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerdictOutcome {
+    /// Acknowledged under the configured durability.
+    Durable,
+    /// Not stored.
+    Refused(Refusal),
+}
+
+/// The fate of the tickets `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// First ticket of the range.
+    pub first: Ticket,
+    /// Last ticket of the range, inclusive.
+    pub last: Ticket,
+    /// What became of all of them.
+    pub outcome: VerdictOutcome,
+}
+
+/// What a producer needs of its ring. Two implementations: the ring of a lane, and a plain vector in tests.
+pub trait Outlet {
+    /// Blocks that can be pushed now without waiting.
+    fn room(&self) -> usize;
+
+    /// Hands a closed block over. Panics when there is no room: the caller asked.
+    fn push(&mut self, block: Block) -> Ticket;
+
+    /// An empty buffer with at least [`super::TARGET_BYTES`] of capacity, recycled when there is one.
+    fn spare(&mut self) -> Vec<u8>;
+
+    /// The next verdict, if one has come.
+    fn verdict(&mut self) -> Option<Verdict>;
+
+    /// Asks for a doorbell at the next verdict or room. Look once more before blocking.
+    fn park(&mut self);
+}

@@ -1,0 +1,6 @@
+//! What Millrace says of itself: the ledger of records and spans, counters, log lines, health.
+//!
+//! Counters are plain atomics owned by the thread that counts; nothing here formats or locks on the hot path. The text of
+//! `/metrics` is made when somebody asks.
+
+pub mod ledger;
