@@ -8,10 +8,10 @@
 //!   4   4  stored length: bytes after the header, without padding; never trusted before the check passes
 //!   8   8  sequence: per lane, ascending, never reused
 //!  16   4  CRC32C of the stored bytes
-//!  20   1  kind: 1 block, 2 commit-mark
+//!  20   1  kind: 1 block encoded from records, 2 commit-mark, 3 block passed through
 //!  21   1  signal: 1 traces, 2 metrics, 3 logs; 0 for a commit-mark
 //!  22   2  source id
-//!  24   4  records encoded
+//!  24   4  records: spans of the payload that stand for one record each
 //!  28   4  spans (items) in the payload
 //!  32   8  receive time, Unix ns
 //!  40   8  first span start, Unix ns
@@ -27,10 +27,13 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::{Meta, Signal, SourceId};
+use super::{MAX_BYTES, Made, Meta, Signal, SourceId};
 
 /// Bytes of a header, and the alignment of entries.
 pub const HEADER_BYTES: usize = 64;
+
+/// Stored bytes beyond a block's payload that encryption and compression may add.
+const MAX_OVERHEAD_BYTES: usize = 4096;
 
 const MAGIC: [u8; 4] = *b"MRBK";
 
@@ -74,7 +77,10 @@ impl Header {
         out[16..20].copy_from_slice(&self.crc.to_le_bytes());
         match self.kind {
             Kind::Block(meta) => {
-                out[20] = 1;
+                out[20] = match meta.made {
+                    Made::Encoded => 1,
+                    Made::Passed => 3,
+                };
                 out[21] = meta.signal as u8;
                 out[22..24].copy_from_slice(&meta.source.0.to_le_bytes());
                 out[24..28].copy_from_slice(&meta.records.to_le_bytes());
@@ -100,9 +106,14 @@ impl Header {
         if bytes[0..4] != MAGIC || u64_at(bytes, 56) != check(key, bytes, segment, offset) {
             return None;
         }
+        let stored_bytes = u32_at(bytes, 4);
+        if stored_bytes as usize > MAX_BYTES + MAX_OVERHEAD_BYTES {
+            return None;
+        }
         let kind = match bytes[20] {
-            1 => Kind::Block(Meta {
+            made @ (1 | 3) => Kind::Block(Meta {
                 signal: Signal::from_u8(bytes[21])?,
+                made: if made == 1 { Made::Encoded } else { Made::Passed },
                 source: SourceId(u16::from_le_bytes([bytes[22], bytes[23]])),
                 records: u32_at(bytes, 24),
                 spans: u32_at(bytes, 28),
@@ -113,7 +124,7 @@ impl Header {
             2 => Kind::CommitMark { written_ns: u64_at(bytes, 32) },
             _ => return None,
         };
-        Some(Header { stored_bytes: u32_at(bytes, 4), sequence: u64_at(bytes, 8), crc: u32_at(bytes, 16), kind })
+        Some(Header { stored_bytes, sequence: u64_at(bytes, 8), crc: u32_at(bytes, 16), kind })
     }
 }
 
@@ -138,7 +149,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let mut meta = Meta::empty(Signal::Traces, SourceId(7), 1_747_033_126_563_000_000);
+        let mut meta = Meta::empty(Signal::Traces, Made::Encoded, SourceId(7), 1_747_033_126_563_000_000);
         meta.records = 70;
         meta.spans = 71;
         meta.cover(5, 9);

@@ -6,7 +6,7 @@
 //! than [`MAX_BYTES`]. Blocks travel from a producer (reactor or gateway) through a ring to the lane's writer.
 //!
 //! Counting: one uberAgent record becomes exactly one item (span or log record), so in a block of encoded records
-//! `items - records` were synthesised; a block with `records == 0` was passed through. The ledger relies on this.
+//! `spans - records` were synthesised; a block that was passed through holds no record. The ledger relies on this.
 //!
 //! This module knows nothing of sockets, segments or backends. `header` is the block's form in the log, `outlet` the
 //! producer's side of the ring.
@@ -59,14 +59,25 @@ impl SourceId {
     pub const MIXED: SourceId = SourceId(u16::MAX);
 }
 
+/// How a payload came to be: it decides which side of the ledger its spans are booked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// Encoded from records, with synthesised spans among them.
+    Encoded,
+    /// Checked and passed through as it came.
+    Passed,
+}
+
 /// What a block says of its payload: the fields of the block header that a producer knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// The payload's signal.
     pub signal: Signal,
+    /// How the payload came to be.
+    pub made: Made,
     /// The receiver that the payload came in by.
     pub source: SourceId,
-    /// uberAgent records encoded into the payload; 0 for a payload passed through.
+    /// Spans of the payload that stand for one record each, at most `spans`; 0 for a payload passed through.
     pub records: u32,
     /// Spans (or log records) in the payload.
     pub spans: u32,
@@ -81,8 +92,8 @@ pub struct Meta {
 impl Meta {
     /// The description of an empty block.
     #[must_use]
-    pub fn empty(signal: Signal, source: SourceId, received_ns: u64) -> Meta {
-        Meta { signal, source, records: 0, spans: 0, received_ns, first_span_ns: u64::MAX, last_span_ns: 0 }
+    pub fn empty(signal: Signal, made: Made, source: SourceId, received_ns: u64) -> Meta {
+        Meta { signal, made, source, records: 0, spans: 0, received_ns, first_span_ns: u64::MAX, last_span_ns: 0 }
     }
 
     /// Widens the span of time covered by the payload.
@@ -94,13 +105,20 @@ impl Meta {
     /// Spans that no record stands for: synthesised roots. 0 for a payload passed through.
     #[must_use]
     pub fn synthesised(&self) -> u32 {
-        if self.records == 0 { 0 } else { self.spans - self.records }
+        debug_assert!(self.records <= self.spans, "{} records in {} spans", self.records, self.spans);
+        match self.made {
+            Made::Encoded => self.spans.saturating_sub(self.records),
+            Made::Passed => 0,
+        }
     }
 
     /// Spans passed through as they came.
     #[must_use]
     pub fn passed(&self) -> u32 {
-        if self.records == 0 { self.spans } else { 0 }
+        match self.made {
+            Made::Encoded => 0,
+            Made::Passed => self.spans,
+        }
     }
 }
 

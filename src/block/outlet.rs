@@ -5,11 +5,16 @@
 //!
 //! The protocol. A producer asks [`Outlet::room`], pushes at most that many blocks (a request reserves room for *all* its
 //! blocks before the first push, else it is refused with nothing stored), and keeps the ticket of each. The writer
-//! answers every ticket exactly once, in order, in ranges: `Durable` after the sync that covers it (or after the append,
-//! when the queue is configured so), or `Refused` with nothing of it stored. A request is answered yes only when every
-//! one of its tickets was durable. When a verdict comes while the producer is parked, the producer's doorbell rings once.
-//! Lost wake-ups cannot happen: a producer calls [`Outlet::park`] and then looks for verdicts and room once more before it
-//! blocks. The reverse ring is as large as the tickets that can be outstanding, so the writer never waits for a producer.
+//! answers every ticket exactly once, in order, in ranges. A block that somebody awaits is answered `Durable` after the
+//! sync that covers it (after the append when the queue is configured so); one that nobody awaits, after its append. A
+//! request is answered yes only when every one of its tickets was durable.
+//!
+//! Room comes back with verdicts and with nothing else, so what is outstanding is bounded by the ring whatever the disk
+//! does, the reverse ring can never overflow, and the writer never waits for a producer. A producer therefore has to take
+//! its verdicts before it asks for room, also while it is paused.
+//!
+//! When a verdict comes while the producer is parked, its doorbell rings once. Lost wake-ups cannot happen: a producer
+//! calls [`Outlet::park`] and then looks for verdicts once more before it blocks.
 
 use super::Block;
 
@@ -22,7 +27,7 @@ pub struct Ticket(pub u64);
 pub enum Refusal {
     /// The disk budget is used up and the source's admission is `drop_newest`.
     Full,
-    /// Storage failed, or it failed in a way that leaves durability unknown.
+    /// Storage failed before anything was written.
     Storage,
     /// The process stops.
     Draining,
@@ -35,6 +40,8 @@ pub enum VerdictOutcome {
     Durable,
     /// Not stored.
     Refused(Refusal),
+    /// In the log, yet a sync failed and could not be mended: the peer has to be told to try again, and may send twice.
+    Unknown,
 }
 
 /// The fate of the tickets `first..=last`.
@@ -62,6 +69,6 @@ pub trait Outlet {
     /// The next verdict, if one has come.
     fn verdict(&mut self) -> Option<Verdict>;
 
-    /// Asks for a doorbell at the next verdict or room. Look once more before blocking.
+    /// Asks for a doorbell at the next verdict. Look for verdicts once more before blocking.
     fn park(&mut self);
 }

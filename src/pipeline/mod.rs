@@ -1,1 +1,3 @@
-//! To be written.
+//! The joins: the only place where the stages meet.
+
+pub mod outlet;

@@ -9,9 +9,11 @@
 //!
 //! The front is kept per producer and source, by the thread that decodes, once a turn. The lane is kept by the lane's
 //! writer, both sides at the same time, from the block's own counts; its counters ride in every commit-mark. The
-//! destination's are kept by its own thread and ride in the cursor slot. So the last two are as durable as what they
-//! count, and after a crash the balances open from them; rows that were only in memory never enter them. What is sent
-//! again after a lost answer or a crash is counted apart, as `redelivered`.
+//! destination's are kept by its own thread and ride in the cursor slot, per lane and as of the slot's position: what was
+//! settled beyond it is not in the slot, for it will be read again. So the last two are as durable as what they count,
+//! and after a crash the balances open from them; rows that were only in memory never enter them. What is sent again
+//! after a lost answer is counted apart, as `redelivered`; after a crash nobody knows how much of the last second was,
+//! so that counter is a lower bound.
 //!
 //! Every counter has one writing thread, so `add` is a load and a store; readers may see one side of a balance a turn
 //! before the other and must compare at rest.
@@ -89,6 +91,56 @@ pub struct Lane {
     pub appended_bytes: Counter,
 }
 
+/// Why a destination gave spans up by policy. The numbers are part of the cursor's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DropReason {
+    /// It lagged by more than it may.
+    Lag = 0,
+    /// Older than it may be.
+    Age = 1,
+    /// The disk budget was used up.
+    Budget = 2,
+    /// There is no destination, and the retention is over.
+    NoDestination = 3,
+    /// The backend does not take this signal.
+    SignalNotTaken = 4,
+    /// Sampled out.
+    Sampled = 5,
+    /// An operator said so.
+    Operator = 6,
+}
+
+/// Slots of drop reasons in a cursor, one of them free.
+pub const DROP_REASONS: usize = 8;
+
+impl DropReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [DropReason; 7] = [
+        DropReason::Lag,
+        DropReason::Age,
+        DropReason::Budget,
+        DropReason::NoDestination,
+        DropReason::SignalNotTaken,
+        DropReason::Sampled,
+        DropReason::Operator,
+    ];
+
+    /// The reason as a metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            DropReason::Lag => "lag",
+            DropReason::Age => "age",
+            DropReason::Budget => "budget",
+            DropReason::NoDestination => "no_destination",
+            DropReason::SignalNotTaken => "signal_not_taken",
+            DropReason::Sampled => "sampled",
+            DropReason::Operator => "operator",
+        }
+    }
+}
+
 /// The destination balance, in spans.
 #[derive(Debug, Default)]
 pub struct Destination {
@@ -98,8 +150,8 @@ pub struct Destination {
     pub refused_by_peer: Counter,
     /// Refused by the peer for good and kept aside.
     pub dead_lettered: Counter,
-    /// Given up by policy: lag, age, budget.
-    pub dropped: Counter,
+    /// Given up by policy, by [`DropReason`].
+    pub dropped: [Counter; DROP_REASONS],
     /// Damaged in the log.
     pub lost: Counter,
     /// Older than the destination.
@@ -173,7 +225,7 @@ pub struct DestinationTotals {
     /// See [`Destination::dead_lettered`].
     pub dead_lettered: u64,
     /// See [`Destination::dropped`].
-    pub dropped: u64,
+    pub dropped: [u64; DROP_REASONS],
     /// See [`Destination::lost`].
     pub lost: u64,
     /// See [`Destination::skipped_at_start`].
@@ -186,7 +238,8 @@ impl DestinationTotals {
     /// Spans that have left the log for this destination, one way or another.
     #[must_use]
     pub fn settled(&self) -> u64 {
-        self.delivered + self.refused_by_peer + self.dead_lettered + self.dropped + self.lost + self.skipped_at_start
+        let dropped: u64 = self.dropped.iter().sum();
+        self.delivered + self.refused_by_peer + self.dead_lettered + dropped + self.lost + self.skipped_at_start
     }
 }
 
@@ -198,7 +251,7 @@ impl Destination {
             delivered: self.delivered.get(),
             refused_by_peer: self.refused_by_peer.get(),
             dead_lettered: self.dead_lettered.get(),
-            dropped: self.dropped.get(),
+            dropped: std::array::from_fn(|reason| self.dropped[reason].get()),
             lost: self.lost.get(),
             skipped_at_start: self.skipped_at_start.get(),
             redelivered: self.redelivered.get(),
@@ -210,7 +263,9 @@ impl Destination {
         self.delivered.set(totals.delivered);
         self.refused_by_peer.set(totals.refused_by_peer);
         self.dead_lettered.set(totals.dead_lettered);
-        self.dropped.set(totals.dropped);
+        for (counter, value) in self.dropped.iter().zip(totals.dropped) {
+            counter.set(value);
+        }
         self.lost.set(totals.lost);
         self.skipped_at_start.set(totals.skipped_at_start);
         self.redelivered.set(totals.redelivered);
