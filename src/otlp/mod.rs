@@ -1,1 +1,4 @@
 //! To be written.
+
+pub mod keys;
+pub mod writer;
