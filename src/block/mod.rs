@@ -9,14 +9,16 @@
 //! `spans - records` were synthesised; a block that was passed through holds no record. The ledger relies on this.
 //!
 //! This module knows nothing of sockets, segments or backends. `header` is the block's form in the log, `outlet` the
-//! producer's side of the ring.
+//! producer's side of the ring, `outcome` what a destination's answer means.
 
 mod dead_letter;
 mod header;
+mod outcome;
 mod outlet;
 
 pub use dead_letter::{DeadLetterSender, FrontDeadLetter};
 pub use header::{HEADER_BYTES, Header, HeaderKey, Kind};
+pub use outcome::Outcome;
 pub use outlet::{Outlet, Refusal, Ticket, Verdict, VerdictOutcome};
 
 /// Bytes of payload at which an open block is closed.
