@@ -2,3 +2,5 @@
 
 pub mod keys;
 pub mod writer;
+pub mod fields;
+pub mod json;
