@@ -1,8 +1,7 @@
-//! The configuration: checked types that cannot be wrong, one struct a component.
+//! The checked types of the configuration: what every later stage is built from.
 //!
-//! Precedence: flag > environment > file > default. Every variable of the ProxyTrace service works without any file; the
-//! file speaks the OpenTelemetry Collector's language. Unknown keys are errors that name the nearest known key, with
-//! line and column. Later code does not check again what these types already say. Limits are checked together, once.
+//! One struct a component, units in the names, no raw text left: code that holds one of these does not check again.
+//! Nothing here reads files or variables; that is the rest of this module.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +28,8 @@ pub struct Config {
     pub log: LogOutput,
     /// How long exporters may go on after SIGTERM once everything received is durable.
     pub drain_timeout: Duration,
+    /// Bytes that all pools together may take; `None` is by lanes, see [`budget`](super::budget::budget).
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// What happens to a sender when the log is full.

@@ -4,3 +4,4 @@
 //! `/metrics` is made when somebody asks.
 
 pub mod ledger;
+pub mod log;

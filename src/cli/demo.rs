@@ -1,0 +1,8 @@
+//! `millrace demo`: a synthetic fleet, the appliance and a backend in one process.
+
+use super::DemoArgs;
+
+/// Runs the demo until its time is over.
+pub(super) fn demo(_arguments: &DemoArgs) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

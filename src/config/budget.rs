@@ -1,0 +1,207 @@
+//! The memory budget: every pool of the process, what bounds it, and their sum against the limit.
+//!
+//! Memory is fixed at start. [`pools`] decides how large each pool is and the pipeline builds them of that size;
+//! [`budget`] adds up what they hold when all of them are full at once, with a reason a line, and refuses more than the
+//! limit. That is anonymous memory: the mapped windows of the log are page cache, which the kernel takes back when it must.
+//! Each lane owns what it uses, so the default limit grows with the lanes: 256 MiB and 128 MiB a lane.
+//!
+//! The figures are bounds, not expectations: an idle appliance takes a small part of its budget.
+
+use std::fmt;
+
+use super::words::show_bytes;
+use super::{Backend, Compression, Config, Encoding, Protocol, StorageKind};
+use crate::block::{MAX_BYTES, TARGET_BYTES};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Spans that a block holds at its target size, at about half a kibibyte a span.
+const SPANS_A_BLOCK: usize = TARGET_BYTES / 512;
+
+/// Bytes of a dead letter that are kept: the longest line is cut to this.
+pub const DEAD_LETTER_BYTES: usize = 64 << 10;
+
+/// How large the pools are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// Blocks that a reactor may have outstanding, over all reactors `max_spans_in_memory` spans.
+    pub reactor_ring_blocks: usize,
+    /// Blocks that a gateway may have outstanding.
+    pub gateway_ring_blocks: usize,
+    /// Bytes of request bodies, as sent and inflated, that a gateway may hold at once.
+    pub gateway_body_bytes: usize,
+    /// Bytes a reactor reads at once.
+    pub reactor_scratch_bytes: usize,
+    /// Bytes of unfinished lines that a reactor may keep, over all its connections.
+    pub partial_line_bytes: usize,
+    /// Dead letters that may wait for their writer.
+    pub dead_letters: usize,
+}
+
+/// One pool when it is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What it is.
+    pub pool: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What bounds it.
+    pub reason: String,
+}
+
+/// All pools when they are full at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Pool by pool.
+    pub lines: Vec<Line>,
+    /// Their sum.
+    pub total_bytes: u64,
+    /// What it may be.
+    pub limit_bytes: u64,
+}
+
+/// The pools do not fit: says which are the largest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("memory_limit: the pools of this configuration take more than the limit\n{0}")]
+pub struct OverBudget(pub Budget);
+
+/// The sizes of the pools of a process with so many lanes.
+#[must_use]
+pub fn pools(config: &Config, lanes: usize) -> Pools {
+    let lanes = lanes.max(1);
+    let largest_request = config.receivers.iter().map(|receiver| match &receiver.protocol {
+        Protocol::UberagentTcp(_) => 0,
+        Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
+            limits.max_body_bytes + limits.max_inflated_bytes
+        }
+    });
+    let longest_line = config.receivers.iter().map(|receiver| match &receiver.protocol {
+        Protocol::UberagentTcp(limits) => limits.max_line_bytes,
+        Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => 0,
+    });
+    Pools {
+        reactor_ring_blocks: (config.queue.max_spans_in_memory / lanes / SPANS_A_BLOCK).clamp(8, 256),
+        gateway_ring_blocks: 32,
+        gateway_body_bytes: largest_request.max().unwrap_or(0),
+        reactor_scratch_bytes: 256 << 10,
+        partial_line_bytes: longest_line.max().unwrap_or(0).max(16 << 20),
+        dead_letters: 256,
+    }
+}
+
+/// Adds up every pool, and refuses more than the limit.
+pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
+    let lanes = lanes.max(1);
+    let by_lanes = 256 * MIB + 128 * MIB * u64_of(lanes);
+    let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes);
+    let mut lines = vec![Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries")];
+    lane_lines(config, lanes, &mut lines);
+    receiver_lines(config, &mut lines);
+    exporter_lines(config, &mut lines);
+    let total_bytes = lines.iter().map(|line| line.bytes).sum();
+    let budget = Budget { lines, total_bytes, limit_bytes };
+    if total_bytes > limit_bytes { Err(OverBudget(budget)) } else { Ok(budget) }
+}
+
+fn lane_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
+    let pools = pools(config, lanes);
+    let lane_count = u64_of(lanes);
+    let (reactor, gateway) = (u64_of(pools.reactor_ring_blocks), u64_of(pools.gateway_ring_blocks));
+    let (target, largest) = (u64_of(TARGET_BYTES), u64_of(MAX_BYTES));
+    lines.push(Line::new(
+        "rings of the reactors",
+        // A block is closed by the row that reaches the target, so it may be that much larger.
+        lane_count * reactor * 2 * target,
+        format!("{lanes} lanes x {reactor} blocks x twice {}", show_bytes(target)),
+    ));
+    lines.push(Line::new(
+        "rings of the gateways",
+        lane_count * gateway * largest,
+        format!("{lanes} lanes x {gateway} blocks x {}", show_bytes(largest)),
+    ));
+    lines.push(Line::new(
+        "request bodies",
+        lane_count * u64_of(pools.gateway_body_bytes),
+        format!("{lanes} lanes x the largest request, as sent and inflated"),
+    ));
+    lines.push(Line::new(
+        "read buffers",
+        lane_count * u64_of(pools.reactor_scratch_bytes),
+        format!("{lanes} lanes x {}", show_bytes(u64_of(pools.reactor_scratch_bytes))),
+    ));
+    lines.push(Line::new(
+        "unfinished lines",
+        lane_count * u64_of(pools.partial_line_bytes),
+        format!("{lanes} lanes x {}", show_bytes(u64_of(pools.partial_line_bytes))),
+    ));
+    lines.push(Line::new(
+        "session tables of the encoders",
+        lane_count * 2 * 4 * MIB,
+        format!("{lanes} lanes x reactor and gateway x 4MiB"),
+    ));
+    let unsynced = match config.queue.storage {
+        // The window of the log that waits for its sync is copied, so that a failed sync can be made good elsewhere.
+        StorageKind::Mmap | StorageKind::File => lane_count * config.queue.sync_bytes,
+    };
+    lines.push(Line::new("unsynced copies", unsynced, format!("{lanes} lanes x queue.sync_bytes")));
+    let letters = u64_of(pools.dead_letters) * u64_of(DEAD_LETTER_BYTES);
+    lines.push(Line::new("dead letters", letters, format!("{} waiting x 64KiB", pools.dead_letters)));
+}
+
+fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
+    for receiver in &config.receivers {
+        let (connections, bytes, what) = match &receiver.protocol {
+            Protocol::UberagentTcp(limits) => (limits.max_connections, KIB, "an idle connection owns no buffer"),
+            Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
+                (limits.max_connections, 16 * KIB, "head buffer and state")
+            }
+        };
+        lines.push(Line::new(
+            format!("connections of {}", receiver.name),
+            u64_of(connections) * bytes,
+            format!("{connections} x {}: {what}", show_bytes(bytes)),
+        ));
+    }
+}
+
+fn exporter_lines(config: &Config, lines: &mut Vec<Line>) {
+    for exporter in &config.exporters {
+        let (compression, json) = match &exporter.backend {
+            Backend::OtlpHttp(otlp) => (otlp.http.compression, otlp.encoding == Encoding::Json),
+            Backend::Influx(influx) => (influx.http.compression, false),
+        };
+        // The request is gathered once; JSON is at most four times its protobuf; a compressed copy is no larger.
+        let copies = 1 + if json { 4 } else { 0 } + u64::from(compression != Compression::None);
+        let each = copies * u64_of(exporter.batch.max_request_bytes) + 128 * KIB;
+        lines.push(Line::new(
+            format!("requests of {}", exporter.name),
+            u64_of(exporter.retry.max_concurrency) * each,
+            format!("{} in flight x {} with the reply", exporter.retry.max_concurrency, show_bytes(each)),
+        ));
+    }
+}
+
+impl Line {
+    fn new(pool: impl Into<String>, bytes: u64, reason: impl Into<String>) -> Line {
+        Line { pool: pool.into(), bytes, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Line { pool, bytes, reason } in &self.lines {
+            writeln!(f, "{:>10.1} MiB  {pool}: {reason}", mebibytes(*bytes))?;
+        }
+        write!(f, "{:>10.1} MiB  of {:.1} MiB", mebibytes(self.total_bytes), mebibytes(self.limit_bytes))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people, with one decimal")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+fn u64_of(count: usize) -> u64 {
+    u64::try_from(count).expect("a usize has at most 64 bits")
+}
