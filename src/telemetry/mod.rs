@@ -3,5 +3,7 @@
 //! Counters are plain atomics owned by the thread that counts; nothing here formats or locks on the hot path. The text of
 //! `/metrics` is made when somebody asks.
 
+pub mod health;
 pub mod ledger;
 pub mod log;
+pub mod metrics;

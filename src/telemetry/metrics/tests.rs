@@ -1,0 +1,109 @@
+//! What a scraper sees: the seed's names and types to the letter, help on everything, balances that show a hole.
+
+use super::*;
+
+fn filled() -> Metrics {
+    let metrics = Metrics::new();
+    for lane in 0..2 {
+        let front = Arc::new(Front::default());
+        front.received.add(10);
+        front.encoded.add(7);
+        front.filtered.add(2);
+        front.dead_lettered.add(1);
+        let source = "uberagent".to_owned();
+        metrics.add_front(FrontSource { lane, producer: "reactor", source, counters: front });
+        let counters = Arc::new(Lane::default());
+        counters.encoded.add(7);
+        counters.synthesised.add(1);
+        counters.appended.add(8);
+        metrics.add_lane(LaneSource { lane, counters });
+    }
+    let counters = Arc::new(Destination::default());
+    counters.delivered.add(10);
+    counters.dropped[DropReason::Lag as usize].add(2);
+    counters.requests_sent.add(3);
+    counters.request_failures.add(1);
+    let gauges = Arc::new(DestinationGauges::default());
+    gauges.in_queue.set(4);
+    metrics.add_destination(DestinationSource { name: "otlphttp/second".to_owned(), counters, gauges });
+    metrics.add_extra(Extra {
+        name: "millrace_log_disk_bytes",
+        help: "Bytes of the log on disk",
+        kind: ExtraKind::Gauge,
+        labels: vec![("lane", "0".to_owned())],
+        read: Box::new(|| 4096),
+    });
+    metrics.batch_latency().record(0.25);
+    metrics
+}
+
+#[test]
+fn the_six_metrics_of_proxytrace_have_their_names_and_types() {
+    let page = filled().render();
+    for line in [
+        "# TYPE records_received_total counter",
+        "records_received_total 20",
+        "# TYPE records_parsed_total counter",
+        "records_parsed_total 14",
+        "# TYPE batches_sent_total counter",
+        "batches_sent_total 3",
+        "# TYPE export_failures_total counter",
+        "export_failures_total 1",
+        "# TYPE span_queue_size gauge",
+        "span_queue_size 4",
+        "# TYPE batch_latency_seconds summary",
+        "batch_latency_seconds_sum 0.25",
+        "batch_latency_seconds_count 1",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line:?} is missing in\n{page}");
+    }
+}
+
+#[test]
+fn they_are_there_before_anything_happened() {
+    let page = Metrics::new().render();
+    for line in ["records_received_total 0", "span_queue_size 0", "batch_latency_seconds_count 0"] {
+        assert!(page.lines().any(|shown| shown == line), "{line:?} is missing in\n{page}");
+    }
+}
+
+#[test]
+fn everything_has_help_and_type_and_every_counter_its_suffix() {
+    let page = filled().render();
+    let types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(types.len() > 25, "{types:?}");
+    for (name, kind) in types.iter().filter_map(|line| line.split_once(' ')) {
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+    }
+}
+
+#[test]
+fn every_described_metric_is_shown() {
+    let page = filled().render();
+    let source = include_str!("../metrics.rs");
+    let described = source.lines().filter_map(|line| line.trim().strip_prefix("describe_")?.split('"').nth(1));
+    let described: Vec<&str> = described.filter(|name| name.contains('_') && !name.contains(' ')).collect();
+    assert!(described.len() > 25, "{described:?}");
+    for name in described {
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name} is described and never shown");
+    }
+}
+
+#[test]
+fn a_hole_in_a_balance_is_seen() {
+    let metrics = filled();
+    assert_eq!(metrics.imbalances(), Imbalances::default());
+    assert!(metrics.render().contains("millrace_destination_imbalance_spans{destination=\"otlphttp/second\"} 0"));
+    metrics.sources().fronts[0].counters.received.add(5);
+    metrics.sources().lanes[1].counters.appended.add(3);
+    assert_eq!(metrics.imbalances(), Imbalances { front: 5, lane: -3, destination: 3 });
+}
+
+#[test]
+fn counters_follow_the_ledger_between_scrapes() {
+    let metrics = filled();
+    let _ = metrics.render();
+    metrics.sources().fronts[0].counters.received.add(5);
+    assert!(metrics.render().lines().any(|line| line == "records_received_total 25"));
+}
