@@ -1,2 +1,17 @@
-//! Bench.
-fn main() {}
+//! `millrace-bench`: load, sink, limits of the machine, comparison with peers, report.
+//!
+//! Every generator and sink is bounded in count and time and talks to loopback only. Results go to standard output as
+//! JSON or as a table, everything else to standard error.
+
+mod command;
+mod http;
+mod load;
+mod sink;
+mod spans;
+mod usage;
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<()> {
+    command::run(command::Arguments::parse())
+}
