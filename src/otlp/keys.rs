@@ -38,3 +38,5 @@ pub const SYNTHESISED: &str = "uberagent.synthesised";
 pub const SOURCETYPE: &str = "uberagent.sourcetype";
 /// Total duration that a row states for its logon, logoff or boot, milliseconds.
 pub const TOTAL_MS: &str = "uberagent.total_ms";
+/// True when the session GUID is all zeros: such sessions share one trace.
+pub const SESSION_UNKNOWN: &str = "uberagent.session.unknown";

@@ -15,7 +15,7 @@ const SLACK: usize = 64;
 const PADDED_BYTES: usize = 3;
 
 /// An attribute's key, encoded once: the first field of a `KeyValue` and the tag of its second.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     bytes: [u8; 64],
     len: usize,

@@ -1,0 +1,199 @@
+//! The fields of a row as attributes, by the table.
+//!
+//! Absent and empty values make no attribute, a value that its field cannot hold makes none and is counted. Attributes
+//! come in the table's order, so the same row gives the same bytes whatever order or transport it came in.
+
+use std::io::Write;
+
+use super::fields::{FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES, id};
+use super::row::{ATTRIBUTES, SET_WORDS, Value, View};
+use super::times;
+use crate::otlp::writer::{Key, Writer};
+
+/// `Span.attributes`.
+pub(crate) const SPAN_ATTRIBUTE: u8 = 0x4a;
+
+/// The key of each field that becomes an attribute.
+static KEYS: [Key; FIELD_COUNT] = {
+    let mut keys = [Key::new(""); FIELD_COUNT];
+    let mut field = 0;
+    while field < FIELD_COUNT {
+        if matches!(FIELDS[field].role, Role::Attribute) {
+            keys[field] = Key::new(FIELDS[field].key);
+        }
+        field += 1;
+    }
+    keys
+};
+
+/// The consumed fields that hold numbers.
+const CONSUMED_NUMBERS: [u64; SET_WORDS] = {
+    let mut set = [0; SET_WORDS];
+    let mut field = 0;
+    while field < FIELD_COUNT {
+        let number = matches!(FIELDS[field].kind, Kind::Int | Kind::Double);
+        if number && matches!(FIELDS[field].role, Role::Consumed) {
+            set[field / 64] |= 1 << (field % 64);
+        }
+        field += 1;
+    }
+    set
+};
+
+/// What became of the fields of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Fields left out.
+    pub dropped: u32,
+    /// A text was cut.
+    pub truncated: bool,
+}
+
+/// Writes the attributes of all fields of `view` that become one.
+pub(crate) fn write_all(writer: &mut Writer, view: View<'_>) -> Written {
+    let mut written = Written { dropped: view.row.unknown, truncated: false };
+    let present = view.present();
+    for word in 0..SET_WORDS {
+        let mut set = present[word] & ATTRIBUTES[word];
+        while set != 0 {
+            let field = word * 64 + set.trailing_zeros() as usize;
+            set &= set - 1;
+            if let Some(value) = view.value(field) {
+                write(writer, view, field, value, &mut written);
+            }
+        }
+        let mut set = present[word] & CONSUMED_NUMBERS[word];
+        while set != 0 {
+            let field = word * 64 + set.trailing_zeros() as usize;
+            set &= set - 1;
+            written.dropped += u32::from(is_unreadable(view, field));
+        }
+    }
+    written
+}
+
+#[inline]
+fn write(writer: &mut Writer, view: View<'_>, field: usize, value: Value, written: &mut Written) {
+    let key = &KEYS[field];
+    match FIELDS[field].kind {
+        Kind::Int => match view.int_of(value) {
+            Some(value) => writer.int_attribute(SPAN_ATTRIBUTE, key, value),
+            None => written.dropped += u32::from(!is_empty(value)),
+        },
+        Kind::Double => match view.double_of(value) {
+            Some(value) => writer.double_attribute(SPAN_ATTRIBUTE, key, value),
+            None => written.dropped += u32::from(!is_empty(value)),
+        },
+        Kind::Bool => match view.bool_of(value) {
+            Some(value) => writer.bool_attribute(SPAN_ATTRIBUTE, key, value),
+            None => written.dropped += u32::from(!is_empty(value)),
+        },
+        Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match view.text_of(value) {
+            Some([]) => {}
+            Some(text) => written.truncated |= write_text(writer, view, field, text),
+            None => write_number_as_text(writer, key, value, written),
+        },
+    }
+}
+
+/// Writes a text; true when it was cut.
+#[inline]
+fn write_text(writer: &mut Writer, view: View<'_>, field: usize, text: &[u8]) -> bool {
+    let (text, cap_bytes) = match FIELDS[field].kind {
+        Kind::LongText => (text, LONG_TEXT_CAP_BYTES),
+        Kind::Account => (account(text), TEXT_CAP_BYTES),
+        Kind::RequestHost => (request_host(view, text), TEXT_CAP_BYTES),
+        _ => (text, TEXT_CAP_BYTES),
+    };
+    let kept = cut(text, cap_bytes);
+    writer.text_attribute(SPAN_ATTRIBUTE, &KEYS[field], kept);
+    kept.len() < text.len()
+}
+
+/// A number where a text belongs, such as a version `1.0` that lost its quotes, is the text that it was.
+#[cold]
+fn write_number_as_text(writer: &mut Writer, key: &Key, value: Value, written: &mut Written) {
+    let mut text = [0u8; 32];
+    let mut rest = &mut text[..];
+    let done = match value {
+        Value::Int(number) => write!(rest, "{number}"),
+        Value::Double(number) => write!(rest, "{number}"),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    };
+    let bytes = 32 - rest.len();
+    match done {
+        Ok(()) => writer.text_attribute(SPAN_ATTRIBUTE, key, &text[..bytes]),
+        Err(_) => written.dropped += 1,
+    }
+}
+
+/// Whether a field that becomes a time or duration holds something that is none.
+fn is_unreadable(view: View<'_>, field: usize) -> bool {
+    let Some(value) = view.value(field) else { return false };
+    let written_time = || view.text_of(value).and_then(times::written_ns).is_some();
+    !is_empty(value) && view.double_of(value).is_none() && !written_time()
+}
+
+/// Whether a value is an empty text, which is as good as none.
+pub(crate) fn is_empty(value: Value) -> bool {
+    matches!(value, Value::Text { bytes: 0, .. } | Value::Unescaped { bytes: 0, .. })
+}
+
+/// Spells out the accounts that uberAgent's Splunk form abbreviates.
+#[inline]
+pub(crate) fn account(text: &[u8]) -> &[u8] {
+    match text {
+        b"sys" => b"NT AUTHORITY\\SYSTEM",
+        b"lvc" => b"NT AUTHORITY\\LOCAL SERVICE",
+        b"nvc" => b"NT AUTHORITY\\NETWORK SERVICE",
+        spelled => spelled,
+    }
+}
+
+/// Resolves `$0`, the tab's host, and `$2`, its last two labels. What follows either is the transport's, not a host.
+pub(crate) fn request_host<'a>(view: View<'a>, text: &'a [u8]) -> &'a [u8] {
+    let Some(tab) = view.text(id("TabHost")) else { return text };
+    match text {
+        b"$0" => tab,
+        b"$2" => {
+            let dots = tab.iter().enumerate().rev().filter(|(_, byte)| **byte == b'.');
+            dots.map(|(at, _)| at).nth(1).map_or(tab, |at| &tab[at + 1..])
+        }
+        written => written,
+    }
+}
+
+/// The first `cap_bytes` of a text, less what would be half a character.
+#[inline]
+pub(crate) fn cut(text: &[u8], cap_bytes: usize) -> &[u8] {
+    if text.len() <= cap_bytes {
+        return text;
+    }
+    let is_continuation = |byte: u8| byte & 0xc0 == 0x80;
+    let end = (0..=cap_bytes).rev().find(|end| !is_continuation(text[*end])).unwrap_or(0);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uberagent::row::Row;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let text = "aü€😀".as_bytes();
+        let cuts: Vec<_> = (0..=text.len()).map(|cap| std::str::from_utf8(cut(text, cap)).unwrap()).collect();
+        assert_eq!(cuts, ["", "a", "a", "aü", "aü", "aü", "aü€", "aü€", "aü€", "aü€", "aü€😀"]);
+    }
+
+    #[test]
+    fn shorthand_hosts_mean_the_tab() {
+        let mut row = Row::new();
+        let tab = row.keep("mail.emea.contoso.com");
+        row.set(id("TabHost"), tab);
+        let view = View { row: &row, line: b"" };
+        assert_eq!(request_host(view, b"$0"), b"mail.emea.contoso.com");
+        assert_eq!(request_host(view, b"$2"), b"contoso.com");
+        assert_eq!(request_host(view, b"cdn.net"), b"cdn.net");
+    }
+}
