@@ -1,0 +1,208 @@
+//! Cuts a payload of traces at span boundaries; the resource and scope around each span are repeated in every piece.
+//!
+//! One pass, one copy of each span's bytes, whatever is asked: pieces of at most so many bytes and spans, the spans
+//! `[a, b)`, or everything but some. Wrappers without a span and unknown fields of the request itself do not survive.
+//! The lengths of the two wrappers are written as varints of a fixed four bytes, patched when the wrapper is closed:
+//! legal protobuf, and the reason why a piece stays under 256 MiB.
+
+use std::ops::Range;
+
+use super::Summary;
+use super::view::Span;
+use super::wire::{Field, Fields};
+
+/// Bytes of a wrapper's key and its fixed-width length.
+const WRAPPER_BYTES: usize = 1 + LENGTH_BYTES;
+const LENGTH_BYTES: usize = 4;
+
+const RESOURCE_SPANS: u8 = 0x0a;
+const SCOPE_SPANS: u8 = 0x12;
+
+/// How big a piece may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes.
+    pub max_bytes: usize,
+    /// Spans.
+    pub max_spans: u32,
+}
+
+/// A piece of a request: a payload of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// OTLP bytes.
+    pub payload: Vec<u8>,
+    /// What they hold.
+    pub summary: Summary,
+}
+
+/// A request cut into pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// In order.
+    pub pieces: Vec<Piece>,
+    /// Spans in no piece, because one with its resource and scope is more than the bounds allow.
+    pub too_big_spans: u32,
+}
+
+/// Cuts a checked payload into as few pieces as a single pass can.
+#[must_use]
+pub fn pieces(payload: &[u8], bounds: Bounds) -> Pieces {
+    let mut cutter = Cutter::new(Vec::new(), bounds);
+    cutter.run(payload, |_, _| true);
+    cutter.finish_piece();
+    Pieces { pieces: cutter.done, too_big_spans: cutter.too_big_spans }
+}
+
+/// Appends the spans with these positions (0 is the payload's first) to `out`, as a payload.
+pub fn range(payload: &[u8], spans: Range<u32>, out: &mut Vec<u8>) -> Summary {
+    append(payload, out, |index, _| spans.contains(&index))
+}
+
+/// Appends everything but the spans whose bodies start at these ascending offsets to `out`.
+pub(super) fn without(payload: &[u8], offsets: &[usize], out: &mut Vec<u8>) {
+    let start = payload.as_ptr() as usize;
+    let mut bad = offsets.iter().map(|offset| start + offset).peekable();
+    append(payload, out, |_, body| bad.next_if_eq(&(body.as_ptr() as usize)).is_none());
+}
+
+/// Spans in a checked payload.
+#[must_use]
+pub fn count_spans(payload: &[u8]) -> u32 {
+    let messages = |bytes, number| Fields(bytes).filter(move |field| field.number == number).map(|f| f.value.bytes());
+    let scopes = messages(payload, 1).flat_map(|resource_spans| messages(resource_spans, 2));
+    scopes.map(|scope_spans| u32::try_from(messages(scope_spans, 2).count()).unwrap_or(u32::MAX)).sum()
+}
+
+fn append(payload: &[u8], out: &mut Vec<u8>, keep: impl FnMut(u32, &[u8]) -> bool) -> Summary {
+    let unbounded = Bounds { max_bytes: usize::MAX, max_spans: u32::MAX };
+    let mut cutter = Cutter::new(std::mem::take(out), unbounded);
+    cutter.run(payload, keep);
+    cutter.close_resource();
+    *out = cutter.out;
+    cutter.summary
+}
+
+/// A message that is being written, or could be.
+#[derive(Clone, Copy, Default)]
+struct Wrapper<'a> {
+    /// Its body in the payload.
+    body: &'a [u8],
+    /// Number of the field that repeats inside; all others belong to every copy.
+    inner: u32,
+    /// Where its body starts in the output, when it is open.
+    opened_at: Option<usize>,
+}
+
+impl<'a> Wrapper<'a> {
+    fn outer_fields(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
+        let inner = self.inner;
+        Fields(self.body).filter(move |field| field.number != inner)
+    }
+
+    /// Bytes that opening it costs.
+    fn cost(&self) -> usize {
+        WRAPPER_BYTES + self.outer_fields().map(|field| field.raw.len()).sum::<usize>()
+    }
+
+    fn open(&mut self, key: u8, out: &mut Vec<u8>) {
+        out.push(key);
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        self.opened_at = Some(out.len());
+        for field in self.outer_fields() {
+            out.extend_from_slice(field.raw);
+        }
+    }
+
+    fn close(&mut self, out: &mut [u8]) {
+        let Some(at) = self.opened_at.take() else { return };
+        let mut length = out.len() - at;
+        debug_assert!(length < 1 << (7 * LENGTH_BYTES), "a wrapper of {length} bytes");
+        for (index, byte) in out[at - LENGTH_BYTES..at].iter_mut().enumerate() {
+            let more = if index + 1 < LENGTH_BYTES { 0x80 } else { 0 };
+            *byte = (length & 0x7f) as u8 | more;
+            length >>= 7;
+        }
+    }
+}
+
+struct Cutter<'a> {
+    out: Vec<u8>,
+    bounds: Bounds,
+    summary: Summary,
+    resource: Wrapper<'a>,
+    scope: Wrapper<'a>,
+    done: Vec<Piece>,
+    too_big_spans: u32,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(out: Vec<u8>, bounds: Bounds) -> Cutter<'a> {
+        let (resource, scope) = (Wrapper::default(), Wrapper::default());
+        Cutter { out, bounds, summary: Summary::EMPTY, resource, scope, done: Vec::new(), too_big_spans: 0 }
+    }
+
+    fn run(&mut self, payload: &'a [u8], mut keep: impl FnMut(u32, &[u8]) -> bool) {
+        let mut index = 0;
+        for resource_spans in Fields(payload).filter(|field| field.number == 1) {
+            self.resource = Wrapper { body: resource_spans.value.bytes(), inner: 2, opened_at: None };
+            for scope_spans in Fields(self.resource.body).filter(|field| field.number == 2) {
+                self.scope = Wrapper { body: scope_spans.value.bytes(), inner: 2, opened_at: None };
+                for span in Fields(self.scope.body).filter(|field| field.number == 2) {
+                    if keep(index, span.value.bytes()) {
+                        self.span(span);
+                    }
+                    index += 1;
+                }
+                self.scope.close(&mut self.out);
+            }
+            self.close_resource();
+        }
+    }
+
+    fn span(&mut self, span: Field<'a>) {
+        if !self.fits(span.raw.len()) {
+            self.finish_piece();
+            if !self.fits(span.raw.len()) {
+                self.too_big_spans += 1;
+                return;
+            }
+        }
+        if self.resource.opened_at.is_none() {
+            self.resource.open(RESOURCE_SPANS, &mut self.out);
+        }
+        if self.scope.opened_at.is_none() {
+            self.scope.open(SCOPE_SPANS, &mut self.out);
+        }
+        self.out.extend_from_slice(span.raw);
+        let (start_ns, end_ns) = Span::new(span.value.bytes()).times();
+        self.summary.add_span(start_ns, end_ns);
+    }
+
+    fn fits(&self, span_bytes: usize) -> bool {
+        if self.bounds.max_bytes == usize::MAX {
+            return true;
+        }
+        let resource = if self.resource.opened_at.is_none() { self.resource.cost() } else { 0 };
+        let scope = if self.scope.opened_at.is_none() { self.scope.cost() } else { 0 };
+        self.summary.spans < self.bounds.max_spans
+            && self.out.len() + resource + scope + span_bytes <= self.bounds.max_bytes
+    }
+
+    fn close_resource(&mut self) {
+        self.scope.close(&mut self.out);
+        self.resource.close(&mut self.out);
+    }
+
+    fn finish_piece(&mut self) {
+        self.close_resource();
+        if !self.out.is_empty() {
+            let payload = std::mem::take(&mut self.out);
+            let summary = std::mem::replace(&mut self.summary, Summary::EMPTY);
+            self.done.push(Piece { payload, summary });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
