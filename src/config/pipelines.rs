@@ -178,7 +178,7 @@ fn read_queue(mut section: Section<'_>, reader: &Reader) -> Queue {
     let storage = [("mmap", StorageKind::Mmap), ("file", StorageKind::File)];
     let segment = section.read("segment_bytes", &BYTES, 64 * MIB);
     // A segment must hold its headers, its footer and a few of the largest blocks, and be mapped by one call anywhere.
-    if !(4 * MIB..=GIB).contains(&segment.value) || segment.value % 4096 != 0 {
+    if !(4 * MIB..=GIB).contains(&segment.value) || !segment.value.is_multiple_of(4096) {
         let message = "queue.segment_bytes must be a multiple of 4096 from 4MiB to 1GiB".to_owned();
         reader.problem(&segment.origin, message);
     }

@@ -165,7 +165,8 @@ fn lay(tree: &mut Value, setting: &Setting, text: &str, origin: &Origin, (pipeli
     let section = path[0];
     if section == "receivers" || section == "exporters" {
         let there = tree.at(&path[..2]).is_some();
-        if !there && !(setting.creates && pipeline.may_add(section, path[1])) {
+        let may_create = setting.creates && pipeline.may_add(section, path[1]);
+        if !(there || may_create) {
             let kind = section.trim_end_matches('s');
             reader.warning(origin, &format!("no effect: there is no {kind} {:?}", path[1]));
             return;

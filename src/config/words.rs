@@ -90,7 +90,7 @@ fn bytes(text: &str) -> Result<u64, &'static str> {
 /// A size as people write it, in the largest binary unit that is exact.
 pub(super) fn show_bytes(value: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
-        if value >= 1 << shift && value % (1 << shift) == 0 {
+        if value >= 1 << shift && value.is_multiple_of(1 << shift) {
             return format!("{}{unit}", value >> shift);
         }
     }

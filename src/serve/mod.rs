@@ -1,1 +1,150 @@
-//! To be written.
+//! The management port: `/metrics`, `/livez`, `/readyz`, `/startupz`, and a plain page that lists them.
+//!
+//! One thread with a current-thread runtime, away from the lanes, so that a scrape costs them nothing but cache misses.
+//! Bounded: connections, time for a request's head, life of a connection; bodies are not read. Everything here may be
+//! read by anyone who reaches the port; nothing here changes anything.
+//!
+//! `/livez` fails when a thread is stuck, `/readyz` while starting or draining, `/startupz` until everything was once
+//! ready; `?verbose` lists what was looked at.
+
+mod routes;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::sys::clock;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// Open connections; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Time for a request's head, and between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Life of a connection; scrapers reconnect.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+
+/// How often the summaries of the metrics are folded, whoever scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Sources {
+    /// `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// The health pages.
+    pub health: Health,
+}
+
+/// The running management port; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Management {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Management {
+    /// Serves on a listener. Fails when the runtime or its thread cannot be made.
+    pub fn start(listener: TcpListener, sources: Sources) -> io::Result<Management> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("management".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, sources) => {}
+                    // The sender said stop or is gone: either way this is the end.
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Management { address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Management {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the management thread panicked");
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, sources: Sources) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!("the management port cannot be served: {error}");
+            return;
+        }
+    };
+    let tick = sources.health.thread("management", 6 * UPKEEP_INTERVAL, clock::monotonic());
+    let metrics = Arc::clone(&sources.metrics);
+    let upkeep = async {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            metrics.upkeep();
+            tick.tick(clock::monotonic());
+        }
+    };
+    tokio::select! {
+        () = accept(listener, routes::router(sources)) => {}
+        () = upkeep => {}
+    }
+    tick.end();
+}
+
+async fn accept(listener: tokio::net::TcpListener, router: axum::Router) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("accept on the management port: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(CONNECTION_LIFE, connection).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(error)) => tracing::debug!("connection on the management port: {error}"),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,5 @@
 
 pub mod clock;
 pub mod doorbell;
+pub mod signals;
+pub mod systemd;

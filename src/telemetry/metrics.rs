@@ -158,7 +158,6 @@ impl Metrics {
     }
 
     /// Where exporter threads record the seconds that each request took.
-    #[must_use]
     pub fn batch_latency(&self) -> Histogram {
         self.batch_latency.clone()
     }
