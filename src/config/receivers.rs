@@ -21,7 +21,12 @@ const MAX_RECEIVERS: usize = 64;
 
 pub(super) fn read(mut section: Section<'_>, reader: &Reader) -> Vec<Receiver> {
     let mut receivers = Vec::new();
-    for (name, at, settings) in section.children() {
+    let children = section.children();
+    if children.is_empty() {
+        let message = "receivers: there must be one, or no such key for the usual ones".to_owned();
+        reader.problem(section.at(), message);
+    }
+    for (name, at, settings) in children {
         if let Err(message) = check_name(name) {
             reader.problem(at, message);
             continue;
