@@ -319,7 +319,7 @@ fn every_problem_is_named_with_its_place_and_what_was_meant() {
         ("queue: {ack: durable, ack: durable}", "millrace.yaml:1:23: the key \"ack\" is given twice"),
         ("lanes: 0", "millrace.yaml:1:8: lanes: \"0\" is not a whole number from 1"),
         ("receivers: {otlpp: }", "millrace.yaml:1:13: unknown receiver \"otlpp\"; did you mean \"otlp\"?"),
-        ("receivers:", "millrace.yaml:1:11: receivers: there must be one, or no such key for the usual ones"),
+        ("receivers:", "millrace.yaml:1:10: receivers: there must be one, or no such key for the usual ones"),
         ("receivers: {zipkin: }", "millrace.yaml:1:13: the receiver \"zipkin\" is not available in this version"),
         ("receivers: {otlp: }", "millrace.yaml:1:17: receivers.otlp.protocols must name a protocol: http"),
         (
