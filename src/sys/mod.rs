@@ -3,7 +3,9 @@
 //! One of the two modules that may use `unsafe`; one mechanism a file. Time enters the program here and nowhere else:
 //! everything above takes `now` as an argument.
 
+pub mod affinity;
 pub mod clock;
 pub mod doorbell;
 pub mod signals;
 pub mod systemd;
+pub mod socket;

@@ -1,0 +1,1 @@
+//! The reactor against real sockets on loopback, driven turn by turn.
