@@ -139,3 +139,102 @@ impl Breaker {
         self.state = BreakerState::Open { until: now + pause };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rules restated over the whole history: what the state must be after each call.
+    struct Model {
+        calls: Vec<(u64, bool)>,
+        open_until: Option<Duration>,
+        successes: Option<u32>,
+    }
+
+    impl Model {
+        fn trips(&self, now: Duration) -> bool {
+            let in_a_row = self.calls.iter().rev().take_while(|(_, failed)| *failed).count();
+            let recent = self.calls.iter().filter(|(second, _)| second + 10 > now.as_secs());
+            let (calls, failures) =
+                recent.fold((0, 0), |(calls, failures), (_, failed)| (calls + 1, failures + u32::from(*failed)));
+            in_a_row >= 5 || (calls >= 20 && failures * 2 >= calls)
+        }
+    }
+
+    fn run(seed: u64) {
+        let mut rng = Rng::with_seed(seed);
+        let mut jitter = Rng::with_seed(seed);
+        let mut breaker = Breaker::new();
+        let mut model = Model { calls: Vec::new(), open_until: None, successes: None };
+        let mut now = Duration::from_secs(100);
+        let failing = rng.u8(10..90);
+        for _ in 0..2_000 {
+            now += Duration::from_millis(rng.u64(1..1_500));
+            let failed = rng.u8(..100) < failing;
+            match breaker.gate(now) {
+                Gate::Open => {
+                    assert!(model.open_until.is_none() && model.successes.is_none());
+                    model.calls.push((now.as_secs(), failed));
+                    if failed {
+                        breaker.failed(now, &mut jitter)
+                    } else {
+                        breaker.succeeded(now)
+                    }
+                    if failed && model.trips(now) {
+                        model.open_until = Some(opened(&breaker, now));
+                    }
+                }
+                Gate::Shut(until) => assert_eq!(Some(until), model.open_until),
+                Gate::AwaitProbe => unreachable!("every probe is answered at once"),
+                Gate::Probe => {
+                    assert!(model.open_until.is_none_or(|until| until <= now));
+                    model.open_until = None;
+                    breaker.probe_sent();
+                    assert_eq!(breaker.gate(now), Gate::AwaitProbe);
+                    let successes = model.successes.unwrap_or(0);
+                    if failed {
+                        breaker.probe_failed(now, &mut jitter);
+                        (model.open_until, model.successes) = (Some(opened(&breaker, now)), None);
+                    } else if rng.bool() {
+                        breaker.probe_undecided();
+                        model.successes = Some(successes);
+                    } else {
+                        breaker.probe_succeeded();
+                        model.successes = Some(successes + 1).filter(|successes| *successes < 3);
+                        if model.successes.is_none() {
+                            model.calls.clear();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn opened(breaker: &Breaker, now: Duration) -> Duration {
+        let BreakerState::Open { until } = breaker.state() else { panic!("the model says open, not {breaker:?}") };
+        let pause = until - now;
+        assert!(pause >= Duration::from_secs(1) && pause <= Duration::from_secs(60), "{pause:?}");
+        until
+    }
+
+    #[test]
+    fn its_trace_is_that_of_the_rules_restated() {
+        for seed in 0..200 {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn answers_from_before_it_opened_decide_nothing() {
+        let mut rng = Rng::with_seed(1);
+        let mut breaker = Breaker::new();
+        let now = Duration::from_secs(1);
+        for _ in 0..5 {
+            breaker.failed(now, &mut rng);
+        }
+        let open = breaker.state();
+        breaker.succeeded(now);
+        breaker.failed(now, &mut rng);
+        assert_eq!(breaker.state(), open);
+    }
+}

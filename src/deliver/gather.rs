@@ -68,8 +68,13 @@ impl Gather {
     /// Takes the oldest request that is due.
     pub(super) fn take(&mut self, limit_bytes: usize, now: Duration) -> Option<Work> {
         let (_, index) = self.due_queue(limit_bytes, now)?;
-        let most_spans = self.batch.max_spans.map_or(u64::MAX, |spans| spans.max(1) as u64);
+        let most_spans = self.most_spans();
         Some(self.queues[index].take(limit_bytes, most_spans))
+    }
+
+    /// The hard cap of spans in a request.
+    pub(super) fn most_spans(&self) -> u64 {
+        self.batch.max_spans.map_or(u64::MAX, |spans| spans.max(1) as u64)
     }
 
     /// Gives up what belongs to blocks below `block`.

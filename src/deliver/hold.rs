@@ -37,6 +37,7 @@ pub(super) struct Hold {
     pub(super) reason: HoldReason,
     pub(super) since: Duration,
     next_probe: Duration,
+    next_repetition: Duration,
     probing: bool,
 }
 
@@ -53,10 +54,15 @@ pub(super) enum HoldGate {
 
 impl Hold {
     /// A hold that begins now. Where no request has been accepted yet the first refused one may just hold a bad span, so
-    /// another request is asked at once; every later probe waits its minute.
+    /// a first probe with something else may go at once; every later one waits its minute.
     pub(super) fn begin(reason: HoldReason, now: Duration) -> Hold {
         let wait = if reason == HoldReason::NothingAccepted { Duration::ZERO } else { PROBE_INTERVAL };
-        Hold { reason, since: now, next_probe: now + wait, probing: false }
+        Hold { reason, since: now, next_probe: now + wait, next_repetition: now + PROBE_INTERVAL, probing: false }
+    }
+
+    /// From when on a probe may repeat what the peer has refused already.
+    pub(super) fn next_repetition(&self) -> Duration {
+        self.next_repetition
     }
 
     /// What may be sent.
@@ -80,6 +86,7 @@ impl Hold {
     pub(super) fn probe_refused(&mut self, reason: HoldReason, now: Duration) {
         self.reason = reason;
         self.next_probe = now + PROBE_INTERVAL;
+        self.next_repetition = self.next_probe;
         self.probing = false;
     }
 

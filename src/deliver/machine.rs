@@ -7,13 +7,14 @@
 //! Work is in exactly one place: gathered, waiting, or in flight; [`Delivery::answer`] moves it or settles it. All calls
 //! come from one thread of the destination (or under its lock); nothing here blocks or reads a clock.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::backoff::{equal_jitter, full_jitter, retry_after};
 use super::breaker::{Breaker, Gate};
 use super::budget::RetryBudget;
 use super::concurrency::Concurrency;
@@ -247,6 +248,7 @@ impl Delivery {
         let may_go = |work: &Work| work.not_before <= now && (retries || !work.costs_budget);
         let waiting = self.waiting.iter().find(|(_, work)| may_go(work)).map(|(key, _)| *key);
         if let Some(work) = self.take_older(waiting, now) {
+            let work = self.with_company(work, now);
             return self.send(work, Role::Ordinary, now);
         }
         let ask_again = self.budget.ask_again(now);
@@ -268,23 +270,44 @@ impl Delivery {
         }
     }
 
-    /// A misconfigured destination is asked with its oldest request. Where the data is in doubt, with what the peer has
-    /// refused least: as soon as one request is accepted, the others are known to be the poison.
+    /// A misconfigured destination is asked with its oldest request, one that refuses data with a single span.
     fn send_hold_probe(&mut self, now: Duration) -> Action {
-        let misconfigured = self.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::Misconfigured);
-        let least_refused = self.waiting.values().map(|work| (work.refusals, work.key())).min();
-        let work = match least_refused {
-            Some((refusals, _)) if refusals > 0 && !misconfigured => self.gather.take(self.limit.bytes(), now),
+        let hold = self.hold.as_ref().expect("only a held destination is probed so");
+        let next_repetition = hold.next_repetition();
+        let work = if hold.reason == HoldReason::Misconfigured {
+            self.take_older(self.waiting.keys().next().copied(), now)
+        } else {
+            self.take_least_suspect_span(next_repetition, now)
+        };
+        if let Some(work) = work {
+            self.hold.as_mut().expect("it was just read").probe_sent();
+            return self.send(work, Role::HoldProbe, now);
+        }
+        let repetition = if self.waiting.is_empty() { None } else { Some(next_repetition) };
+        repetition.into_iter().chain(self.gather.due_at()).min().map_or(Action::Idle, Action::WaitUntil)
+    }
+
+    /// One span that has been refused least. Any request of thousands of spans may hold a bad one, so only a single span
+    /// tells a peer that refuses some data from one that refuses all; once it is accepted the bad ones can be found.
+    fn take_least_suspect_span(&mut self, next_repetition: Duration, now: Duration) -> Option<Work> {
+        let least = self.waiting.values().min_by_key(|work| (work.refusals, work.key()));
+        let least = least.map(|work| (work.refusals, work.spans, work.key()));
+        let waiting = match least {
+            Some((0, _, key)) => Some(key),
             _ => None,
         };
-        let key = if misconfigured { self.waiting.keys().next().copied() } else { least_refused.map(|(_, key)| key) };
-        match work.or_else(|| self.take_older(key, now)) {
-            Some(work) => {
-                self.hold.as_mut().expect("only a held destination is probed so").probe_sent();
-                self.send(work, Role::HoldProbe, now)
-            }
-            None => self.gather.due_at().map_or(Action::Idle, Action::WaitUntil),
+        // A limit of one byte takes one span.
+        let fresh = if waiting.is_none() { self.gather.take(1, now) } else { None };
+        if fresh.is_some() {
+            return fresh;
         }
+        let repeated = least.filter(|(_, spans, _)| *spans > 1 || now >= next_repetition).map(|(.., key)| key);
+        let work = self.waiting.remove(&waiting.or(repeated)?)?;
+        let (span, rest) = work.first_span();
+        if let Some(rest) = rest {
+            self.waiting.insert(rest.key(), rest);
+        }
+        Some(span)
     }
 
     /// Takes the waiting work under `key` or the fresh request that is due, whichever is older.
@@ -294,6 +317,29 @@ impl Delivery {
             (Some(key), fresh) if fresh.is_none_or(|fresh| key < fresh) => self.waiting.remove(&key),
             _ => self.gather.take(limit, now),
         }
+    }
+
+    /// Failed requests that wait are joined to one as far as it can hold them: the budget counts requests, so after a bad
+    /// time fewer and fuller ones get through sooner.
+    fn with_company(&mut self, work: Work, now: Duration) -> Work {
+        let (most_bytes, most_spans) = (self.limit.bytes(), self.gather.most_spans());
+        let (mut bytes, mut spans) = (work.bytes, work.spans);
+        let mut fits = |other: &Work| {
+            let fits = bytes + other.bytes <= most_bytes && spans + other.spans <= most_spans;
+            let joins = fits && other.not_before <= now && work.can_join(other);
+            if joins {
+                (bytes, spans) = (bytes + other.bytes, spans + other.spans);
+            }
+            joins
+        };
+        let company: Vec<(u64, u32)> =
+            self.waiting.range(work.key()..).filter(|(_, other)| fits(other)).map(|(key, _)| *key).collect();
+        if company.is_empty() {
+            return work;
+        }
+        let others = company.iter().map(|key| self.waiting.remove(key).expect("the key was just read"));
+        let pieces: Vec<Work> = std::iter::once(work).chain(others).collect();
+        Work::joined(&pieces)
     }
 
     fn send(&mut self, mut work: Work, role: Role, now: Duration) -> Action {
@@ -317,224 +363,5 @@ impl Delivery {
         };
         self.in_flight.push(Flight { id, work, uncompressed, sent_at: now, role });
         Action::Send(request)
-    }
-}
-
-/// Answers.
-impl Delivery {
-    fn accepted(&mut self, flight: Flight, refused: u64, message: Option<String>, now: Duration) -> Settlement {
-        let Flight { work, role, uncompressed, .. } = flight;
-        match role {
-            Role::Ordinary => self.breaker.succeeded(now),
-            Role::BreakerProbe => self.breaker.probe_succeeded(),
-            Role::HoldProbe => {}
-        }
-        let doubt_is_over = |hold: &Hold| role == Role::HoldProbe || hold.reason == HoldReason::NothingAccepted;
-        self.hold.take_if(|hold| doubt_is_over(hold));
-        if self.compressed && uncompressed && work.refusals == 0 {
-            // The same bytes were refused compressed and taken plain: the peer cannot decompress.
-            self.compressed = false;
-            self.compression_given_up = true;
-        }
-        self.succeeded = true;
-        self.throttles = 0;
-        self.limit.accepted(work.bytes);
-        self.letters.delivered(work.spans, now);
-        work.parts.iter().for_each(|part| self.tracker.settle(part));
-        let refused_by_peer = refused.min(work.spans);
-        let delivered = work.spans - refused_by_peer;
-        let redelivered = if work.answer_lost { delivered } else { 0 };
-        Settlement::Delivered { parts: work.parts, delivered, refused_by_peer, redelivered, message }
-    }
-
-    fn not_accepted(&mut self, flight: Flight, outcome: Outcome, now: Duration) -> Settlement {
-        let Flight { work, role, sent_at, uncompressed, .. } = flight;
-        if role == Role::BreakerProbe && !matches!(outcome, Outcome::Unavailable { .. }) {
-            self.breaker.probe_undecided();
-        }
-        if matches!(outcome, Outcome::Throttled { .. } | Outcome::Unavailable { .. }) {
-            self.concurrency.congested(sent_at, now);
-        }
-        let (kept, given_up) = self.part_abandoned(work);
-        given_up.iter().for_each(|part| self.tracker.settle(part));
-        let mut settlement = match outcome {
-            Outcome::Accepted | Outcome::AcceptedPartially { .. } => unreachable!("accepted answers go elsewhere"),
-            Outcome::Throttled { retry_after, .. } => self.throttled(kept, role, retry_after, now),
-            Outcome::Unavailable { retry_after, answer_lost, .. } => {
-                let kept = kept.map(|work| Work { answer_lost: work.answer_lost || answer_lost, ..work });
-                self.unavailable(kept, role, retry_after, now)
-            }
-            Outcome::TooLarge { payload_bytes, message } => self.too_large(kept, role, payload_bytes, message, now),
-            Outcome::BadRequest { message } if uncompressed => self.refused(kept, role, message, now),
-            Outcome::BadRequest { .. } => self.repeat_uncompressed(kept, role, now),
-            Outcome::Misconfigured { .. } => self.misconfigured(kept, role, now),
-        };
-        if !given_up.is_empty() {
-            debug_assert_eq!(settlement, Settlement::Nothing, "a single span is either given up or a dead letter");
-            let spans = given_up.iter().map(Part::spans).sum();
-            settlement = Settlement::Abandoned { parts: given_up.into(), spans };
-        }
-        settlement
-    }
-
-    /// The peer asked for less: the whole destination pauses, and the same request goes again.
-    fn throttled(&mut self, work: Option<Work>, role: Role, asked: Option<Duration>, now: Duration) -> Settlement {
-        let Retry { initial, max, .. } = self.retry;
-        let pause = match asked {
-            Some(asked) => retry_after(asked, &mut self.rng),
-            None => equal_jitter(initial, max, self.throttles, &mut self.rng),
-        };
-        self.throttles = self.throttles.saturating_add(1);
-        self.paused_until = self.paused_until.max(now + pause);
-        self.hold_probe_undecided(role, now + pause);
-        self.wait(work.map(|work| Work { not_before: now, costs_budget: false, ..work }))
-    }
-
-    fn unavailable(&mut self, work: Option<Work>, role: Role, asked: Option<Duration>, now: Duration) -> Settlement {
-        match role {
-            Role::Ordinary => self.breaker.failed(now, &mut self.rng),
-            Role::BreakerProbe => self.breaker.probe_failed(now, &mut self.rng),
-            Role::HoldProbe => self.hold_probe_refused(now),
-        }
-        if let Some(asked) = asked {
-            self.paused_until = self.paused_until.max(now + retry_after(asked, &mut self.rng));
-        }
-        let Retry { initial, max, .. } = self.retry;
-        let work = work.map(|work| {
-            let not_before = now + full_jitter(initial, max, work.failures, &mut self.rng);
-            Work { failures: work.failures.saturating_add(1), not_before, costs_budget: true, ..work }
-        });
-        self.wait(work)
-    }
-
-    fn too_large(
-        &mut self,
-        work: Option<Work>,
-        role: Role,
-        payload_bytes: usize,
-        message: String,
-        now: Duration,
-    ) -> Settlement {
-        self.limit.refused(payload_bytes);
-        match work {
-            Some(work) if work.spans == 1 => self.give_up_span(work, role, "too_large", message, now),
-            Some(work) => {
-                self.hold_probe_undecided(role, now);
-                self.split(work, now)
-            }
-            None => Settlement::Nothing,
-        }
-    }
-
-    /// A refused request is first repeated as it is without compression: some proxies break compressed bodies.
-    fn repeat_uncompressed(&mut self, work: Option<Work>, role: Role, now: Duration) -> Settlement {
-        self.hold_probe_undecided(role, now);
-        self.wait(work.map(|work| Work { uncompressed: true, costs_budget: false, not_before: now, ..work }))
-    }
-
-    /// The peer refuses the data. Only a peer that has accepted something makes the data suspect.
-    fn refused(&mut self, work: Option<Work>, role: Role, message: String, now: Duration) -> Settlement {
-        let Some(work) = work else {
-            self.hold_probe_undecided(role, now);
-            return Settlement::Nothing;
-        };
-        let work = Work { refusals: work.refusals + 1, costs_budget: false, not_before: now, ..work };
-        if !self.succeeded {
-            self.begin_hold(HoldReason::NothingAccepted, role, now);
-            return self.wait(Some(work));
-        }
-        if role == Role::HoldProbe {
-            let misconfigured = self.hold.take_if(|hold| hold.reason == HoldReason::Misconfigured).is_some();
-            if !misconfigured {
-                self.hold_probe_refused(now);
-                return self.wait(Some(work));
-            }
-        }
-        if work.spans == 1 {
-            return self.give_up_span(work, role, "refused_by_peer", message, now);
-        }
-        self.split(work, now)
-    }
-
-    fn misconfigured(&mut self, work: Option<Work>, role: Role, now: Duration) -> Settlement {
-        self.begin_hold(HoldReason::Misconfigured, role, now);
-        self.wait(work.map(|work| Work { not_before: now, costs_budget: false, ..work }))
-    }
-
-    /// One span that the peer refuses for good becomes a dead letter, unless there are too many of them.
-    fn give_up_span(
-        &mut self,
-        work: Work,
-        role: Role,
-        reason: &'static str,
-        reply: String,
-        now: Duration,
-    ) -> Settlement {
-        if !self.letters.take(now) {
-            self.begin_hold(HoldReason::TooManyDeadLetters, role, now);
-            return self.wait(Some(Work {
-                refusals: work.refusals.max(1),
-                not_before: now,
-                costs_budget: false,
-                ..work
-            }));
-        }
-        self.hold_probe_undecided(role, now);
-        let part = work.parts[0];
-        self.tracker.settle(&part);
-        Settlement::DeadLetter { part, reason, reply }
-    }
-}
-
-/// Where work goes that was not settled.
-impl Delivery {
-    fn wait(&mut self, work: Option<Work>) -> Settlement {
-        if let Some(work) = work {
-            self.waiting.insert(work.key(), work);
-        }
-        Settlement::Nothing
-    }
-
-    fn split(&mut self, work: Work, now: Duration) -> Settlement {
-        for half in work.halve() {
-            self.waiting.insert(half.key(), Work { not_before: now, ..half });
-        }
-        Settlement::Nothing
-    }
-
-    /// Takes the parts out of `work` that the driver has given up meanwhile.
-    fn part_abandoned(&self, work: Work) -> (Option<Work>, Vec<Part>) {
-        if work.key().0 >= self.abandoned_below {
-            return (Some(work), Vec::new());
-        }
-        let (given_up, kept): (Vec<Part>, Vec<Part>) =
-            work.parts.iter().partition(|part| part.block < self.abandoned_below);
-        if kept.is_empty() {
-            return (None, given_up);
-        }
-        let sums = Work::fresh(work.signal, kept.into());
-        (Some(Work { parts: sums.parts, spans: sums.spans, bytes: sums.bytes, ..work }), given_up)
-    }
-
-    fn begin_hold(&mut self, reason: HoldReason, role: Role, now: Duration) {
-        match &mut self.hold {
-            Some(hold) if role == Role::HoldProbe => hold.probe_refused(reason, now),
-            // A request from before the hold says nothing new, but for a fault of configuration, which weighs more.
-            Some(hold) if reason == HoldReason::Misconfigured => hold.reason = reason,
-            Some(_) => {}
-            none => *none = Some(Hold::begin(reason, now)),
-        }
-    }
-
-    fn hold_probe_refused(&mut self, now: Duration) {
-        if let Some(hold) = &mut self.hold {
-            hold.probe_refused(hold.reason, now);
-        }
-    }
-
-    fn hold_probe_undecided(&mut self, role: Role, at: Duration) {
-        if let (Role::HoldProbe, Some(hold)) = (role, &mut self.hold) {
-            hold.probe_undecided(at);
-        }
     }
 }

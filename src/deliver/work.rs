@@ -55,6 +55,40 @@ impl Work {
         (self.parts[0].block, self.parts[0].first)
     }
 
+    /// The first span alone, and the rest if there is any.
+    pub(super) fn first_span(self) -> (Work, Option<Work>) {
+        if self.spans == 1 {
+            return (self, None);
+        }
+        let mut parts = self.parts.to_vec();
+        if parts[0].spans() > 1 {
+            let (first, others) = cut(&parts[0], parts[0].first + 1);
+            parts.splice(..1, [first, others]);
+        }
+        let rest = parts.split_off(1);
+        (self.with_parts(parts), Some(self.with_parts(rest)))
+    }
+
+    /// The same history with other parts.
+    pub(super) fn with_parts(&self, parts: Vec<Part>) -> Work {
+        let sums = Work::fresh(self.signal, parts.into());
+        Work { parts: sums.parts, spans: sums.spans, bytes: sums.bytes, ..self.clone() }
+    }
+
+    /// Whether `other` may travel in the same request: both only wait because a request failed.
+    pub(super) fn can_join(&self, other: &Work) -> bool {
+        let failed = |work: &Work| work.costs_budget && work.refusals == 0;
+        let alike = self.uncompressed == other.uncompressed && self.answer_lost == other.answer_lost;
+        self.signal == other.signal && failed(self) && failed(other) && alike
+    }
+
+    /// One piece of several, in their order.
+    pub(super) fn joined(pieces: &[Work]) -> Work {
+        let parts = pieces.iter().flat_map(|work| work.parts.iter().copied()).collect();
+        let failures = pieces.iter().map(|work| work.failures).max().unwrap_or(0);
+        Work { failures, ..pieces[0].with_parts(parts) }
+    }
+
     /// Two pieces with about half of the spans each, cut between blocks when there are several. Panics on a single span.
     pub(super) fn halve(self) -> [Work; 2] {
         let (front, back) = match &*self.parts {
@@ -67,10 +101,7 @@ impl Work {
                 (front.to_vec(), back.to_vec())
             }
         };
-        [front, back].map(|parts| {
-            let sums = Work::fresh(self.signal, parts.into());
-            Work { parts: sums.parts, spans: sums.spans, bytes: sums.bytes, costs_budget: false, ..self.clone() }
-        })
+        [front, back].map(|parts| Work { costs_budget: false, ..self.with_parts(parts) })
     }
 }
 
