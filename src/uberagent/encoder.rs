@@ -10,6 +10,7 @@ use super::csv::{Columns, CsvHeader};
 use super::fields::id;
 use super::names::Names;
 use super::row::{Row, View};
+use super::scan::scan;
 use super::session::SessionMapping;
 use super::sourcetypes::Sourcetype;
 use super::tape::{Read, TapeReader};
@@ -177,6 +178,11 @@ impl Reader {
         self.row.clear();
         let from = if line.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         if std::str::from_utf8(line).is_ok() {
+            // Texts are ranges of the line, so a mark in front of it is left to the tape, which copies them.
+            if from == 0 && scan(line, &self.names, &mut self.row).is_some() {
+                return Read::Row;
+            }
+            self.row.clear();
             return self.tape.read(&mut line[from..], &self.names, &mut self.row);
         }
         self.mended.clear();

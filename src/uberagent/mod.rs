@@ -18,6 +18,7 @@ mod parents;
 mod reference;
 mod row;
 mod rules;
+mod scan;
 mod session;
 mod sourcetypes;
 mod span;
