@@ -36,3 +36,6 @@ pub mod pipeline;
 pub mod cli;
 pub mod fleet;
 pub mod serve;
+
+// The simulated world: nobody imports it but tests.
+pub mod sim;

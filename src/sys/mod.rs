@@ -9,3 +9,5 @@ pub mod doorbell;
 pub mod signals;
 pub mod systemd;
 pub mod socket;
+pub mod file;
+pub mod mapping;

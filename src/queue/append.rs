@@ -1,0 +1,446 @@
+//! The writing end of a lane's log; owned by the lane's writer thread, which copies a block once and syncs never.
+//!
+//! An entry is stored payload first, header last, and then published: readers of this process go by the published end,
+//! and what a crash leaves half-written fails its checks. No allocation and no lock for a block; a segment switch takes a
+//! spare that the sync thread has prepared. Marks are written here on their own when a sync has succeeded, at the end of
+//! a segment and after a second of silence, so that the balance is never far from what is durable.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam::sync::Unparker;
+
+use super::extent::Extent;
+use super::format::{FIRST_ENTRY, Footer, entry_bytes};
+use super::log::{Log, MarkPoint};
+use super::mark::{MARK_BYTES, Mark};
+use super::pool::{NoSpare, Spare};
+use super::position::Position;
+use super::segment::Segment;
+use super::storage::SegmentWriter;
+use crate::block::{HEADER_BYTES, Header, Kind, MAX_BYTES, Meta};
+use crate::telemetry::ledger::LaneTotals;
+
+/// Populated ahead of the writer.
+const AHEAD_BYTES: u64 = 2 * 1024 * 1024;
+/// Silence after which a mark says how much there is.
+const IDLE_MARK: Duration = Duration::from_secs(1);
+
+/// Why a block was not appended. Nothing of it is in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The disk budget is used up: wait until [`Appender::has_room`] or drop, as the source's admission says.
+    #[error("the log's disk budget is used up")]
+    Full,
+    /// Storage failed; the next append tries another file.
+    #[error("storage failed: {0}")]
+    Storage(#[source] io::Error),
+    /// Storage has failed for good.
+    #[error("storage has failed for good")]
+    Failed,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    writer: Box<dyn SegmentWriter>,
+    end: u64,
+    footer: Footer,
+}
+
+/// The writing end of a log.
+#[derive(Debug)]
+pub struct Appender {
+    pub(super) log: Arc<Log>,
+    active: Option<Active>,
+    totals: LaneTotals,
+    sequence: u64,
+    wall_ns: u64,
+    last_append: Duration,
+    appended_since_turn: bool,
+    blocks_since_mark: u64,
+    marked_durable: u64,
+    wakers: Vec<Unparker>,
+    wakers_seen: u64,
+}
+
+impl Appender {
+    pub(super) fn new(log: Arc<Log>, totals: LaneTotals, sequence: u64) -> Appender {
+        let wall_ns = log.options.wall_ns;
+        Appender {
+            log,
+            active: None,
+            totals,
+            sequence,
+            wall_ns,
+            last_append: Duration::ZERO,
+            appended_since_turn: false,
+            blocks_since_mark: 0,
+            marked_durable: 0,
+            wakers: Vec::new(),
+            wakers_seen: 0,
+        }
+    }
+
+    /// As `new`, with a first segment when there is room for one. Its mark, and with it the balance, is made durable
+    /// before the segments that it replaces may go.
+    pub(super) fn start(log: Arc<Log>, totals: LaneTotals, sequence: u64) -> Appender {
+        let wall_ns = log.options.wall_ns;
+        let mut appender = Appender::new(log, totals, sequence);
+        // Full or failing storage is no reason not to open: what is there can be delivered, and appends say what is wrong.
+        if appender.switch().is_ok() && appender.log.sync().is_ok() && appender.log.tend(wall_ns).is_ok() {
+            appender.marked_durable = appender.log.durable_sequence();
+        }
+        appender
+    }
+
+    /// Appends a block and publishes it; its sequence is durable once [`Log::durable_sequence`] has reached it.
+    /// Readers are woken by [`Appender::wake_readers`], once a batch.
+    pub fn append(&mut self, meta: &Meta, payload: &[u8]) -> Result<u64, AppendError> {
+        assert!(payload.len() <= MAX_BYTES, "a block of {} bytes", payload.len());
+        if self.log.has_failed() {
+            return Err(AppendError::Failed);
+        }
+        // Acquire: pairs with the Release in `Log::sync`; see there.
+        if self.log.rewrite_wanted.load(Ordering::Acquire) {
+            self.rewrite()?;
+        }
+        self.append_as(self.sequence + 1, meta, payload)?;
+        Ok(self.sequence)
+    }
+
+    fn append_as(&mut self, sequence: u64, meta: &Meta, payload: &[u8]) -> Result<(), AppendError> {
+        self.reach(entry_bytes(payload.len()))?;
+        let header = Header {
+            stored_bytes: u32::try_from(payload.len()).expect("at most MAX_BYTES"),
+            sequence,
+            crc: crc32c::crc32c(payload),
+            kind: Kind::Block(*meta),
+        };
+        self.write(&header, payload)?;
+        add_block(&mut self.totals, meta);
+        self.sequence = sequence;
+        self.blocks_since_mark += 1;
+        self.appended_since_turn = true;
+        let active = self.active.as_mut().expect("reach leaves a segment");
+        active.footer.blocks += 1;
+        active.footer.records += u64::from(meta.records);
+        active.footer.payload_bytes += payload.len() as u64;
+        active.footer.rolling_crc = crc32c::crc32c_append(active.footer.rolling_crc, &header.crc.to_le_bytes());
+        if active.footer.newest_ns < meta.received_ns {
+            active.footer.newest_ns = meta.received_ns;
+            active.segment.newest_ns.store(meta.received_ns, Ordering::Relaxed);
+        }
+        active.segment.extent.publish(active.end);
+        self.log.publish(sequence, entry_bytes(payload.len()));
+        Ok(())
+    }
+
+    /// Whether a block of any size could be appended now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let fits = |active: &Active| {
+            active.end + entry_bytes(MAX_BYTES) + entry_bytes(MARK_BYTES) <= active.segment.file.bytes()
+        };
+        self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
+    }
+
+    /// The lane balance of everything appended so far.
+    #[must_use]
+    pub fn totals(&self) -> LaneTotals {
+        self.totals
+    }
+
+    /// Takes the lane's counters over (`appended` is the log's own) and writes a commit-mark with them: at drain, and
+    /// whenever counters moved that no block shows.
+    pub fn commit_mark(&mut self, totals: LaneTotals, wall_ns: u64) -> Result<(), AppendError> {
+        debug_assert_eq!(totals.appended, self.totals.appended, "the ledger and the log count differently");
+        self.totals = LaneTotals { appended: self.totals.appended, ..totals };
+        self.wall_ns = wall_ns;
+        self.reach(entry_bytes(MARK_BYTES))?;
+        self.write_mark()
+    }
+
+    /// Once a turn of the writer: populates ahead, moves blocks after a failed sync, writes a mark when one is due, and
+    /// wakes readers of what this turn appended.
+    pub fn maintain(&mut self, now: Duration, wall_ns: u64) -> Result<(), AppendError> {
+        self.wall_ns = wall_ns;
+        if self.log.has_failed() {
+            return Err(AppendError::Failed);
+        }
+        // Acquire: as in `append`.
+        if self.log.rewrite_wanted.load(Ordering::Acquire) {
+            self.rewrite()?;
+        }
+        if std::mem::take(&mut self.appended_since_turn) {
+            self.last_append = now;
+        }
+        let idle = now.saturating_sub(self.last_append) >= IDLE_MARK;
+        if self.blocks_since_mark > 0 && (idle || self.log.durable_sequence() > self.marked_durable) {
+            self.reach(entry_bytes(MARK_BYTES))?;
+            self.write_mark()?;
+        }
+        if let Some(active) = &mut self.active {
+            // A hint that fails will fail again, with consequences, when the bytes are written.
+            active.writer.prepare(active.end, AHEAD_BYTES).map_err(AppendError::Storage)?;
+        }
+        self.wake_readers();
+        Ok(())
+    }
+
+    /// Wakes every subscriber; once a batch, not once a block.
+    pub fn wake_readers(&mut self) {
+        if let Some(wakers) = self.log.subscribers_since(&mut self.wakers_seen) {
+            self.wakers = wakers;
+        }
+        for waker in &self.wakers {
+            waker.unpark();
+        }
+    }
+
+    /// Makes sure that an entry of `bytes` fits the active segment, with a mark behind it.
+    fn reach(&mut self, bytes: u64) -> Result<(), AppendError> {
+        let with_mark = bytes + entry_bytes(MARK_BYTES);
+        if let Some(active) = &self.active
+            && active.end + with_mark <= active.segment.file.bytes()
+        {
+            return Ok(());
+        }
+        self.switch()?;
+        let active = self.active.as_ref().expect("switch leaves a segment");
+        assert!(active.end + with_mark <= active.segment.file.bytes(), "an entry of {bytes} bytes fits no segment");
+        Ok(())
+    }
+
+    /// Goes over to a new segment. The old one stays active when there is none.
+    pub(super) fn switch(&mut self) -> Result<(), AppendError> {
+        let spare = self.log.pool.take(&*self.log.storage, self.wall_ns).map_err(|reason| match reason {
+            NoSpare::Full => AppendError::Full,
+            NoSpare::Storage(error) => AppendError::Storage(error),
+        })?;
+        let mut next = self.open(spare);
+        if let Err(error) = self.write_mark_to(&mut next) {
+            next.segment.suspect.store(true, Ordering::Relaxed);
+            self.log.retire(next.segment);
+            return Err(AppendError::Storage(error));
+        }
+        // A reader that finds the sealed end before the next segment is listed waits, and is woken after this turn.
+        self.seal();
+        self.log.list(Arc::clone(&next.segment));
+        self.publish_mark(&next);
+        self.active = Some(next);
+        Ok(())
+    }
+
+    fn open(&self, spare: Spare) -> Active {
+        let start =
+            Position { segment: spare.id, offset: FIRST_ENTRY, sequence: self.sequence, spans: self.totals.appended };
+        let writer = Arc::clone(&spare.file).writer();
+        let segment = Arc::new(Segment {
+            id: spare.id,
+            path: spare.path,
+            file: spare.file,
+            key: spare.key,
+            start,
+            trusted: u64::MAX,
+            extent: Extent::open(FIRST_ENTRY),
+            synced_end: AtomicU64::new(FIRST_ENTRY),
+            suspect: AtomicBool::new(false),
+            newest_ns: AtomicU64::new(0),
+            footer: OnceLock::new(),
+            footer_written: AtomicBool::new(false),
+        });
+        let footer = Footer {
+            before_sequence: self.sequence,
+            spans_before: self.totals.appended,
+            trusted: u64::MAX,
+            ..Footer::default()
+        };
+        Active { segment, writer, end: FIRST_ENTRY, footer }
+    }
+
+    /// Ends the active segment with a mark and a footer for the sync thread to write.
+    fn seal(&mut self) {
+        let Some(mut active) = self.active.take() else { return };
+        // `reach` keeps room for the mark. If it cannot be written, the next segment begins with the same one.
+        if self.write_mark_to(&mut active).is_ok() {
+            self.publish_mark(&active);
+        }
+        self.finish(active);
+    }
+
+    fn finish(&self, active: Active) {
+        let footer = Footer { end: active.end, last_sequence: self.sequence, totals: self.totals, ..active.footer };
+        // The footer is set before the seal is stored, and once: an active segment is finished once.
+        active.segment.footer.get_or_init(|| footer);
+        active.segment.extent.seal(active.end);
+    }
+
+    fn write(&mut self, header: &Header, stored: &[u8]) -> Result<(), AppendError> {
+        let active = self.active.as_mut().expect("reach leaves a segment");
+        match write_entry(active, header, stored) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Nothing was published: this file is given up where it stands, the next append opens another.
+                if let Some(active) = self.active.take() {
+                    self.finish(active);
+                }
+                Err(AppendError::Storage(error))
+            }
+        }
+    }
+
+    fn write_mark(&mut self) -> Result<(), AppendError> {
+        let mut active = self.active.take().expect("reach leaves a segment");
+        let written = self.write_mark_to(&mut active);
+        if let Err(error) = written {
+            self.finish(active);
+            return Err(AppendError::Storage(error));
+        }
+        self.publish_mark(&active);
+        self.active = Some(active);
+        Ok(())
+    }
+
+    fn write_mark_to(&mut self, active: &mut Active) -> io::Result<()> {
+        let durable = self.log.durable_sequence();
+        let stored = Mark { durable, totals: self.totals }.encode();
+        let header = Header {
+            stored_bytes: u32::try_from(stored.len()).expect("56"),
+            sequence: self.sequence,
+            crc: crc32c::crc32c(&stored),
+            kind: Kind::CommitMark { written_ns: self.wall_ns },
+        };
+        write_entry(active, &header, &stored)?;
+        self.marked_durable = durable;
+        self.blocks_since_mark = 0;
+        Ok(())
+    }
+
+    fn publish_mark(&self, active: &Active) {
+        active.segment.extent.publish(active.end);
+        self.log.publish(self.sequence, entry_bytes(MARK_BYTES));
+        let position = Position {
+            segment: active.segment.id,
+            offset: active.end,
+            sequence: self.sequence,
+            spans: self.totals.appended,
+        };
+        self.log.set_mark(MarkPoint { position, mark: Mark { durable: self.marked_durable, totals: self.totals } });
+    }
+}
+
+/// Moving blocks out of files whose sync failed.
+impl Appender {
+    /// Writes what was not durable to a new segment, under the same sequences. It is read back through the page cache and
+    /// believed only with its CRC, so no copies are kept in memory. The readable end of what is left behind is fixed at
+    /// the last durable offset; readers beyond it go on by sequence.
+    fn rewrite(&mut self) -> Result<(), AppendError> {
+        let moved: Vec<Arc<Segment>> =
+            self.log.segments().into_iter().filter(|segment| unsynced_from(segment).is_some()).collect();
+        let end_of_log = self.sequence;
+        let mut blocks = Vec::new();
+        for segment in &moved {
+            collect_unsynced(segment, &mut blocks);
+        }
+        let first = blocks.first().map_or(end_of_log + 1, |(header, ..)| header.sequence);
+        let mut before = self.totals;
+        for (_, meta, _) in &blocks {
+            subtract_block(&mut before, meta);
+        }
+        let saved = blocks.iter().filter(|(.., stored)| stored.is_some()).count();
+        self.log.unsaved_blocks.fetch_add((blocks.len() - saved) as u64, Ordering::Relaxed);
+        let after = std::mem::replace(&mut self.totals, before);
+        self.sequence = first - 1;
+        self.active = None;
+        let result = self.rewrite_blocks(&blocks);
+        self.totals = after;
+        self.sequence = end_of_log;
+        if let Err(error) = result {
+            // Half of them stand in two places: only a restart, which reads both, sorts that out.
+            self.log.fail();
+            return Err(error);
+        }
+        for segment in moved {
+            abandon(&self.log, &segment);
+        }
+        self.reach(entry_bytes(MARK_BYTES))?;
+        self.write_mark()?;
+        // Release: pairs with the Acquire in `Log::sync`.
+        self.log.rewrite_wanted.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn rewrite_blocks(&mut self, blocks: &[Unsynced]) -> Result<(), AppendError> {
+        self.switch()?;
+        for (header, meta, stored) in blocks {
+            match stored {
+                Some(stored) => self.append_as(header.sequence, meta, stored)?,
+                // Not to be saved: the totals go on, so readers find it missing.
+                None => {
+                    add_block(&mut self.totals, meta);
+                    self.sequence = header.sequence;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block that was not durable, with its bytes if they pass.
+type Unsynced = (Header, Meta, Option<bytes::Bytes>);
+
+fn unsynced_from(segment: &Segment) -> Option<u64> {
+    let synced = segment.synced_end.load(Ordering::Relaxed);
+    (synced < segment.extent.load().0).then_some(synced)
+}
+
+fn collect_unsynced(segment: &Segment, blocks: &mut Vec<Unsynced>) {
+    let (end, _sealed) = segment.extent.load();
+    let mut from = segment.synced_end.load(Ordering::Relaxed);
+    while let Some((offset, header)) = segment.find_header(from, end) {
+        from = offset + entry_bytes(header.stored_bytes as usize);
+        if let Kind::Block(meta) = header.kind {
+            blocks.push((header, meta, segment.stored(offset, &header)));
+        }
+    }
+}
+
+/// Ends a segment where it was durable; one with nothing durable leaves the list.
+fn abandon(log: &Log, segment: &Segment) {
+    let synced = segment.synced_end.load(Ordering::Relaxed);
+    segment.suspect.store(true, Ordering::Relaxed);
+    segment.extent.seal(synced);
+    if synced == FIRST_ENTRY {
+        log.unlist(segment.id);
+    }
+}
+
+fn write_entry(active: &mut Active, header: &Header, stored: &[u8]) -> io::Result<()> {
+    let bytes = header.encode(active.segment.key, active.segment.id, active.end);
+    active.writer.write(active.end + HEADER_BYTES as u64, stored)?;
+    active.writer.write(active.end, &bytes)?;
+    active.end += entry_bytes(stored.len());
+    Ok(())
+}
+
+pub(super) fn add_block(totals: &mut LaneTotals, meta: &Meta) {
+    let spans = u64::from(meta.spans);
+    let (passed, synthesised) = (u64::from(meta.passed()), u64::from(meta.synthesised()));
+    totals.passed += passed;
+    totals.synthesised += synthesised;
+    totals.encoded += spans - passed - synthesised;
+    totals.appended += spans;
+}
+
+fn subtract_block(totals: &mut LaneTotals, meta: &Meta) {
+    let spans = u64::from(meta.spans);
+    let (passed, synthesised) = (u64::from(meta.passed()), u64::from(meta.synthesised()));
+    totals.passed -= passed;
+    totals.synthesised -= synthesised;
+    totals.encoded -= spans - passed - synthesised;
+    totals.appended -= spans;
+}

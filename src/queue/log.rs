@@ -1,0 +1,465 @@
+//! The log of one lane, as everybody but its writer sees it.
+//!
+//! Shared by the writer (through [`super::Appender`]), one sync thread, and a [`super::Reader`] per destination. The list of
+//! segments is behind a mutex that is taken once a segment, never for an entry. Who may move what: the writer moves
+//! `published`, the sync thread moves `durable`, destinations move nothing, they only release what all of them are past.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::sync::Unparker;
+
+use super::budget::Budget;
+use super::format::FOOTER_OFFSET;
+use super::mark::Mark;
+use super::pool::{NoSpare, Pool};
+use super::position::Position;
+use super::read::Reader;
+use super::sabotage::{Sabotage, planted};
+use super::segment::Segment;
+use super::state::{State, StateFile};
+use super::storage::Storage;
+
+/// How a log is laid out.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The lane's own directory.
+    pub directory: PathBuf,
+    /// Where files go that are not ours to read.
+    pub quarantine: PathBuf,
+    /// The lane.
+    pub lane: u32,
+    /// Bytes of a segment file, a multiple of 4096.
+    pub segment_bytes: u64,
+    /// Recycled segments kept ready.
+    pub pool_segments: usize,
+    /// The disk budget, shared by all lanes.
+    pub budget: Arc<Budget>,
+    /// The wall clock, Unix nanoseconds.
+    pub wall_ns: u64,
+}
+
+/// Why the sync thread must stop acknowledging.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// A sync failed, and so did the attempt to move the blocks to another file. What is not durable never will be.
+    #[error("storage failed for good: {0}")]
+    Failed(#[source] io::Error),
+    /// As `Failed`, and reported before.
+    #[error("storage has failed")]
+    FailedBefore,
+}
+
+/// Sizes and counts, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Segments that hold entries.
+    pub segments: u64,
+    /// Segments that wait for reuse.
+    pub pool_segments: u64,
+    /// Bytes of entries.
+    pub entry_bytes: u64,
+    /// Bytes of segment files, pool left out.
+    pub file_bytes: u64,
+    /// Syncs that failed.
+    pub sync_failures: u64,
+    /// Blocks that could not be saved from a file whose sync failed.
+    pub unsaved_blocks: u64,
+}
+
+/// A place behind a commit-mark, and what the mark said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MarkPoint {
+    pub(super) position: Position,
+    pub(super) mark: Mark,
+}
+
+/// What the sync thread alone uses.
+#[derive(Debug)]
+pub(super) struct SyncSide {
+    pub(super) state: StateFile,
+    failures_in_a_row: u32,
+    /// The newest mark that is durable.
+    durable_mark: MarkPoint,
+}
+
+/// The log of a lane.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) options: Options,
+    pub(super) incarnation: u64,
+    pub(super) pool: Pool,
+    segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
+    retired: Mutex<Vec<Arc<Segment>>>,
+    published: AtomicU64,
+    durable: AtomicU64,
+    appended_bytes: AtomicU64,
+    synced_bytes: AtomicU64,
+    mark: Mutex<MarkPoint>,
+    sync_side: Mutex<SyncSide>,
+    /// A sync failed; the writer has to move what was not durable.
+    pub(super) rewrite_wanted: AtomicBool,
+    failed: AtomicBool,
+    sync_failures: AtomicU64,
+    pub(super) unsaved_blocks: AtomicU64,
+    subscribers: Mutex<Vec<Unparker>>,
+    /// Counts subscriptions, so that the writer copies the list only when it has changed.
+    subscriptions: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of another thread leaves these lists whole: each change of them is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        (incarnation, pool, state): (u64, Pool, StateFile),
+        sequence: u64,
+    ) -> Log {
+        let sync_side = SyncSide { state, failures_in_a_row: 0, durable_mark: MarkPoint::default() };
+        Log {
+            storage,
+            options,
+            incarnation,
+            pool,
+            segments: Mutex::default(),
+            retired: Mutex::default(),
+            published: AtomicU64::new(sequence),
+            durable: AtomicU64::new(sequence),
+            appended_bytes: AtomicU64::new(0),
+            synced_bytes: AtomicU64::new(0),
+            mark: Mutex::default(),
+            sync_side: Mutex::new(sync_side),
+            rewrite_wanted: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            sync_failures: AtomicU64::new(0),
+            unsaved_blocks: AtomicU64::new(0),
+            subscribers: Mutex::default(),
+            subscriptions: AtomicU64::new(0),
+        }
+    }
+
+    /// The lane that this is the log of.
+    #[must_use]
+    pub fn lane(&self) -> u32 {
+        self.options.lane
+    }
+
+    /// Tells this log from every other that the lane's directory ever held.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Sequence of the last block that readers can see.
+    #[must_use]
+    pub fn published_sequence(&self) -> u64 {
+        // Acquire: pairs with the Release of `publish`; whoever sees the sequence may read the block.
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Sequence up to which every block has been synced.
+    #[must_use]
+    pub fn durable_sequence(&self) -> u64 {
+        // Acquire: pairs with the Release in `sync`, after the sync returned.
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Bytes appended and not yet synced.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        // Relaxed: decides only when to sync.
+        let synced = self.synced_bytes.load(Ordering::Relaxed);
+        self.appended_bytes.load(Ordering::Relaxed).saturating_sub(synced)
+    }
+
+    /// Storage has failed for good: nothing more becomes durable.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        // Relaxed: a latch that is only ever set.
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Before the oldest entry: where a new destination starts that wants everything.
+    #[must_use]
+    pub fn oldest(&self) -> Position {
+        match lock(&self.segments).first_key_value() {
+            Some((_, segment)) => segment.start,
+            None => self.tail(),
+        }
+    }
+
+    /// Behind the newest commit-mark: where a new destination starts that wants only what comes. At most one sync older
+    /// than the newest block, and exact in its spans.
+    #[must_use]
+    pub fn tail(&self) -> Position {
+        lock(&self.mark).position
+    }
+
+    /// The oldest place that is at most `max_lag_bytes` of entries behind the newest, in whole segments: where the cursor of
+    /// an optional destination jumps to.
+    #[must_use]
+    pub fn position_at_lag(&self, max_lag_bytes: u64) -> Position {
+        let segments = lock(&self.segments);
+        let mut lag = 0;
+        let mut found = None;
+        for segment in segments.values().rev() {
+            lag += segment.entry_bytes();
+            if lag > max_lag_bytes && found.is_some() {
+                break;
+            }
+            found = Some(segment.start);
+        }
+        drop(segments);
+        found.unwrap_or_else(|| self.tail())
+    }
+
+    /// The start of the oldest segment that holds a block received at or after `wall_ns`: what retention by age keeps.
+    #[must_use]
+    pub fn position_at_age(&self, wall_ns: u64) -> Position {
+        let segments = lock(&self.segments);
+        // Relaxed: written by the writer for this only; late by a block does no harm.
+        let fresh =
+            |segment: &&Arc<Segment>| segment.newest_ns.load(Ordering::Relaxed) >= wall_ns || !segment.extent.load().1;
+        let found = segments.values().find(fresh).map(|segment| segment.start);
+        drop(segments);
+        found.unwrap_or_else(|| self.tail())
+    }
+
+    /// A reader that continues behind `from`. A place beyond the end (a log that was lost under its cursor) becomes the end.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>, from: Position) -> Reader {
+        let newest = lock(&self.segments).last_key_value().map(|(_, segment)| segment.start);
+        let from = match newest {
+            Some(newest) if from.segment > newest.segment => newest,
+            _ => from,
+        };
+        Reader::new(Arc::clone(self), from)
+    }
+
+    /// Wakes this thread whenever there is something to read.
+    pub fn subscribe(&self, waker: Unparker) {
+        lock(&self.subscribers).push(waker);
+        // Release: pairs with the Acquire in `subscribers_since`.
+        self.subscriptions.fetch_add(1, Ordering::Release);
+    }
+
+    /// Frees every segment that lies wholly before `up_to`: the least of the *durable* cursors of the destinations that must
+    /// not lose anything. Idempotent. Returns the segments freed; their files go at the next [`Log::tend`].
+    pub fn release(&self, up_to: &Position) -> usize {
+        let mut segments = lock(&self.segments);
+        let mut freed = Vec::new();
+        while let Some(first) = segments.first_entry() {
+            if !first.get().consumed_at(up_to) {
+                break;
+            }
+            freed.push(first.remove());
+        }
+        drop(segments);
+        let count = freed.len();
+        lock(&self.retired).extend(freed);
+        count
+    }
+
+    /// Makes what was published before the call durable. Called by the sync thread alone.
+    ///
+    /// When a sync fails, the file is never synced again: the writer is asked to move what was not durable to another file
+    /// (its next `append` or `maintain`), and the sequence stands still until a sync of that succeeded. When that fails
+    /// too, the log has failed for good.
+    pub fn sync(&self) -> Result<u64, SyncError> {
+        if self.has_failed() {
+            return Err(SyncError::FailedBefore);
+        }
+        // Acquire: pairs with the Release in `rewritten`; the new segment is in the list before.
+        if self.rewrite_wanted.load(Ordering::Acquire) {
+            return Ok(self.durable_sequence());
+        }
+        let mut side = lock(&self.sync_side);
+        // In this order: what was counted and marked is published, and what is published is in the list.
+        let bytes = self.appended_bytes.load(Ordering::Acquire);
+        let point = *lock(&self.mark);
+        let target = self.published_sequence();
+        let dirty: Vec<Arc<Segment>> =
+            lock(&self.segments).values().filter(|segment| segment.needs_sync()).map(Arc::clone).collect();
+        for segment in dirty {
+            let (end, _sealed) = segment.extent.load();
+            if !planted(Sabotage::AckBeforeSync)
+                && let Err(error) = segment.file.sync()
+                && !(planted(Sabotage::SyncRetried) && segment.file.sync().is_ok())
+            {
+                return self.sync_failed(&mut side, &segment, error);
+            }
+            // Relaxed: the writer reads it after it has seen `rewrite_wanted`, by the same thread's Release.
+            segment.synced_end.store(end, Ordering::Relaxed);
+        }
+        side.failures_in_a_row = 0;
+        side.durable_mark = point;
+        self.synced_bytes.store(bytes, Ordering::Relaxed);
+        // Release: pairs with the Acquire of `durable_sequence`.
+        self.durable.store(target, Ordering::Release);
+        Ok(target)
+    }
+
+    fn sync_failed(&self, side: &mut SyncSide, segment: &Segment, error: io::Error) -> Result<u64, SyncError> {
+        self.sync_failures.fetch_add(1, Ordering::Relaxed);
+        segment.suspect.store(true, Ordering::Relaxed);
+        side.failures_in_a_row += 1;
+        if side.failures_in_a_row > 1 {
+            self.fail();
+            return Err(SyncError::Failed(error));
+        }
+        // Release: pairs with the Acquire in the writer; it sees what was synced and what is suspect.
+        self.rewrite_wanted.store(true, Ordering::Release);
+        self.options.budget.wake();
+        Ok(self.durable_sequence())
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// What can wait: footers, the lane's state, files that were released, and the next spare. Called by the sync thread
+    /// after it has told those who wait for durability; takes some syncs, so at most once a second unless
+    /// [`Log::wants_tending`].
+    pub fn tend(&self, wall_ns: u64) -> io::Result<()> {
+        let mut side = lock(&self.sync_side);
+        self.write_footers();
+        self.dispose(&mut side)?;
+        match self.pool.prepare(&*self.storage, wall_ns) {
+            // A full disk is the writer's to report, when it needs the room.
+            Ok(()) | Err(NoSpare::Full) => Ok(()),
+            Err(NoSpare::Storage(error)) => Err(error),
+        }
+    }
+
+    /// Whether [`Log::tend`] has something to do at once: the spare was taken, or segments were released.
+    #[must_use]
+    pub fn wants_tending(&self) -> bool {
+        !lock(&self.retired).is_empty() || self.pool.free_segments() == 0
+    }
+
+    fn write_footers(&self) {
+        let sealed: Vec<Arc<Segment>> = lock(&self.segments).values().map(Arc::clone).collect();
+        for segment in sealed {
+            let durable = !segment.needs_sync() || planted(Sabotage::EarlyFooter);
+            if segment.suspect.load(Ordering::Relaxed) || !durable || segment.footer_written.load(Ordering::Relaxed) {
+                continue;
+            }
+            let Some(footer) = segment.footer.get() else { continue };
+            let bytes = footer.encode(segment.key, segment.id);
+            let written = segment.file.write_at(FOOTER_OFFSET, &bytes).and_then(|()| segment.file.sync());
+            if written.is_err() {
+                // The entries are durable; without its footer the segment is scanned at the next start.
+                self.sync_failures.fetch_add(1, Ordering::Relaxed);
+                segment.suspect.store(true, Ordering::Relaxed);
+            }
+            segment.footer_written.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn dispose(&self, side: &mut SyncSide) -> io::Result<()> {
+        // After a failed sync the files that blocks were moved from must stay until a sync of the new ones succeeded.
+        if lock(&self.retired).is_empty() || side.failures_in_a_row > 0 {
+            return Ok(());
+        }
+        let retired = std::mem::take(&mut *lock(&self.retired));
+        let mark = side.durable_mark.mark;
+        side.state.write(&State {
+            incarnation: self.incarnation,
+            next_segment: self.pool.next_segment(),
+            sequence_floor: self.published_sequence(),
+            mark,
+        })?;
+        let mut recycled = Vec::new();
+        for segment in retired {
+            recycled.extend(self.pool.take_back(&*self.storage, segment)?);
+        }
+        self.storage.sync_directory(&self.options.directory)?;
+        self.storage.sync_directory(&self.options.directory.join("free"))?;
+        self.pool.add_free(recycled);
+        self.options.budget.wake();
+        Ok(())
+    }
+
+    /// Sizes and counts.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        let mut stats = LogStats {
+            pool_segments: self.pool.free_segments() as u64,
+            sync_failures: self.sync_failures.load(Ordering::Relaxed),
+            unsaved_blocks: self.unsaved_blocks.load(Ordering::Relaxed),
+            ..LogStats::default()
+        };
+        for segment in lock(&self.segments).values() {
+            stats.segments += 1;
+            stats.entry_bytes += segment.entry_bytes();
+            stats.file_bytes += segment.file.bytes();
+        }
+        stats
+    }
+}
+
+/// What the writer and readers use.
+impl Log {
+    /// Lists a segment, before any entry of it is published.
+    pub(super) fn list(&self, segment: Arc<Segment>) {
+        lock(&self.segments).insert(segment.id, segment);
+    }
+
+    /// The first segment with at least this id.
+    pub(super) fn segment_from(&self, id: u64) -> Option<Arc<Segment>> {
+        lock(&self.segments).range(id..).next().map(|(_, segment)| Arc::clone(segment))
+    }
+
+    /// Every segment that holds entries, oldest first.
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
+        lock(&self.segments).values().map(Arc::clone).collect()
+    }
+
+    /// Takes a segment off the list, to be disposed of.
+    pub(super) fn unlist(&self, id: u64) {
+        if let Some(segment) = lock(&self.segments).remove(&id) {
+            lock(&self.retired).push(segment);
+        }
+    }
+
+    /// Hands a segment that was never listed to disposal.
+    pub(super) fn retire(&self, segment: Arc<Segment>) {
+        lock(&self.retired).push(segment);
+    }
+
+    /// Shows readers and the sync thread an entry of `bytes`.
+    pub(super) fn publish(&self, sequence: u64, bytes: u64) {
+        // Release: pairs with the Acquire of `published_sequence`; the extent was published before. Moved blocks keep
+        // their sequences and were published already.
+        if sequence > self.published.load(Ordering::Relaxed) {
+            self.published.store(sequence, Ordering::Release);
+        }
+        let before = self.appended_bytes.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire in `sync`, so that bytes counted there are published. One writer, so load and
+        // store lose nothing.
+        self.appended_bytes.store(before + bytes, Ordering::Release);
+    }
+
+    pub(super) fn set_mark(&self, point: MarkPoint) {
+        *lock(&self.mark) = point;
+    }
+
+    /// The subscribers, when there are others than `seen` subscriptions ago.
+    pub(super) fn subscribers_since(&self, seen: &mut u64) -> Option<Vec<Unparker>> {
+        // Acquire: pairs with the Release in `subscribe`.
+        let now = self.subscriptions.load(Ordering::Acquire);
+        if now == *seen {
+            return None;
+        }
+        *seen = now;
+        Some(lock(&self.subscribers).clone())
+    }
+}

@@ -1,0 +1,229 @@
+//! Where segments come from and where they go: a spare kept ready, a pool of recycled files, unlinking beyond it.
+//!
+//! Runs on the sync thread (`Log::tend`), and on the writer only when no spare is ready in time. The order is what
+//! crash safety rests on: a file leaves the log by a rename whose directories are synced *before* its header is
+//! overwritten, and enters it by a rename after its new header was synced. A file of the pool is never read before that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::budget::Budget;
+use super::format::{HEADER_OFFSETS, SegmentHeader};
+use super::sabotage::{Sabotage, planted};
+use super::segment::Segment;
+use super::storage::{Storage, StoredFile};
+use crate::block::HeaderKey;
+
+/// A segment file with a fresh header and no entries, durably named.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn StoredFile>,
+    pub(super) key: HeaderKey,
+}
+
+/// Why there is no spare.
+#[derive(Debug)]
+pub(super) enum NoSpare {
+    /// The disk budget is used up.
+    Full,
+    /// Storage failed.
+    Storage(io::Error),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    spare: Option<Spare>,
+    /// Names of files in `free/`.
+    free: Vec<String>,
+    next_segment: u64,
+    next_free: u64,
+}
+
+/// The files of a lane that hold no entries.
+#[derive(Debug)]
+pub(super) struct Pool {
+    directory: PathBuf,
+    lane: u32,
+    incarnation: u64,
+    segment_bytes: u64,
+    max_free: usize,
+    budget: Arc<Budget>,
+    inner: Mutex<Inner>,
+}
+
+/// The name of a segment's file.
+pub(super) fn segment_name(id: u64) -> String {
+    format!("seg-{id:016x}.log")
+}
+
+impl Pool {
+    pub(super) fn new(options: &super::Options, incarnation: u64, next_segment: u64, free: Vec<String>) -> Pool {
+        Pool {
+            directory: options.directory.clone(),
+            lane: options.lane,
+            incarnation,
+            segment_bytes: options.segment_bytes,
+            max_free: options.pool_segments,
+            budget: Arc::clone(&options.budget),
+            inner: Mutex::new(Inner { spare: None, free, next_segment, next_free: next_segment }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id that the next segment gets.
+    pub(super) fn next_segment(&self) -> u64 {
+        self.lock().next_segment
+    }
+
+    /// Files that wait for reuse.
+    pub(super) fn free_segments(&self) -> usize {
+        let inner = self.lock();
+        inner.free.len() + usize::from(inner.spare.is_some())
+    }
+
+    /// Whether [`Pool::take`] would succeed now.
+    pub(super) fn has_room(&self, storage: &dyn Storage) -> bool {
+        let inner = self.lock();
+        if inner.spare.is_some() || !inner.free.is_empty() {
+            return true;
+        }
+        let free_bytes = storage.free_bytes(&self.directory).unwrap_or(u64::MAX);
+        self.budget.fits(self.segment_bytes, free_bytes)
+    }
+
+    /// Makes sure that a spare is ready. Slow: syncs a file and two directories.
+    pub(super) fn prepare(&self, storage: &dyn Storage, wall_ns: u64) -> Result<(), NoSpare> {
+        if self.lock().spare.is_some() {
+            return Ok(());
+        }
+        let spare = self.make(storage, wall_ns)?;
+        self.lock().spare = Some(spare);
+        Ok(())
+    }
+
+    /// The spare, or one made now.
+    pub(super) fn take(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
+        match self.lock().spare.take() {
+            Some(spare) => Ok(spare),
+            None => self.make(storage, wall_ns),
+        }
+    }
+
+    fn make(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
+        let key = storage.random().map_err(NoSpare::Storage)?;
+        let key = HeaderKey(if planted(Sabotage::OneKeyForAll) { [7; 16] } else { key });
+        let (id, recycled) = {
+            let mut inner = self.lock();
+            inner.next_segment += 1;
+            (inner.next_segment - 1, inner.free.pop())
+        };
+        let free_directory = self.directory.join("free");
+        let (from, file) = match recycled {
+            Some(name) => {
+                let path = free_directory.join(name);
+                let file = storage.open(&path).map_err(NoSpare::Storage)?;
+                (path, file)
+            }
+            None => self.create(storage, &free_directory)?,
+        };
+        let header = SegmentHeader {
+            id,
+            lane: self.lane,
+            incarnation: self.incarnation,
+            file_bytes: self.segment_bytes,
+            created_ns: wall_ns,
+            key,
+        };
+        let path = self.directory.join(segment_name(id));
+        match self.name(storage, &*file, &header, (&from, &path)) {
+            Ok(()) => Ok(Spare { id, path, file, key }),
+            Err(error) => {
+                // It is on disk under one of two names; recovery finds it, and the budget goes on counting it.
+                Err(NoSpare::Storage(error))
+            }
+        }
+    }
+
+    fn create(&self, storage: &dyn Storage, free: &Path) -> Result<(PathBuf, Arc<dyn StoredFile>), NoSpare> {
+        let free_bytes = storage.free_bytes(&self.directory).map_err(NoSpare::Storage)?;
+        if !self.budget.reserve(self.segment_bytes, free_bytes) {
+            return Err(NoSpare::Full);
+        }
+        let path = free.join(self.free_name());
+        match storage.create(&path, self.segment_bytes) {
+            Ok(file) => Ok((path, file)),
+            Err(error) => {
+                self.budget.give_back(self.segment_bytes);
+                if error.kind() == io::ErrorKind::StorageFull {
+                    Err(NoSpare::Full)
+                } else {
+                    Err(NoSpare::Storage(error))
+                }
+            }
+        }
+    }
+
+    fn free_name(&self) -> String {
+        let mut inner = self.lock();
+        inner.next_free += 1;
+        format!("free-{:016x}", inner.next_free)
+    }
+
+    fn name(
+        &self,
+        storage: &dyn Storage,
+        file: &dyn StoredFile,
+        header: &SegmentHeader,
+        (from, to): (&Path, &Path),
+    ) -> io::Result<()> {
+        let bytes = header.encode();
+        for offset in HEADER_OFFSETS {
+            file.write_at(offset, &bytes)?;
+        }
+        file.sync()?;
+        storage.rename(from, to)?;
+        if planted(Sabotage::DirectoryNotSynced) {
+            return Ok(());
+        }
+        storage.sync_directory(&self.directory)?;
+        storage.sync_directory(&self.directory.join("free"))
+    }
+
+    /// Takes back the file of a segment that nobody needs: into the pool, or off the disk when the pool is full or
+    /// somebody still views it. The caller syncs the directories afterwards and then calls [`Pool::add_free`].
+    pub(super) fn take_back(&self, storage: &dyn Storage, segment: Arc<Segment>) -> io::Result<Option<String>> {
+        let path = segment.path.clone();
+        let bytes = segment.file.bytes();
+        let alone = match Arc::try_unwrap(segment) {
+            Ok(segment) => {
+                let clean = !segment.suspect.into_inner() && bytes == self.segment_bytes;
+                // Nobody can get at the file any more but by a view that exists already.
+                clean && Arc::strong_count(&segment.file) == 1
+            }
+            Err(_shared) => false,
+        };
+        if alone && self.lock().free.len() < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes() {
+            let name = self.free_name();
+            storage.rename(&path, &self.directory.join("free").join(&name))?;
+            if planted(Sabotage::EarlyRecycle) {
+                self.lock().free.push(name);
+                return Ok(None);
+            }
+            return Ok(Some(name));
+        }
+        storage.remove(&path)?;
+        self.budget.give_back(bytes);
+        Ok(None)
+    }
+
+    /// Files that [`Pool::take_back`] renamed and whose new names are durable now.
+    pub(super) fn add_free(&self, names: Vec<String>) {
+        self.lock().free.extend(names);
+    }
+}

@@ -1,0 +1,145 @@
+//! The reading end of a log: blocks in order, each checked, and exactly how many spans are missing where some are.
+//!
+//! Owned by a destination's thread. It never waits: `next` answers `None` at the end, and the destination parks until it
+//! is woken (`Log::subscribe`). A damaged entry is passed over in silence; the next commit-mark says how many spans were ever
+//! appended before it, and the difference to what was read is the gap. So a gap is exact, is counted once, also across a
+//! restart (the position carries the count), and can cover lost headers, files and segments alike.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::format::{FIRST_ENTRY, entry_bytes};
+use super::log::Log;
+use super::mark::Mark;
+use super::position::Position;
+use super::sabotage::{Sabotage, planted};
+use super::segment::Segment;
+use crate::block::{Header, Kind, Meta};
+
+/// What comes next in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A block, byte for byte as it was appended.
+    Block {
+        /// What its header says.
+        meta: Meta,
+        /// Its sequence.
+        sequence: u64,
+        /// Its payload: with mapped storage a slice of the page cache, so any number can be held to gather a request.
+        payload: Bytes,
+        /// Behind it: commit this once everything up to it is settled.
+        end: Position,
+    },
+    /// Spans that were appended and are not there any more.
+    Gap {
+        /// How many.
+        spans: u64,
+        /// Behind it.
+        end: Position,
+    },
+}
+
+/// A cursor in motion.
+#[derive(Debug)]
+pub struct Reader {
+    log: Arc<Log>,
+    position: Position,
+    segment: Option<Arc<Segment>>,
+}
+
+impl Reader {
+    pub(super) fn new(log: Arc<Log>, position: Position) -> Reader {
+        Reader { log, position, segment: None }
+    }
+
+    /// Behind the last entry returned, marks included.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Goes forward to `to` without reading, and says how many spans that passes over. Backward is no move.
+    pub fn skip_to(&mut self, to: Position) -> u64 {
+        if to <= self.position {
+            return 0;
+        }
+        let spans = to.spans_since(&self.position);
+        self.position = to;
+        self.segment = None;
+        spans
+    }
+
+    /// The next entry; `None` at the end of what is published.
+    #[expect(clippy::should_implement_trait, reason = "the end is not final, so this is no Iterator")]
+    pub fn next(&mut self) -> Option<Entry> {
+        loop {
+            let segment = self.segment()?;
+            let (end, sealed) = segment.extent.load();
+            if self.position.offset >= end {
+                if !sealed {
+                    return None;
+                }
+                let next = self.log.segment_from(self.position.segment + 1)?;
+                self.enter(next);
+                continue;
+            }
+            let offset = self.position.offset;
+            let Some(header) = segment.header_at(offset, end) else {
+                self.position.offset = segment.find_header(offset + 1, end).map_or(end, |(offset, _)| offset);
+                continue;
+            };
+            self.position.offset += entry_bytes(header.stored_bytes as usize);
+            let entry = match header.kind {
+                Kind::Block(meta) => self.block(&segment, offset, &header, meta),
+                Kind::CommitMark { .. } => self.settle(&segment, offset, &header),
+            };
+            if entry.is_some() {
+                return entry;
+            }
+        }
+    }
+
+    fn segment(&mut self) -> Option<Arc<Segment>> {
+        if let Some(segment) = &self.segment {
+            return Some(Arc::clone(segment));
+        }
+        let segment = self.log.segment_from(self.position.segment)?;
+        if segment.id == self.position.segment {
+            self.segment = Some(Arc::clone(&segment));
+        } else {
+            self.enter(Arc::clone(&segment));
+        }
+        Some(segment)
+    }
+
+    fn enter(&mut self, segment: Arc<Segment>) {
+        // Sequence and spans stay: the segment's first mark settles what lay between.
+        self.position.segment = segment.id;
+        self.position.offset = FIRST_ENTRY;
+        self.segment = Some(segment);
+    }
+
+    fn block(&mut self, segment: &Segment, offset: u64, header: &Header, meta: Meta) -> Option<Entry> {
+        // A block that was moved after a failed sync may stand in two places.
+        if header.sequence <= self.position.sequence && !planted(Sabotage::BothCopies) {
+            return None;
+        }
+        let payload = segment.stored(offset, header)?;
+        self.position.sequence = header.sequence;
+        self.position.spans += u64::from(meta.spans);
+        Some(Entry::Block { meta, sequence: header.sequence, payload, end: self.position })
+    }
+
+    fn settle(&mut self, segment: &Segment, offset: u64, header: &Header) -> Option<Entry> {
+        let trusted = header.sequence <= segment.trusted || planted(Sabotage::TornMarksBelieved);
+        if header.sequence < self.position.sequence || !trusted {
+            return None;
+        }
+        let mark = Mark::decode(&segment.stored(offset, header)?)?;
+        let spans = mark.totals.appended.saturating_sub(self.position.spans);
+        self.position.sequence = header.sequence;
+        self.position.spans = mark.totals.appended;
+        (spans > 0).then_some(Entry::Gap { spans, end: self.position })
+    }
+}

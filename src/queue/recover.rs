@@ -1,0 +1,412 @@
+//! Opening a log after anything that may have happened to its files.
+//!
+//! Recovery never refuses because of damage: it opens what it can, counts what it cannot, and puts files that it cannot read
+//! into quarantine. What a crash left half-written is judged once, here, and the verdict is written to the footer of the
+//! segment; readers go by that. It changes no entry, appends to no old segment and reuses no sequence, so a crash in the
+//! middle of it changes nothing. Only I/O errors that leave no place to write are errors.
+//!
+//! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, of
+//! every footer. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
+//! balance, and readers report them as a gap. Beyond D it is the tail of a crash: it was never acknowledged, its spans never
+//! enter the balance, and marks behind the first such block are not believed, because they count it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+
+use super::append::{Appender, add_block};
+use super::extent::Extent;
+use super::format::{FIRST_ENTRY, FOOTER_OFFSET, Footer};
+use super::log::{Log, Options};
+use super::mark::Mark;
+use super::pool::Pool;
+use super::position::Position;
+use super::sabotage::{Sabotage, planted};
+use super::scan::{Found, Judged, Scanned, open_segment, scan};
+use super::segment::Segment;
+use super::state::{State, StateFile};
+use super::storage::Storage;
+use crate::block::Kind;
+use crate::telemetry::ledger::LaneTotals;
+
+/// Sequences go on this far beyond any that may have been used.
+const SEQUENCE_JUMP: u64 = 1 << 20;
+
+/// What was found when a log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Segments that hold entries.
+    pub segments: u64,
+    /// Blocks in them: found intact, or in a sealed segment, where they are verified when they are read.
+    pub blocks: u64,
+    /// Durable blocks that are missing or damaged in the segments that were scanned.
+    pub lost_blocks: u64,
+    /// Blocks of the crash's tail that are missing or damaged: never acknowledged as durable.
+    pub tail_blocks: u64,
+    /// Files put into quarantine.
+    pub quarantined: u64,
+    /// The lane's state could not be read, and was derived from the segments.
+    pub state_lost: bool,
+    /// The lane balance: the last mark that is believed, and the blocks behind it.
+    pub totals: LaneTotals,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory or file could not be used at all.
+    #[error("cannot open the log in {directory}: {source}")]
+    Storage {
+        /// The lane's directory.
+        directory: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configured segment cannot hold one block of the largest size with its marks.
+    #[error("segments of {0} bytes are too small: a block must fit")]
+    SegmentTooSmall(u64),
+}
+
+/// Bytes of the smallest segment that a lane can be configured with.
+pub const MIN_SEGMENT_BYTES: u64 = 64 * 1024;
+
+/// Opens the log in `options.directory`, which is created when it is not there.
+pub(super) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
+    if options.segment_bytes < MIN_SEGMENT_BYTES {
+        return Err(OpenError::SegmentTooSmall(options.segment_bytes));
+    }
+    let directory = options.directory.display().to_string();
+    Recovery::run(storage, options).map_err(|source| OpenError::Storage { directory, source })
+}
+
+struct Recovery {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    recovered: Recovered,
+    durable: u64,
+    /// Marks beyond this sequence count blocks that the crash took.
+    trusted: u64,
+    last_sequence: u64,
+}
+
+impl Recovery {
+    fn run(storage: Arc<dyn Storage>, options: Options) -> io::Result<(Arc<Log>, Appender, Recovered)> {
+        let free_directory = options.directory.join("free");
+        for path in [&options.directory, &free_directory, &options.quarantine] {
+            storage.create_directory(path)?;
+        }
+        let (mut state_file, state) = StateFile::open(&*storage, &options.directory.join("state"))?;
+        let mut recovery = Recovery {
+            storage,
+            options,
+            recovered: Recovered::default(),
+            durable: 0,
+            trusted: u64::MAX,
+            last_sequence: 0,
+        };
+        let mut found = recovery.find_segments()?;
+        recovery.recovered.state_lost = state.is_none() && !found.is_empty();
+        let state = recovery.state_or_derived(state, &found)?;
+        recovery.durable = state.mark.durable;
+        let mut segments = recovery.scan_all(&mut found, state.incarnation);
+        recovery.judge(&found);
+        let ended = recovery.total_up(&mut segments, &found, &state);
+        recovery.make_durable(&segments, &found)?;
+        recovery.last_sequence = recovery.last_sequence.max(recovery.durable).max(state.sequence_floor);
+        let next_segment = segments.last().map_or(0, |segment| segment.id + 1).max(state.next_segment);
+        // Written before anything is appended, so that the incarnation never changes.
+        state_file.write(&State { next_segment, ..state })?;
+        recovery.finish(segments, ended, (state.incarnation, next_segment, state_file))
+    }
+
+    /// Opens every file with a segment's name; the id in the header counts. Of two with the same id, the one that is named
+    /// after it stays.
+    fn find_segments(&mut self) -> io::Result<Vec<Found>> {
+        let mut by_id: BTreeMap<u64, Found> = BTreeMap::new();
+        let mut names = self.storage.list(&self.options.directory)?;
+        names.retain(|name| name.starts_with("seg-"));
+        names.sort();
+        for name in names {
+            let path = self.options.directory.join(&name);
+            let judged = open_segment(&*self.storage, &path, self.options.lane)?;
+            let Judged::Segment(found) = judged else {
+                self.quarantine(&path, &name)?;
+                continue;
+            };
+            let id = found.header.id;
+            let right_name = name == super::pool::segment_name(id);
+            let stays = match by_id.remove(&id) {
+                None => found,
+                Some(other) => {
+                    let (stays, goes) = if right_name { (found, other) } else { (other, found) };
+                    self.quarantine(&goes.path, &name)?;
+                    stays
+                }
+            };
+            by_id.insert(id, stays);
+        }
+        Ok(by_id.into_values().collect())
+    }
+
+    fn quarantine(&mut self, path: &std::path::Path, name: &str) -> io::Result<()> {
+        self.recovered.quarantined += 1;
+        let target = format!("lane-{:02}-{name}-{}", self.options.lane, self.options.wall_ns);
+        self.storage.rename(path, &self.options.quarantine.join(target))?;
+        self.storage.sync_directory(&self.options.quarantine)?;
+        self.storage.sync_directory(&self.options.directory)
+    }
+
+    fn state_or_derived(&self, state: Option<State>, found: &[Found]) -> io::Result<State> {
+        if let Some(state) = state {
+            return Ok(state);
+        }
+        let incarnation = match found.last() {
+            Some(newest) => newest.header.incarnation,
+            None => {
+                let random = self.storage.random()?;
+                u64::from_le_bytes(*random.first_chunk::<8>().expect("sixteen bytes"))
+            }
+        };
+        Ok(State { incarnation, next_segment: 1, ..State::default() })
+    }
+
+    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> Vec<Segment> {
+        found.retain(|found| found.header.incarnation == incarnation);
+        let mut segments: Vec<Segment> = found.iter().map(new_segment).collect();
+        let mut limit = u64::MAX;
+        for (found, segment) in found.iter_mut().zip(&mut segments).rev() {
+            match &found.footer {
+                Some(footer) => {
+                    self.durable = self.durable.max(footer.last_sequence);
+                    limit = limit.min(footer.before_sequence);
+                }
+                None => {
+                    found.entries = scan(segment);
+                    cut(&mut found.entries, limit);
+                    if let Some(before) = first_mark(&found.entries) {
+                        limit = limit.min(before);
+                    }
+                }
+            }
+        }
+        let marks = found.iter().flat_map(|found| &found.entries).filter_map(|entry| entry.mark);
+        self.durable = marks.map(|mark| mark.durable).fold(self.durable, u64::max);
+        segments
+    }
+
+    /// Finds what is missing or damaged, tells loss from the crash's tail, and with it how far marks are believed.
+    fn judge(&mut self, found: &[Found]) {
+        let mut last = 0;
+        for found in found {
+            if let Some(footer) = &found.footer {
+                last = footer.last_sequence;
+                self.recovered.blocks += footer.blocks;
+                continue;
+            }
+            for entry in &found.entries {
+                let sequence = entry.header.sequence;
+                match entry.header.kind {
+                    Kind::CommitMark { .. } if entry.mark.is_some() => {
+                        self.missing(last, sequence);
+                        last = last.max(sequence);
+                    }
+                    Kind::CommitMark { .. } => {}
+                    Kind::Block(_) => {
+                        self.missing(last, sequence - 1);
+                        last = sequence;
+                        if entry.intact {
+                            self.recovered.blocks += 1;
+                        } else {
+                            self.missing(sequence - 1, sequence);
+                        }
+                    }
+                }
+            }
+        }
+        self.missing(last, self.durable);
+        self.last_sequence = last;
+    }
+
+    /// Books the blocks `after + 1 ..= to` as not there.
+    fn missing(&mut self, after: u64, to: u64) {
+        // The first block of a lane has sequence 1, and every start leaves a hole of a known size.
+        if to <= after || to - after >= SEQUENCE_JUMP || after == 0 && self.recovered.blocks == 0 {
+            return;
+        }
+        let durable_to = to.min(self.durable);
+        self.recovered.lost_blocks += durable_to.saturating_sub(after);
+        if to > self.durable {
+            let first = after.max(self.durable) + 1;
+            self.recovered.tail_blocks += to - first + 1;
+            self.trusted = self.trusted.min(first - 1);
+        }
+    }
+
+    /// Gives each scanned segment its end, its counts and its footer. Returns the balance at the end.
+    fn total_up(&mut self, segments: &mut [Segment], found: &[Found], state: &State) -> LaneTotals {
+        let mut totals = LaneTotals::default();
+        let mut sequence = 0;
+        for (segment, found) in segments.iter_mut().zip(found) {
+            if let Some(footer) = found.footer {
+                segment.start.sequence = footer.before_sequence;
+                segment.start.spans = footer.spans_before;
+                segment.trusted = footer.trusted;
+                close(segment, footer);
+                segment.footer_written = AtomicBool::new(true);
+                totals = footer.totals;
+                sequence = footer.last_sequence;
+                continue;
+            }
+            let mut footer = self.footer_of(&found.entries, &mut totals, &mut sequence);
+            if self.trusted == u64::MAX && found.entries.is_empty() {
+                footer.spans_before = totals.appended;
+            }
+            segment.start.sequence = footer.before_sequence;
+            segment.start.spans = footer.spans_before;
+            segment.trusted = self.trusted;
+            close(segment, footer);
+        }
+        // The log wins; the state counts where the log has nothing newer to say.
+        if state.mark.totals.appended > totals.appended { state.mark.totals } else { totals }
+    }
+
+    fn footer_of(&self, entries: &[Scanned], totals: &mut LaneTotals, sequence: &mut u64) -> Footer {
+        if let Some(before) = first_totals(entries, self.trusted) {
+            *totals = before;
+        }
+        let before_sequence = first_mark(entries).unwrap_or(*sequence);
+        let mut footer = Footer {
+            end: FIRST_ENTRY,
+            before_sequence,
+            spans_before: totals.appended,
+            trusted: self.trusted,
+            ..Footer::default()
+        };
+        *sequence = before_sequence;
+        for entry in entries {
+            footer.end = entry.end();
+            *sequence = entry.header.sequence;
+            match (entry.header.kind, &entry.mark) {
+                (Kind::CommitMark { .. }, Some(mark)) if entry.header.sequence <= self.trusted => *totals = mark.totals,
+                (Kind::CommitMark { .. }, _) => {}
+                (Kind::Block(meta), _) => {
+                    // A damaged block that was durable stays in the balance; the next mark makes a gap of it.
+                    if entry.intact || entry.header.sequence <= self.durable {
+                        add_block(totals, &meta);
+                    }
+                    footer.blocks += 1;
+                    footer.records += u64::from(meta.records);
+                    footer.payload_bytes += u64::from(entry.header.stored_bytes);
+                    footer.newest_ns = footer.newest_ns.max(meta.received_ns);
+                    let crc = entry.header.crc.to_le_bytes();
+                    footer.rolling_crc = crc32c::crc32c_append(footer.rolling_crc, &crc);
+                }
+            }
+        }
+        Footer { last_sequence: *sequence, totals: *totals, ..footer }
+    }
+
+    /// What was scanned may stand in the page cache only (after a kill): it is synced before it counts as durable, and only
+    /// then the verdict is written.
+    fn make_durable(&mut self, segments: &[Segment], found: &[Found]) -> io::Result<()> {
+        for (segment, _) in segments.iter().zip(found).filter(|(_, found)| found.footer.is_none()) {
+            if !planted(Sabotage::RecoveredNotSynced) {
+                segment.file.sync()?;
+            }
+            let footer = segment.footer.get().expect("total_up gave it one");
+            segment.file.write_at(FOOTER_OFFSET, &footer.encode(segment.key, segment.id))?;
+            if !planted(Sabotage::RecoveredNotSynced) {
+                segment.file.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        segments: Vec<Segment>,
+        totals: LaneTotals,
+        (incarnation, next_segment, state_file): (u64, u64, StateFile),
+    ) -> io::Result<(Arc<Log>, Appender, Recovered)> {
+        let free_directory = self.options.directory.join("free");
+        let free = self.storage.list(&free_directory)?;
+        let mut free_files = Vec::new();
+        for name in free {
+            let bytes = self.storage.open(&free_directory.join(&name))?.bytes();
+            if bytes == self.options.segment_bytes {
+                self.options.budget.adopt(bytes);
+                free_files.push(name);
+            } else {
+                self.storage.remove(&free_directory.join(&name))?;
+            }
+        }
+        let was_used = self.last_sequence > 0 || !segments.is_empty();
+        let jump = if was_used && !planted(Sabotage::SequenceReused) { SEQUENCE_JUMP } else { 0 };
+        let sequence = self.last_sequence + jump;
+        self.recovered.totals = totals;
+        let pool = Pool::new(&self.options, incarnation, next_segment, free_files);
+        let log = Log::new(self.storage, self.options, (incarnation, pool, state_file), sequence);
+        for segment in segments {
+            log.options.budget.adopt(segment.file.bytes());
+            let footer = segment.footer.get().expect("every recovered segment has one");
+            if footer.blocks > 0 || footer.totals.appended > footer.spans_before {
+                self.recovered.segments += 1;
+                log.list(Arc::new(segment));
+            } else {
+                log.retire(Arc::new(segment));
+            }
+        }
+        let log = Arc::new(log);
+        let appender = Appender::start(Arc::clone(&log), totals, sequence);
+        Ok((log, appender, self.recovered))
+    }
+}
+
+fn new_segment(found: &Found) -> Segment {
+    Segment {
+        id: found.header.id,
+        path: found.path.clone(),
+        file: Arc::clone(&found.file),
+        key: found.header.key,
+        start: Position { segment: found.header.id, offset: FIRST_ENTRY, sequence: 0, spans: 0 },
+        trusted: u64::MAX,
+        extent: Extent::sealed(FIRST_ENTRY),
+        synced_end: AtomicU64::new(FIRST_ENTRY),
+        suspect: AtomicBool::new(false),
+        newest_ns: AtomicU64::new(0),
+        footer: OnceLock::new(),
+        footer_written: AtomicBool::new(false),
+    }
+}
+
+fn close(segment: &mut Segment, footer: Footer) {
+    segment.extent = Extent::sealed(footer.end);
+    segment.synced_end = AtomicU64::new(footer.end);
+    segment.newest_ns = AtomicU64::new(footer.newest_ns);
+    segment.footer = OnceLock::from(footer);
+    segment.footer_written = AtomicBool::new(true);
+}
+
+/// A later segment that begins before the end of this one holds the blocks behind its beginning: they were moved after a
+/// failed sync.
+fn cut(entries: &mut Vec<Scanned>, limit: u64) {
+    if planted(Sabotage::BothCopies) {
+        return;
+    }
+    if let Some(first) = entries.iter().position(|entry| entry.header.sequence > limit) {
+        entries.truncate(first);
+    }
+}
+
+/// The sequence before the first block, as the mark at the beginning says.
+fn first_mark(entries: &[Scanned]) -> Option<u64> {
+    let first = entries.first().filter(|first| first.offset == FIRST_ENTRY && first.mark.is_some())?;
+    Some(first.header.sequence)
+}
+
+fn first_totals(entries: &[Scanned], trusted: u64) -> Option<LaneTotals> {
+    let first = entries.first().filter(|first| first.offset == FIRST_ENTRY && first.header.sequence <= trusted)?;
+    first.mark.as_ref().map(|mark: &Mark| mark.totals)
+}

@@ -1,0 +1,147 @@
+//! Storage by `pread` and `pwrite`: an I/O error is an error code and never a signal, at the price of a copy.
+//!
+//! Also the directory operations that [`super::MmapStorage`] shares.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{SegmentWriter, Storage, StoredFile};
+use crate::sys::file;
+
+/// The file system through `pread` and `pwrite`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileStorage;
+
+impl Storage for FileStorage {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_directory(parent)?;
+        }
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        file::sync_directory(parent.unwrap_or(Path::new(".")))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
+        Ok(Arc::new(PlainFile { file: create_allocated(path, bytes)?, bytes }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
+        let (file, bytes) = open_existing(path)?;
+        Ok(Arc::new(PlainFile { file, bytes }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        file::sync_directory(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        file::free_bytes(path)
+    }
+
+    fn random(&self) -> io::Result<[u8; 16]> {
+        file::random_bytes()
+    }
+}
+
+/// Creates a file that must not exist, with its bytes allocated; leaves nothing behind when that fails.
+pub(super) fn create_allocated(path: &Path, bytes: u64) -> io::Result<File> {
+    let created = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    if let Err(error) = file::allocate(&created, bytes) {
+        fs::remove_file(path)?;
+        return Err(error);
+    }
+    Ok(created)
+}
+
+/// Opens a file that exists and says how long it is.
+pub(super) fn open_existing(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
+}
+
+#[derive(Debug)]
+struct PlainFile {
+    file: File,
+    bytes: u64,
+}
+
+impl StoredFile for PlainFile {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer = vec![0u8; len];
+        self.file.read_exact_at(&mut buffer, offset)?;
+        Ok(Bytes::from(buffer))
+    }
+
+    fn writer(self: Arc<Self>) -> Box<dyn SegmentWriter> {
+        Box::new(PlainWriter { file: self })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[derive(Debug)]
+struct PlainWriter {
+    file: Arc<PlainFile>,
+}
+
+impl SegmentWriter for PlainWriter {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // A file must not grow: its length is what was allocated.
+        if offset + bytes.len() as u64 > self.file.bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.write_at(offset, bytes)
+    }
+
+    fn prepare(&mut self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! The storage seam: what the log asks of a disk, and nothing more.
+//!
+//! Three implementations: [`MmapStorage`] (segments mapped, the default), [`FileStorage`] (`pread` and `pwrite`) and the
+//! simulated disk of `crate::sim`, which can build the state that a crash would leave. All of them must pass the same suite.
+//! Bytes live in three places: written (visible to every reader of this process and the next), synced (survive a power
+//! cut), and named (a file's name survives only after a sync of its directory).
+
+mod file;
+mod mmap;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use file::FileStorage;
+pub use mmap::MmapStorage;
+
+/// A file system with the log's directories on it.
+pub trait Storage: Send + Sync + Debug {
+    /// Creates a directory and its parents; the names are durable on return. One that is there is fine.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+    /// The names of the files in a directory, in any order, directories left out.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// Creates a file of `bytes` allocated bytes; fails when it exists or there is no room.
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>>;
+    /// Opens a file that exists.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
+    /// Renames a file, perhaps into another directory; durable after a sync of both.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; durable after a sync of its directory. Those who have it open may go on reading.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that are free on the file system of `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// A secret that was never used before.
+    fn random(&self) -> io::Result<[u8; 16]>;
+}
+
+/// An open file of fixed length.
+pub trait StoredFile: Send + Sync + Debug {
+    /// Its length in bytes.
+    fn bytes(&self) -> u64;
+    /// Fills `buffer` from `offset`, or fails.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`: for headers and slots; entries go through a [`SegmentWriter`].
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// The bytes at `offset`, without a copy where the storage can. Nobody may write to them while the view lives: the
+    /// log views published bytes only and recycles no file that somebody views.
+    fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// What the one writer of a segment appends through.
+    fn writer(self: Arc<Self>) -> Box<dyn SegmentWriter>;
+    /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has
+    /// marked its pages clean, and the next sync would lie.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The writing end of a segment; owned by the lane's writer thread.
+pub trait SegmentWriter: Send + Debug {
+    /// Writes all of `bytes` at `offset`; fails where a store into a mapping would raise SIGBUS.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the next `bytes` after `offset` cheap to write. A hint.
+    fn prepare(&mut self, offset: u64, bytes: u64) -> io::Result<()>;
+}

@@ -1,0 +1,1 @@
+//! The simulated world. Nobody imports it but tests.

@@ -1,0 +1,53 @@
+//! Files as the log needs them: really allocated, really synced, with errors instead of signals.
+//!
+//! `fallocate(2)` itself and not libc's emulation, which writes zeros; `fdatasync`; directory syncs; free space. Paths
+//! and formats are the caller's.
+
+#![allow(unsafe_code, reason = "this file is the edge to fallocate, statvfs and getrandom")]
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Allocates the first `bytes` of `file` and makes it that long. Fails with `StorageFull` when there is no room.
+pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: fallocate takes no pointers, and the descriptor is open as long as the borrow lasts.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // A file system without fallocate (some network and FUSE ones): the length alone has to do.
+    if error.raw_os_error() == Some(libc::EOPNOTSUPP) { file.set_len(bytes) } else { Err(error) }
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Bytes that an unprivileged process may still allocate on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut answer = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends with a zero byte and the answer has room for one statvfs.
+    let result = unsafe { libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statvfs returned 0, so it filled the answer.
+    let answer = unsafe { answer.assume_init() };
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
+/// Sixteen bytes from the kernel's random generator.
+pub fn random_bytes() -> io::Result<[u8; 16]> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the buffer is sixteen writable bytes; a request so short is never answered in part.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == 16 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
