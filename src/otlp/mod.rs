@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod fields;
+pub mod from_json;
 pub mod ids;
 pub mod json;
 pub mod keys;

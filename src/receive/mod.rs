@@ -114,3 +114,9 @@ mod tests {
         assert_eq!(by_label.iter().map(|(_, count)| count).sum::<u64>(), 12 + LABELS as u64);
     }
 }
+//! To be written.
+
+pub mod elasticsearch;
+pub mod gateway;
+pub mod inflate;
+pub mod otlp_http;

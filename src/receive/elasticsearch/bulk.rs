@@ -1,0 +1,280 @@
+//! The body of a `_bulk` request and its answer: action lines, documents, items. Sans-I/O.
+//!
+//! `items` finds the lines and reads the actions, `decode` gives the documents to the encoder, `answer` writes one item an
+//! action. A document goes to the encoder whole or not at all. Lines end with LF or CRLF, the last one need not.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::block::MAX_BYTES;
+use crate::uberagent::{Encoder, Origin, Outcome};
+
+/// The index of an item when neither path nor action names one.
+const DEFAULT_INDEX: &str = "uberagent";
+
+/// An action line that cannot be read: where the documents are is unknown from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed action line [{line}], expected an object with one of index, create, update and delete")]
+pub(super) struct MalformedAction {
+    /// Its number, the request's first being 1.
+    line: usize,
+}
+
+/// What an action asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Index,
+    Create,
+    Update,
+    Delete,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Index => "index",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Delete => "delete",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Verb> {
+        [Verb::Index, Verb::Create, Verb::Update, Verb::Delete].into_iter().find(|verb| verb.name() == name)
+    }
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Not decoded yet.
+    Waiting,
+    /// Stored, or understood and not wanted.
+    Taken,
+    /// Unusable: why.
+    Unusable(&'static str),
+    /// There was no room left.
+    Busy,
+}
+
+/// One action with its document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    verb: Verb,
+    index: Option<String>,
+    id: Option<String>,
+    /// The document's place in the body.
+    document: Range<usize>,
+    fate: Fate,
+}
+
+/// Records by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) encoded: u64,
+    pub(super) filtered: u64,
+    pub(super) rejected: u64,
+    pub(super) fields_dropped: u64,
+}
+
+/// Reads the actions of a body.
+pub(super) fn items(body: &[u8]) -> Result<Vec<Item>, MalformedAction> {
+    let mut items = Vec::new();
+    let mut lines = Lines { body, at: 0, line: 0 };
+    while let Some(action) = lines.next() {
+        let action = &body[action];
+        if action.trim_ascii().is_empty() {
+            continue;
+        }
+        let (verb, index, id) = self::action(action).ok_or(MalformedAction { line: lines.line })?;
+        let document = if verb == Verb::Delete { None } else { lines.next() };
+        let missing = document.is_none() && verb != Verb::Delete;
+        let fate = match verb {
+            Verb::Index | Verb::Create if missing => Fate::Unusable("the document is missing"),
+            Verb::Index | Verb::Create => Fate::Waiting,
+            Verb::Update | Verb::Delete => Fate::Unusable("only index and create are understood"),
+        };
+        items.push(Item { verb, index, id, document: document.unwrap_or(0..0), fate });
+    }
+    Ok(items)
+}
+
+/// The lines of a body, without their ends.
+struct Lines<'a> {
+    body: &'a [u8],
+    at: usize,
+    line: usize,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let rest = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let start = self.at;
+        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        self.at += length + 1;
+        self.line += 1;
+        let end = start + length;
+        Some(start..if end > start && self.body[end - 1] == b'\r' { end - 1 } else { end })
+    }
+}
+
+/// Verb, index and id of an action line.
+fn action(line: &[u8]) -> Option<(Verb, Option<String>, Option<String>)> {
+    // What uberAgent and most shippers send for every document.
+    match line {
+        br#"{"create":{}}"# => return Some((Verb::Create, None, None)),
+        br#"{"index":{}}"# => return Some((Verb::Index, None, None)),
+        _ => {}
+    }
+    let Ok(Value::Object(object)) = serde_json::from_slice(line) else { return None };
+    let mut entries = object.into_iter();
+    let (name, metadata) = entries.next().filter(|_| entries.next().is_none())?;
+    let Value::Object(metadata) = metadata else { return None };
+    let text = |key| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+    Some((Verb::parse(&name)?, text("_index"), text("_id")))
+}
+
+/// Gives documents to the encoder until `budget_bytes` of them are used up; the rest is [`Fate::Busy`].
+pub(super) fn decode(
+    items: &mut [Item],
+    body: &mut [u8],
+    encoder: &mut Encoder,
+    budget_bytes: usize,
+    received_ns: u64,
+) -> Counts {
+    let mut counts = Counts::default();
+    let mut left_bytes = budget_bytes;
+    for item in items.iter_mut() {
+        if item.fate == Fate::Waiting {
+            item.fate = match left_bytes.checked_sub(item.document.len()) {
+                _ if item.document.len() > MAX_BYTES => Fate::Unusable("the document is bigger than 1 MiB"),
+                None => {
+                    left_bytes = 0;
+                    Fate::Busy
+                }
+                Some(left) => {
+                    left_bytes = left;
+                    let outcome = encoder.json(&mut body[item.document.clone()], Origin::default(), received_ns);
+                    fate(outcome, &mut counts)
+                }
+            };
+        }
+        match item.fate {
+            Fate::Unusable(_) | Fate::Busy => counts.rejected += 1,
+            Fate::Waiting | Fate::Taken => {}
+        }
+    }
+    counts
+}
+
+fn fate(outcome: Outcome, counts: &mut Counts) -> Fate {
+    match outcome {
+        Outcome::Encoded { fields_dropped } => {
+            counts.encoded += 1;
+            counts.fields_dropped += u64::from(fields_dropped);
+            Fate::Taken
+        }
+        Outcome::Filtered(_) => {
+            counts.filtered += 1;
+            Fate::Taken
+        }
+        Outcome::DeadLetter(reason) => Fate::Unusable(reason),
+        // An action's document is a record, also when it is empty: the sender is told, so it is booked.
+        Outcome::Blank => Fate::Unusable("the document is empty"),
+    }
+}
+
+/// The answer to a request whose taken items are durable.
+pub(super) fn answer(items: &[Item], index: &str, took: Duration, received_ns: u64) -> Vec<u8> {
+    let errors = items.iter().any(|item| item.fate != Fate::Taken);
+    let mut out = Vec::with_capacity(64 + items.len() * 96);
+    out.extend_from_slice(format!(r#"{{"took":{},"errors":{errors},"items":["#, took.as_millis()).as_bytes());
+    let index = if index.is_empty() { DEFAULT_INDEX } else { index };
+    for (position, item) in items.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{""#);
+        out.extend_from_slice(item.verb.name().as_bytes());
+        out.extend_from_slice(br#"":{"_index":"#);
+        put_text(&mut out, item.index.as_deref().unwrap_or(index));
+        out.extend_from_slice(br#","_id":"#);
+        match &item.id {
+            Some(id) => put_text(&mut out, id),
+            None => out.extend_from_slice(format!(r#""{received_ns:x}-{position:x}""#).as_bytes()),
+        }
+        match item.fate {
+            Fate::Waiting | Fate::Taken => out.extend_from_slice(br#","status":201,"result":"created"}}"#),
+            Fate::Unusable(reason) => put_error(&mut out, 400, "mapper_parsing_exception", reason),
+            Fate::Busy => put_error(&mut out, 429, "es_rejected_execution_exception", "no room at the moment"),
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn put_error(out: &mut Vec<u8>, status: u16, kind: &str, reason: &str) {
+    out.extend_from_slice(format!(r#","status":{status},"error":{{"type":"{kind}","reason":"#).as_bytes());
+    put_text(out, reason);
+    out.extend_from_slice(b"}}}");
+}
+
+/// Appends a JSON string; senders control what is in it.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("writing text to a vector cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Vec<Item> {
+        items(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn actions_and_documents_are_told_apart() {
+        let body = "{\"create\":{}}\r\n{\"a\":1}\r\n\n{\"delete\":{\"_id\":\"x\"}}\n{\"index\":{\"_index\":\"i\",\"_id\":\"7\"}}\n{\"b\":2}";
+        let items = parse(body);
+        assert_eq!(items.iter().map(|item| item.verb).collect::<Vec<_>>(), [Verb::Create, Verb::Delete, Verb::Index]);
+        assert_eq!(&body[items[0].document.clone()], "{\"a\":1}");
+        assert_eq!(&body[items[2].document.clone()], "{\"b\":2}");
+        assert_eq!(items[2].index.as_deref(), Some("i"));
+        assert_eq!(items[2].id.as_deref(), Some("7"));
+        assert!(matches!(items[1].fate, Fate::Unusable(_)));
+    }
+
+    #[test]
+    fn a_malformed_action_names_its_line() {
+        for bad in ["nonsense", "{}", "[]", "{\"index\":1}", "{\"index\":{},\"create\":{}}", "{\"frobnicate\":{}}"] {
+            let body = format!("{{\"create\":{{}}}}\n{{\"a\":1}}\n{bad}\n{{}}\n");
+            assert_eq!(items(body.as_bytes()), Err(MalformedAction { line: 3 }), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_document_is_the_items_fault() {
+        assert!(matches!(parse("{\"create\":{}}\n")[0].fate, Fate::Unusable(_)));
+    }
+
+    #[test]
+    fn the_answer_is_json_whatever_the_sender_wrote() {
+        let mut items = parse(
+            "{\"index\":{\"_index\":\"a\\\"b\\n\",\"_id\":\"\\u0000\"}}\n{}\n{\"create\":{}}\n{}\n{\"update\":{}}\n{}\n",
+        );
+        items[0].fate = Fate::Taken;
+        items[1].fate = Fate::Busy;
+        let answer: Value = serde_json::from_slice(&answer(&items, "", Duration::from_millis(3), 255)).unwrap();
+        assert_eq!(answer["took"], 3);
+        assert_eq!(answer["errors"], true);
+        assert_eq!(answer["items"][0]["index"]["_index"], "a\"b\n");
+        assert_eq!(answer["items"][0]["index"]["status"], 201);
+        assert_eq!(answer["items"][1]["create"]["_id"], "ff-1");
+        assert_eq!(answer["items"][1]["create"]["status"], 429);
+        assert_eq!(answer["items"][2]["update"]["error"]["type"], "mapper_parsing_exception");
+    }
+}

@@ -1,0 +1,143 @@
+//! Reads a request's body under its limits, and undoes its content encoding.
+//!
+//! A body that came in one frame is lent as it is; a longer one is collected in a recycled buffer, which can become a
+//! block's payload without another copy. A declared length is checked before anything is read and never trusted for
+//! an allocation beyond [`MAX_BYTES`].
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_ENCODING, HeaderMap};
+
+use super::intake::Intake;
+use crate::block::{MAX_BYTES, Outlet};
+use crate::config::HttpLimits;
+use crate::receive::inflate::{ContentEncoding, InflateError, inflate};
+
+/// Why a body is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// As it was sent or as it inflates.
+    #[error("the body has more than {0} bytes")]
+    TooLarge(usize),
+    /// Not all of it came in time.
+    #[error("the body did not come in time")]
+    TimedOut,
+    /// The connection broke, or its framing.
+    #[error("the body broke off")]
+    Broken,
+    /// A content encoding that is not understood, or several.
+    #[error("the content encoding is none of gzip, zstd and identity")]
+    Encoding,
+    /// What was sent does not inflate.
+    #[error(transparent)]
+    Inflate(#[from] InflateError),
+}
+
+/// A body, inflated.
+pub(crate) enum Body {
+    /// In the connection's own buffer.
+    Lent(Bytes),
+    /// In a buffer of the intake.
+    Owned(Vec<u8>),
+}
+
+impl Body {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Lent(bytes) => bytes,
+            Body::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Its bytes in a buffer of the intake.
+    pub(crate) fn into_owned<O: Outlet>(self, intake: &Intake<O>) -> Vec<u8> {
+        match self {
+            Body::Lent(bytes) => {
+                let mut buffer = intake.buffer();
+                buffer.extend_from_slice(&bytes);
+                buffer
+            }
+            Body::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Gives its buffer back.
+    pub(crate) fn discard<O: Outlet>(self, intake: &Intake<O>) {
+        if let Body::Owned(bytes) = self {
+            intake.give_back(bytes);
+        }
+    }
+}
+
+/// Reads a body and inflates it; also its size as it was sent.
+pub(crate) async fn read<O: Outlet>(
+    headers: &HeaderMap,
+    incoming: Incoming,
+    limits: &HttpLimits,
+    intake: &Intake<O>,
+) -> Result<(Body, usize), BodyError> {
+    let encoding = content_encoding(headers)?;
+    let collected = tokio::time::timeout(limits.body_timeout, collect(incoming, limits.max_body_bytes, intake));
+    let body = collected.await.map_err(|_| BodyError::TimedOut)??;
+    let sent_bytes = body.bytes().len();
+    if encoding == ContentEncoding::Identity {
+        return Ok((body, sent_bytes));
+    }
+    let mut inflated = intake.buffer();
+    let result = inflate(body.bytes(), encoding, limits.max_inflated_bytes, &mut inflated);
+    body.discard(intake);
+    match result {
+        Ok(()) => Ok((Body::Owned(inflated), sent_bytes)),
+        Err(error) => {
+            intake.give_back(inflated);
+            Err(error.into())
+        }
+    }
+}
+
+fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, BodyError> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(ContentEncoding::Identity),
+        (Some(value), None) => ContentEncoding::parse(value.as_bytes()).ok_or(BodyError::Encoding),
+        (Some(_), Some(_)) => Err(BodyError::Encoding),
+    }
+}
+
+async fn collect<O: Outlet>(mut incoming: Incoming, max_bytes: usize, intake: &Intake<O>) -> Result<Body, BodyError> {
+    let declared = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > max_bytes {
+        return Err(BodyError::TooLarge(max_bytes));
+    }
+    let Some(first) = next_frame(&mut incoming).await? else { return Ok(Body::Lent(Bytes::new())) };
+    if first.len() > max_bytes {
+        return Err(BodyError::TooLarge(max_bytes));
+    }
+    if incoming.is_end_stream() || first.len() == declared {
+        return Ok(Body::Lent(first));
+    }
+    let mut buffer = intake.buffer();
+    buffer.reserve(declared.clamp(first.len(), MAX_BYTES));
+    buffer.extend_from_slice(&first);
+    drop(first);
+    while let Some(data) = next_frame(&mut incoming).await? {
+        if buffer.len() + data.len() > max_bytes {
+            intake.give_back(buffer);
+            return Err(BodyError::TooLarge(max_bytes));
+        }
+        buffer.extend_from_slice(&data);
+    }
+    Ok(Body::Owned(buffer))
+}
+
+/// The next data of a body; trailers are passed over.
+async fn next_frame(incoming: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+    while let Some(frame) = incoming.frame().await {
+        if let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}

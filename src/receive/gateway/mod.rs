@@ -1,0 +1,265 @@
+//! The gateway: a lane's HTTP half, on one pinned thread with its own current-thread runtime.
+//!
+//! hyper speaks HTTP/1.1; a door ([`DoorKind`]) speaks one protocol over it, one file each. Doors hand what they have checked
+//! or decoded to the intake, and answer yes only when everything of the request is durable. The gateway does not create
+//! sockets, pin its thread or know what stands behind the outlet: all of that is handed in.
+//!
+//! Tasks of the thread: one accept loop a listener, one task a connection, one that closes open blocks at the end of a
+//! turn of the loop in which somebody waits, one that takes verdicts when the doorbell rings.
+
+mod body;
+mod connection;
+mod intake;
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, watch};
+
+use crate::block::{Outlet, SourceId};
+use crate::config::{self, HttpLimits};
+use crate::receive::{elasticsearch, otlp_http};
+use crate::sys::clock;
+use crate::sys::doorbell::Doorbell;
+use crate::telemetry::ledger::Front;
+use crate::uberagent::Encoder;
+
+pub(crate) use body::{Body, BodyError};
+pub(crate) use intake::{Busy, Intake, Settled};
+
+/// Pause after an accept that failed, as when the process is out of descriptors: the listener must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The answer of a door.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorKind {
+    /// OTLP/HTTP.
+    OtlpHttp,
+    /// Elasticsearch's `_bulk`, with uberAgent's rows as documents.
+    Elasticsearch,
+}
+
+/// A listener and what is behind it.
+pub struct Listener {
+    /// Bound and listening.
+    pub socket: TcpListener,
+    /// The receiver that it belongs to.
+    pub source: SourceId,
+    /// What it speaks.
+    pub kind: DoorKind,
+    /// The receiver's limits.
+    pub limits: HttpLimits,
+    /// This producer's front balance of the source.
+    pub front: Arc<Front>,
+    /// Open connections of the receiver, over all lanes.
+    pub open_connections: Arc<AtomicUsize>,
+}
+
+/// Everything that a gateway needs.
+pub struct GatewayOptions<O> {
+    /// Its listeners.
+    pub listeners: Vec<Listener>,
+    /// Its ring.
+    pub outlet: O,
+    /// Rung for verdicts, and after `stop` was set.
+    pub doorbell: Doorbell,
+    /// How rows become spans.
+    pub uberagent: config::Uberagent,
+    /// Set once to drain: no new connections, requests in flight are finished.
+    pub stop: Arc<AtomicBool>,
+    /// The longest drain; connections that are open after it are cut.
+    pub drain_timeout: Duration,
+}
+
+/// One lane's gateway.
+pub struct Gateway<O> {
+    options: GatewayOptions<O>,
+}
+
+impl<O: Outlet + 'static> Gateway<O> {
+    /// A gateway that does nothing yet.
+    #[must_use]
+    pub fn new(options: GatewayOptions<O>) -> Gateway<O> {
+        Gateway { options }
+    }
+
+    /// Serves until `stop` is set and everything in flight is answered, or the drain took too long. Blocks its thread.
+    ///
+    /// # Errors
+    /// When the runtime cannot be had or a listener cannot be registered.
+    pub fn run(self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tokio::task::LocalSet::new().block_on(&runtime, serve(self.options))
+    }
+}
+
+async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()> {
+    let intake = Rc::new(Intake::new(options.outlet));
+    let (stopping_tx, stopping) = watch::channel(false);
+    let idle = Rc::new(Notify::new());
+    let mut doors = Vec::new();
+    for listener in options.listeners {
+        let slot = match listener.kind {
+            DoorKind::OtlpHttp => intake.add_passed(listener.source),
+            DoorKind::Elasticsearch => {
+                intake.add_rows(listener.source, Encoder::new(options.uberagent, listener.source))
+            }
+        };
+        listener.socket.set_nonblocking(true)?;
+        let socket = tokio::net::TcpListener::from_std(listener.socket)?;
+        let Listener { kind, limits, front, open_connections, .. } = listener;
+        let (intake, idle) = (intake.clone(), idle.clone());
+        let door = Rc::new(Door { intake, slot, kind, limits, front, open_connections, idle });
+        tokio::task::spawn_local(accept(door.clone(), socket, stopping.clone()));
+        doors.push(Rc::downgrade(&door));
+    }
+    tokio::task::spawn_local(close_at_end_of_turn(intake.clone()));
+    let bell = register(options.doorbell)?;
+    while !options.stop.load(Ordering::Acquire) {
+        answer_doorbell(&intake, &bell).await?;
+    }
+    stopping_tx.send_replace(true);
+    // Each accept loop and each connection holds its door: when no door is held, everything is answered.
+    let drained = async {
+        while doors.iter().any(|door| door.strong_count() > 0) || !intake.is_handed_over() {
+            tokio::select! {
+                result = answer_doorbell(&intake, &bell) => result?,
+                () = idle.notified() => {}
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(options.drain_timeout, drained).await.unwrap_or_else(|_| {
+        tracing::warn!("connections were cut: the drain took longer than {:?}", options.drain_timeout);
+        Ok(())
+    })
+}
+
+/// The doorbell in the runtime's epoll.
+#[expect(deprecated, reason = "the new way is unsafe; a doorbell owns its descriptor for as long as it lives")]
+fn register(doorbell: Doorbell) -> io::Result<AsyncFd<Doorbell>> {
+    AsyncFd::with_interest(doorbell, Interest::READABLE)
+}
+
+/// Takes verdicts, sleeps until the doorbell rings, and takes verdicts.
+async fn answer_doorbell<O: Outlet>(intake: &Intake<O>, bell: &AsyncFd<Doorbell>) -> io::Result<()> {
+    intake.take_verdicts();
+    intake.park();
+    if intake.take_verdicts() {
+        return Ok(());
+    }
+    let mut ready = bell.readable().await?;
+    bell.get_ref().answer();
+    ready.clear_ready();
+    intake.take_verdicts();
+    Ok(())
+}
+
+/// Closes open blocks once every request that has come in this turn of the loop has been appended.
+async fn close_at_end_of_turn<O: Outlet>(intake: Rc<Intake<O>>) {
+    loop {
+        intake.flush_due().await;
+        // Runs again after the runtime has polled the sockets and the tasks that were ready.
+        tokio::task::yield_now().await;
+        intake.flush();
+    }
+}
+
+async fn accept<O: Outlet + 'static>(
+    door: Rc<Door<O>>,
+    socket: tokio::net::TcpListener,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let connections = stopping.clone();
+    loop {
+        let accepted = tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            accepted = socket.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some(admitted) = Admitted::take(&door) else { continue };
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let stopping = connections.clone();
+        tokio::task::spawn_local(async move {
+            connection::serve(admitted.0.clone(), stream, stopping).await;
+        });
+    }
+}
+
+/// What a listener's handlers share.
+pub(crate) struct Door<O> {
+    pub(crate) intake: Rc<Intake<O>>,
+    pub(crate) slot: usize,
+    pub(crate) limits: HttpLimits,
+    pub(crate) front: Arc<Front>,
+    kind: DoorKind,
+    open_connections: Arc<AtomicUsize>,
+    idle: Rc<Notify>,
+}
+
+impl<O: Outlet> Door<O> {
+    /// Answers a request; the edge at which the gateway reads the clocks.
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self.kind {
+            DoorKind::OtlpHttp => otlp_http::answer(self, request, clock::wall_ns()).await,
+            DoorKind::Elasticsearch => {
+                let arrival = elasticsearch::Arrival { wall_ns: clock::wall_ns(), monotonic: clock::monotonic() };
+                elasticsearch::answer(self, request, arrival).await
+            }
+        }
+    }
+
+    /// Reads and inflates a body under the door's limits.
+    pub(crate) async fn read(&self, request: Request<Incoming>) -> Result<Body, BodyError> {
+        let (head, incoming) = request.into_parts();
+        let (body, sent_bytes) = body::read(&head.headers, incoming, &self.limits, &self.intake).await?;
+        self.front.received_bytes.add(sent_bytes as u64);
+        Ok(body)
+    }
+}
+
+impl<O> Drop for Door<O> {
+    fn drop(&mut self) {
+        self.idle.notify_one();
+    }
+}
+
+/// A connection's place among those that the receiver may have.
+struct Admitted<O>(Rc<Door<O>>);
+
+impl<O> Admitted<O> {
+    fn take(door: &Rc<Door<O>>) -> Option<Admitted<O>> {
+        // Relaxed: a count, nothing is published through it; one lane too many for a moment is harmless.
+        let open = door.open_connections.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(door.clone());
+        (open < door.limits.max_connections).then_some(admitted)
+    }
+}
+
+impl<O> Drop for Admitted<O> {
+    fn drop(&mut self) {
+        // Relaxed: as in `take`.
+        self.0.open_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;
