@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use super::fields::{FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES, id};
+use super::fields::{self, FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES};
 use super::row::{ATTRIBUTES, SET_WORDS, Value, View};
 use super::times;
 use crate::otlp::writer::{Key, Writer};
@@ -152,7 +152,7 @@ pub(crate) fn account(text: &[u8]) -> &[u8] {
 
 /// Resolves `$0`, the tab's host, and `$2`, its last two labels. What follows either is the transport's, not a host.
 pub(crate) fn request_host<'a>(view: View<'a>, text: &'a [u8]) -> &'a [u8] {
-    let Some(tab) = view.text(id("TabHost")) else { return text };
+    let Some(tab) = view.text(fields::TAB_HOST) else { return text };
     match text {
         b"$0" => tab,
         b"$2" => {
@@ -177,6 +177,7 @@ pub(crate) fn cut(text: &[u8], cap_bytes: usize) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uberagent::fields::id;
     use crate::uberagent::row::Row;
 
     #[test]

@@ -4,7 +4,7 @@
 //! milliseconds. Quoted values may hold commas; a quote inside is written `\"` or `""`, any other backslash is itself. A
 //! few sourcetypes have no columns and write `name=value` instead. More columns than are known are fine and counted.
 
-use super::fields::id;
+use super::fields;
 use super::names::Names;
 use super::row::{Row, Value};
 use super::sourcetypes::{Rule, Sourcetype};
@@ -77,7 +77,7 @@ impl Columns {
         if time.is_none_or(|text| text.is_empty() || !text.iter().all(u8::is_ascii_digit)) {
             return false;
         }
-        row.set(id("@timestamp"), Value::Text { start: 0, bytes: u32::try_from(cells.at - usize::from(!cells.done)).unwrap_or(0) });
+        row.set(fields::AT_TIMESTAMP, Value::Text { start: 0, bytes: u32::try_from(cells.at - usize::from(!cells.done)).unwrap_or(0) });
         let columns = self.0.get(sourcetype as usize).map(Vec::as_slice).unwrap_or_default();
         if columns.is_empty() {
             read_pairs(line, cells.at, names, row);

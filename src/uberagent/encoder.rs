@@ -7,7 +7,8 @@
 
 use super::blocks::Blocks;
 use super::csv::{Columns, CsvHeader};
-use super::fields::id;
+use super::fields;
+use super::marks::Marks;
 use super::names::Names;
 use super::row::{Row, View};
 use super::scan::scan;
@@ -69,6 +70,7 @@ pub struct Encoder {
 struct Reader {
     names: Names,
     columns: Columns,
+    marks: Marks,
     tape: TapeReader,
     row: Row,
     /// The line with U+FFFD for what was no UTF-8.
@@ -85,7 +87,7 @@ impl Encoder {
         let columns = Columns::new(&names);
         Encoder {
             settings,
-            reader: Reader { names, columns, tape: TapeReader::new(), row: Row::new(), mended: Vec::new(), raw: Vec::new() },
+            reader: Reader { names, columns, marks: Marks::default(), tape: TapeReader::new(), row: Row::new(), mended: Vec::new(), raw: Vec::new() },
             mapping: Box::new(SessionMapping::new()),
             out: Output {
                 writer: Writer::new(16 * 1024),
@@ -114,7 +116,7 @@ impl Encoder {
         }
         let Encoder { settings, reader, mapping, out } = self;
         let view = View { row: &reader.row, line };
-        let host = view.text(id("host")).filter(|host| !host.is_empty());
+        let host = view.text(fields::HOST).filter(|host| !host.is_empty());
         let host = host.unwrap_or(origin.host.unwrap_or_default().as_bytes());
         let sourcetype = sourcetype_of(view, origin);
         let row = RowContext { view, sourcetype, host, received_ns, event_ns: None, raw: &reader.raw };
@@ -179,7 +181,7 @@ impl Reader {
         let from = if line.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         if std::str::from_utf8(line).is_ok() {
             // Texts are ranges of the line, so a mark in front of it is left to the tape, which copies them.
-            if from == 0 && scan(line, &self.names, &mut self.row).is_some() {
+            if from == 0 && scan(line, &mut self.marks, &self.names, &mut self.row).is_some() {
                 return Read::Row;
             }
             self.row.clear();
@@ -213,13 +215,13 @@ fn utf8_into(line: &[u8], out: &mut Vec<u8>) {
 
 /// What a row is: what it says, what its transport said, or what its shape says. A row of both shapes is a logoff.
 fn sourcetype_of(view: View<'_>, origin: Origin<'_>) -> Sourcetype {
-    let named = view.text(id("Sourcetype")).filter(|name| !name.is_empty());
+    let named = view.text(fields::SOURCETYPE).filter(|name| !name.is_empty());
     if let Some(name) = named.or(origin.sourcetype.map(str::as_bytes)) {
         return Sourcetype::from_name(name);
     }
-    if view.value(id("LogoffProcType")).is_some() {
+    if view.value(fields::LOGOFF_PROC_TYPE).is_some() {
         Sourcetype::LogoffProcesses
-    } else if view.value(id("LogonProcType")).is_some() {
+    } else if view.value(fields::LOGON_PROC_TYPE).is_some() {
         Sourcetype::LogonProcesses
     } else {
         Sourcetype::Missing

@@ -247,6 +247,61 @@ pub(crate) static FIELDS: [Field; FIELD_COUNT] = [
 /// How many fields are known.
 pub(crate) const FIELD_COUNT: usize = 158;
 
+// The fields that code names, by their place in `FIELDS`; looked up when compiled.
+pub(crate) const AT_TIMESTAMP: usize = id("@timestamp");
+pub(crate) const BOOT_UID: usize = id("BootUID");
+pub(crate) const BROWSER: usize = id("Browser");
+pub(crate) const CSE_DURATION_S: usize = id("CseDurationS");
+pub(crate) const CSE_NAME: usize = id("CseName");
+pub(crate) const CSE_RETURN_CODE: usize = id("CseReturnCode");
+pub(crate) const DATE: usize = id("date");
+pub(crate) const EVENT: usize = id("event");
+pub(crate) const HOST: usize = id("host");
+pub(crate) const IS_FRAME: usize = id("IsFrame");
+pub(crate) const LOGOFF_PROC_TYPE: usize = id("LogoffProcType");
+pub(crate) const LOGON_PROC_TYPE: usize = id("LogonProcType");
+pub(crate) const META: usize = id("@meta");
+pub(crate) const PAGE_LOAD_TOTAL_DURATION_MS: usize = id("PageLoadTotalDurationMs");
+pub(crate) const PROCESS_NAME: usize = id("ProcessName");
+pub(crate) const PROC_CPU_TIME_MS: usize = id("ProcCPUTimeMs");
+pub(crate) const PROC_GUID: usize = id("ProcGUID");
+pub(crate) const PROC_ID: usize = id("ProcID");
+pub(crate) const PROC_IO_LATENCY_READ_MS2: usize = id("ProcIOLatencyReadMs2");
+pub(crate) const PROC_IO_LATENCY_WRITE_MS2: usize = id("ProcIOLatencyWriteMs2");
+pub(crate) const PROC_IO_READ_COUNT: usize = id("ProcIOReadCount");
+pub(crate) const PROC_IO_READ_MB: usize = id("ProcIOReadMB");
+pub(crate) const PROC_IO_WRITE_COUNT: usize = id("ProcIOWriteCount");
+pub(crate) const PROC_IO_WRITE_MB: usize = id("ProcIOWriteMB");
+pub(crate) const PROC_LIFETIME_MS: usize = id("ProcLifetimeMs");
+pub(crate) const PROC_NAME: usize = id("ProcName");
+pub(crate) const PROC_NET_KBPS: usize = id("ProcNetKBPS");
+pub(crate) const PROC_PARENT_ID: usize = id("ProcParentID");
+pub(crate) const PROC_START_TIME_RELATIVE_MS: usize = id("ProcStartTimeRelativeMs");
+pub(crate) const PROC_USER: usize = id("ProcUser");
+pub(crate) const PROC_WORKING_SET_MB: usize = id("ProcWorkingSetMB");
+pub(crate) const REQUEST_HOST: usize = id("RequestHost");
+pub(crate) const REQUEST_TYPE: usize = id("RequestType");
+pub(crate) const RESUME_FROM_STANDBY_MS: usize = id("ResumeFromStandbyMs");
+pub(crate) const SESSION_GUID: usize = id("SessionGUID");
+pub(crate) const SESSION_ID: usize = id("SessionID");
+pub(crate) const SLEEP_TIME: usize = id("SleepTime");
+pub(crate) const SORT_ORDER: usize = id("SortOrder");
+pub(crate) const SORT_ORDER2: usize = id("SortOrder2");
+pub(crate) const SOURCETYPE: usize = id("Sourcetype");
+pub(crate) const STARTUP_TIME_MS: usize = id("StartupTimeMs");
+pub(crate) const TAB_HOST: usize = id("TabHost");
+pub(crate) const TIMESTAMP: usize = id("Timestamp");
+pub(crate) const TOTAL_BOOT_DURATION_MS: usize = id("TotalBootDurationMs");
+pub(crate) const TOTAL_BOOT_TIME_MS: usize = id("TotalBootTimeMs");
+pub(crate) const TOTAL_LOGOFF_DURATION_MS: usize = id("TotalLogoffDurationMs");
+pub(crate) const TOTAL_LOGOFF_TIME_MS: usize = id("TotalLogoffTimeMs");
+pub(crate) const TOTAL_LOGON_DURATION_MS: usize = id("TotalLogonDurationMs");
+pub(crate) const TOTAL_LOGON_TIME_MS: usize = id("TotalLogonTimeMs");
+pub(crate) const TOTAL_SHUTDOWN_TIME_MS: usize = id("TotalShutdownTimeMs");
+pub(crate) const USER: usize = id("User");
+pub(crate) const WAKE_TIME: usize = id("WakeTime");
+pub(crate) const WEB_REQUEST_DURATION_MS: usize = id("WebRequestDurationMs");
+
 /// The place of a field in [`FIELDS`], checked when compiled.
 pub(crate) const fn id(name: &str) -> usize {
     let mut at = 0;

@@ -5,7 +5,7 @@
 
 use super::blocks::{Item, Resource};
 use super::encoder::{Output, RowContext};
-use super::fields::id;
+use super::fields;
 use crate::otlp::keys;
 use crate::otlp::writer::{Key, varint_bytes};
 
@@ -19,7 +19,7 @@ const BODY_CAP_BYTES: usize = 256 * 1024;
 
 /// Encodes a row; the number of fields left out, which is none.
 pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> u32 {
-    let named = row.view.text(id("Sourcetype")).filter(|name| !name.is_empty());
+    let named = row.view.text(fields::SOURCETYPE).filter(|name| !name.is_empty());
     let sourcetype = named.unwrap_or(row.sourcetype.name().as_bytes());
     let body = super::attributes::cut(row.raw, BODY_CAP_BYTES);
     let time_ns = row.event_ns.unwrap_or(row.received_ns);

@@ -12,6 +12,7 @@ mod fields;
 mod guid;
 mod ids;
 mod log;
+mod marks;
 mod names;
 mod original;
 mod parents;

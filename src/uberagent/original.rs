@@ -8,7 +8,7 @@
 use super::attributes::{SPAN_ATTRIBUTE, cut, is_empty};
 use super::blocks::{Item, Resource};
 use super::encoder::{Output, RowContext};
-use super::fields::{Kind, TEXT_CAP_BYTES, id};
+use super::fields::{self, Kind, TEXT_CAP_BYTES};
 use super::ids;
 use super::row::View;
 use super::rules::{guid_of, non_blank, process_id};
@@ -19,16 +19,16 @@ use crate::otlp::writer::{Key, Writer};
 
 /// ProxyTrace's numbers.
 static ATTRIBUTES: [(usize, Key, Kind); 10] = [
-    (id("ProcCPUTimeMs"), Key::new("ProcCPUTimeMs"), Kind::Int),
-    (id("ProcWorkingSetMB"), Key::new("ProcWorkingSetMB"), Kind::Double),
-    (id("ProcNetKBPS"), Key::new("ProcNetKBPS"), Kind::Double),
-    (id("ProcIOReadCount"), Key::new("ProcIOReadCount"), Kind::Int),
-    (id("ProcIOWriteCount"), Key::new("ProcIOWriteCount"), Kind::Int),
-    (id("ProcIOReadMB"), Key::new("ProcIOReadMB"), Kind::Double),
-    (id("ProcIOWriteMB"), Key::new("ProcIOWriteMB"), Kind::Double),
-    (id("ProcIOLatencyReadMs2"), Key::new("ProcIOLatencyReadMs2"), Kind::Double),
-    (id("ProcIOLatencyWriteMs2"), Key::new("ProcIOLatencyWriteMs2"), Kind::Double),
-    (id("ProcLifetimeMs"), Key::new("ProcLifetimeMs"), Kind::Int),
+    (fields::PROC_CPU_TIME_MS, Key::new("ProcCPUTimeMs"), Kind::Int),
+    (fields::PROC_WORKING_SET_MB, Key::new("ProcWorkingSetMB"), Kind::Double),
+    (fields::PROC_NET_KBPS, Key::new("ProcNetKBPS"), Kind::Double),
+    (fields::PROC_IO_READ_COUNT, Key::new("ProcIOReadCount"), Kind::Int),
+    (fields::PROC_IO_WRITE_COUNT, Key::new("ProcIOWriteCount"), Kind::Int),
+    (fields::PROC_IO_READ_MB, Key::new("ProcIOReadMB"), Kind::Double),
+    (fields::PROC_IO_WRITE_MB, Key::new("ProcIOWriteMB"), Kind::Double),
+    (fields::PROC_IO_LATENCY_READ_MS2, Key::new("ProcIOLatencyReadMs2"), Kind::Double),
+    (fields::PROC_IO_LATENCY_WRITE_MS2, Key::new("ProcIOLatencyWriteMs2"), Kind::Double),
+    (fields::PROC_LIFETIME_MS, Key::new("ProcLifetimeMs"), Kind::Int),
 ];
 static EVENT_TYPE: Key = Key::new("event_type");
 static PROC_USER: Key = Key::new("ProcUser");
@@ -38,22 +38,22 @@ pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> Result<u32, &'sta
     let view = row.view;
     let guid = guid_of(view)?;
     let logoff = row.sourcetype == Sourcetype::LogoffProcesses;
-    let total_field = if logoff { id("TotalLogoffDurationMs") } else { id("TotalLogonDurationMs") };
+    let total_field = if logoff { fields::TOTAL_LOGOFF_DURATION_MS } else { fields::TOTAL_LOGON_DURATION_MS };
     let total_ms = length(view, total_field, MS).ns / MS;
     let (base_ns, _) = if logoff {
         times::end_base(row.event_ns, total_ms, row.received_ns)
     } else {
         times::logon_base(row, guid, total_ms)
     };
-    let start_ns = base_ns.saturating_add(length(view, id("ProcStartTimeRelativeMs"), MS).ns);
-    let end_ns = start_ns.saturating_add(length(view, id("ProcLifetimeMs"), MS).ns);
-    let phase_field = if logoff { id("LogoffProcType") } else { id("LogonProcType") };
+    let start_ns = base_ns.saturating_add(length(view, fields::PROC_START_TIME_RELATIVE_MS, MS).ns);
+    let end_ns = start_ns.saturating_add(length(view, fields::PROC_LIFETIME_MS, MS).ns);
+    let phase_field = if logoff { fields::LOGOFF_PROC_TYPE } else { fields::LOGON_PROC_TYPE };
     let phase = view.text(phase_field).unwrap_or_default();
-    let name = non_blank(view.text(id("ProcName"))).unwrap_or(b"unknown-span");
+    let name = non_blank(view.text(fields::PROC_NAME)).unwrap_or(b"unknown-span");
     let head = Head {
         trace_id: guid.trace_id(if logoff { 2 } else { 1 }),
-        span_id: process_id(view, id("ProcID")).map_or_else(|| made_up(row, phase, name), pid_as_id),
-        parent_id: process_id(view, id("ProcParentID")).map(pid_as_id),
+        span_id: process_id(view, fields::PROC_ID).map_or_else(|| made_up(row, phase, name), pid_as_id),
+        parent_id: process_id(view, fields::PROC_PARENT_ID).map(pid_as_id),
         name,
         kind: SpanKind::Internal,
         start_ns,
@@ -72,7 +72,7 @@ fn pid_as_id(pid: u32) -> [u8; 8] {
 
 /// A made-up id above all PIDs: of a session's rows without a PID each gets its own.
 fn made_up(row: RowContext<'_>, phase: &[u8], name: &[u8]) -> [u8; 8] {
-    let start = row.view.int(id("ProcStartTimeRelativeMs")).unwrap_or(0).to_be_bytes();
+    let start = row.view.int(fields::PROC_START_TIME_RELATIVE_MS).unwrap_or(0).to_be_bytes();
     let low = u64::from_be_bytes(ids::span_id(&[b"original", row.host, phase, name, &start]));
     (1 << 63 | low).to_be_bytes()
 }
@@ -92,7 +92,7 @@ fn write_attributes(view: View<'_>, event_type: &[u8], writer: &mut Writer) -> u
             },
         }
     }
-    let user = view.text(id("ProcUser")).unwrap_or(b"unknown-user");
+    let user = view.text(fields::PROC_USER).unwrap_or(b"unknown-user");
     writer.text_attribute(SPAN_ATTRIBUTE, &PROC_USER, cut(user, TEXT_CAP_BYTES));
     writer.text_attribute(SPAN_ATTRIBUTE, &EVENT_TYPE, event_type);
     dropped

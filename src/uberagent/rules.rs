@@ -2,7 +2,7 @@
 
 use super::Sourcetype;
 use super::encoder::RowContext;
-use super::fields::id;
+use super::fields;
 use super::guid::Guid;
 use super::ids;
 use super::row::View;
@@ -13,8 +13,8 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A row's session GUID, or the reason why the row cannot be a span of a session.
 pub(crate) fn guid_of(view: View<'_>) -> Result<Guid, &'static str> {
-    match view.value(id("SessionGUID")) {
-        None if view.value(id("event")).is_some() => Err(super::reason::HEC_ENVELOPE),
+    match view.value(fields::SESSION_GUID) {
+        None if view.value(fields::EVENT).is_some() => Err(super::reason::HEC_ENVELOPE),
         None => Err(super::reason::SESSION_GUID_MISSING),
         Some(value) => match view.text_of(value) {
             Some([]) => Err(super::reason::SESSION_GUID_MISSING),
@@ -37,7 +37,7 @@ pub(crate) fn process_id(view: View<'_>, field: usize) -> Option<u32> {
 
 /// The depth-first order; 0 when the row has none.
 pub(crate) fn sort_order(view: View<'_>) -> u32 {
-    let order = view.int(id("SortOrder2")).or_else(|| view.int(id("SortOrder")));
+    let order = view.int(fields::SORT_ORDER2).or_else(|| view.int(fields::SORT_ORDER));
     order.and_then(|order| u32::try_from(order).ok()).unwrap_or(0)
 }
 
@@ -46,22 +46,22 @@ pub(crate) fn name_of(row: RowContext<'_>) -> &[u8] {
     let view = row.view;
     let text = |field: usize| non_blank(view.text(field));
     let fallback: &'static [u8] = match row.sourcetype {
-        Sourcetype::LogonProcesses => return text(id("ProcName")).or_else(|| text(id("LogonProcType"))).unwrap_or(b"unknown"),
+        Sourcetype::LogonProcesses => return text(fields::PROC_NAME).or_else(|| text(fields::LOGON_PROC_TYPE)).unwrap_or(b"unknown"),
         Sourcetype::LogoffProcesses => {
-            return text(id("ProcName")).or_else(|| text(id("LogoffProcType"))).unwrap_or(b"unknown");
+            return text(fields::PROC_NAME).or_else(|| text(fields::LOGOFF_PROC_TYPE)).unwrap_or(b"unknown");
         }
-        Sourcetype::GroupPolicyCseDetail => return text(id("CseName")).unwrap_or(b"Group policy extension"),
-        Sourcetype::BootProcessDetail => return text(id("ProcessName")).unwrap_or(b"unknown"),
+        Sourcetype::GroupPolicyCseDetail => return text(fields::CSE_NAME).unwrap_or(b"Group policy extension"),
+        Sourcetype::BootProcessDetail => return text(fields::PROCESS_NAME).unwrap_or(b"unknown"),
         Sourcetype::BrowserWebRequests => {
-            let host = text(id("RequestHost")).map(|host| super::attributes::request_host(view, host));
-            return non_blank(host).or_else(|| text(id("TabHost"))).unwrap_or(b"unknown");
+            let host = text(fields::REQUEST_HOST).map(|host| super::attributes::request_host(view, host));
+            return non_blank(host).or_else(|| text(fields::TAB_HOST)).unwrap_or(b"unknown");
         }
         Sourcetype::LogonDetail => b"Logon summary",
         Sourcetype::LogoffDetail => b"Logoff summary",
         Sourcetype::BootDetail => b"Boot summary",
         Sourcetype::ShutdownDetail => b"Shutdown",
         Sourcetype::StandbyDetail => b"Standby",
-        _ => return text(id("ProcName")).unwrap_or(b"unknown"),
+        _ => return text(fields::PROC_NAME).unwrap_or(b"unknown"),
     };
     fallback
 }
@@ -69,12 +69,12 @@ pub(crate) fn name_of(row: RowContext<'_>) -> &[u8] {
 /// The duration of the whole logon, logoff or boot, where the row states it.
 pub(crate) fn total_of(row: RowContext<'_>) -> Option<Length> {
     let field = match row.sourcetype {
-        Sourcetype::LogonProcesses => id("TotalLogonDurationMs"),
-        Sourcetype::LogoffProcesses => id("TotalLogoffDurationMs"),
-        Sourcetype::LogonDetail => id("TotalLogonTimeMs"),
-        Sourcetype::LogoffDetail => id("TotalLogoffTimeMs"),
-        Sourcetype::BootProcesses => id("TotalBootDurationMs"),
-        Sourcetype::BootDetail => id("TotalBootTimeMs"),
+        Sourcetype::LogonProcesses => fields::TOTAL_LOGON_DURATION_MS,
+        Sourcetype::LogoffProcesses => fields::TOTAL_LOGOFF_DURATION_MS,
+        Sourcetype::LogonDetail => fields::TOTAL_LOGON_TIME_MS,
+        Sourcetype::LogoffDetail => fields::TOTAL_LOGOFF_TIME_MS,
+        Sourcetype::BootProcesses => fields::TOTAL_BOOT_DURATION_MS,
+        Sourcetype::BootDetail => fields::TOTAL_BOOT_TIME_MS,
         _ => return None,
     };
     row.view.double(field).map(|_| length(row.view, field, MS))
@@ -83,7 +83,7 @@ pub(crate) fn total_of(row: RowContext<'_>) -> Option<Length> {
 /// The duration of a row in a tree that is no process.
 pub(crate) fn duration_of(row: RowContext<'_>, total: Option<Length>) -> Length {
     match row.sourcetype {
-        Sourcetype::GroupPolicyCseDetail => length(row.view, id("CseDurationS"), SECOND),
+        Sourcetype::GroupPolicyCseDetail => length(row.view, fields::CSE_DURATION_S, SECOND),
         _ => total.unwrap_or(Length { ns: 0, clamped: false }),
     }
 }
@@ -102,19 +102,19 @@ pub(crate) fn times_alone(row: RowContext<'_>) -> Times {
     let view = row.view;
     if row.sourcetype == Sourcetype::StandbyDetail {
         let written = |field: usize| view.text(field).and_then(times::written_ns);
-        if let (Some(start_ns), Some(end_ns)) = (written(id("SleepTime")), written(id("WakeTime")))
+        if let (Some(start_ns), Some(end_ns)) = (written(fields::SLEEP_TIME), written(fields::WAKE_TIME))
             && start_ns <= end_ns
         {
             return Times { start_ns, end_ns, base: Base::Row, clamped: false };
         }
     }
     let field = match row.sourcetype {
-        Sourcetype::ProcessStartup => id("StartupTimeMs"),
-        Sourcetype::ProcessStop => id("ProcLifetimeMs"),
-        Sourcetype::ShutdownDetail => id("TotalShutdownTimeMs"),
-        Sourcetype::StandbyDetail => id("ResumeFromStandbyMs"),
-        _ if view.value(id("PageLoadTotalDurationMs")).is_some() => id("PageLoadTotalDurationMs"),
-        _ => id("WebRequestDurationMs"),
+        Sourcetype::ProcessStartup => fields::STARTUP_TIME_MS,
+        Sourcetype::ProcessStop => fields::PROC_LIFETIME_MS,
+        Sourcetype::ShutdownDetail => fields::TOTAL_SHUTDOWN_TIME_MS,
+        Sourcetype::StandbyDetail => fields::RESUME_FROM_STANDBY_MS,
+        _ if view.value(fields::PAGE_LOAD_TOTAL_DURATION_MS).is_some() => fields::PAGE_LOAD_TOTAL_DURATION_MS,
+        _ => fields::WEB_REQUEST_DURATION_MS,
     };
     let Length { ns, clamped } = length(view, field, MS);
     let (end_ns, base) = row.event_ns.map_or((row.received_ns, Base::Received), |event| (event, Base::Event));
@@ -154,16 +154,16 @@ pub(crate) fn made_up_id(row: RowContext<'_>, name: &[u8], start_ns: u64) -> [u8
             row.host,
             name,
             &event,
-            text(id("TabHost")),
-            text(id("ProcUser")),
-            &number(id("Browser")),
-            &number(id("RequestType")),
-            &number(id("IsFrame")),
+            text(fields::TAB_HOST),
+            text(fields::PROC_USER),
+            &number(fields::BROWSER),
+            &number(fields::REQUEST_TYPE),
+            &number(fields::IS_FRAME),
         ]),
         Sourcetype::ProcessStartup | Sourcetype::ProcessStop => {
-            ids::span_id(&[kind, row.host, name, &event, text(id("ProcGUID")), &number(id("ProcID"))])
+            ids::span_id(&[kind, row.host, name, &event, text(fields::PROC_GUID), &number(fields::PROC_ID)])
         }
-        Sourcetype::GroupPolicyCseDetail => ids::span_id(&[kind, row.host, name, text(id("User"))]),
+        Sourcetype::GroupPolicyCseDetail => ids::span_id(&[kind, row.host, name, text(fields::USER)]),
         Sourcetype::LogonProcesses | Sourcetype::LogoffProcesses | Sourcetype::BootProcesses => {
             ids::span_id(&[kind, row.host, name, &start])
         }

@@ -3,9 +3,11 @@
 //! Anything unusual (more than one blank between tokens, nesting beyond Fluent Bit's `@meta`, escapes in names, exponents,
 //! numbers of more than 18 digits, anything that might not be JSON) is left to simd-json, which is the authority: a test
 //! holds the two to the same values. Texts stay where they are in the line; those with escapes go to the row's arena.
-//! The line is UTF-8. It is read a word of eight bytes at a time, with zeros behind its end.
+//! The line is UTF-8. Numbers are read a word of eight bytes at
+//! a time, with zeros behind the line's end.
 
-use super::fields::id;
+use super::fields;
+use super::marks::{Marks, Walk};
 use super::names::{MAX_NAME_BYTES, Names, fold};
 use super::row::{Row, Value, is_unwanted};
 use super::tape::unit;
@@ -17,22 +19,27 @@ const MAX_DIGITS: usize = 18;
 const MAX_EXACT: u64 = 1 << 53;
 
 /// Reads `line` into an empty row. `None` when it is unusual: the row then has no meaning.
-pub(crate) fn scan(line: &[u8], names: &Names, row: &mut Row) -> Option<()> {
+pub(crate) fn scan(line: &[u8], marks: &mut Marks, names: &Names, row: &mut Row) -> Option<()> {
     let mut at = line.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
     if line[at] != b'{' {
         return None;
     }
+    let mut walk = marks.walk(line);
+    walk.seek(at);
     loop {
         at = skip_blank(line, at + 1);
-        if byte(line, at) != b'"' {
+        let start = at + 1;
+        // A mark where the name's quote is expected is the quote.
+        if walk.next() != at || byte(line, at) != b'"' {
             return None;
         }
-        let (field, end) = name(line, at + 1, names)?;
-        if byte(line, end + 1) != b':' {
+        let end = walk.next();
+        if byte(line, end) != b'"' || byte(line, end + 1) != b':' {
             return None;
         }
+        let field = name(line, start, end - start, names);
         at = skip_blank(line, end + 2);
-        let (value, end) = value(line, at, field, row)?;
+        let (value, end) = value(line, at, field, (&mut walk, row))?;
         match field {
             Some(field) => row.set(field, value),
             None => row.unknown += 1,
@@ -58,26 +65,31 @@ fn skip_blank(line: &[u8], at: usize) -> usize {
     at + usize::from(byte(line, at) == b' ')
 }
 
-/// The field named by the text from `at`, if it is known, and where the closing quote stands.
+/// The field with this name, if it is known. A longer name is not, and unknown names are only counted.
 #[inline]
-fn name(line: &[u8], at: usize, names: &Names) -> Option<(Option<usize>, usize)> {
-    let bytes = text_bytes(line, at);
-    let end = at + bytes;
-    if byte(line, end) != b'"' {
+fn name(line: &[u8], at: usize, bytes: usize, names: &Names) -> Option<usize> {
+    if bytes > MAX_NAME_BYTES {
         return None;
     }
-    // A longer name is not known, and unknown names are only counted.
-    let field = if bytes <= MAX_NAME_BYTES { names.find(&fold(&window(line, at), bytes)) } else { None };
-    Some((field, end))
+    names.find(&fold(&window(line, at), bytes))
 }
 
 /// The value that begins at `at`, and where it ends.
 #[inline]
-fn value(line: &[u8], at: usize, field: Option<usize>, row: &mut Row) -> Option<(Value, usize)> {
+fn value(
+    line: &[u8],
+    at: usize,
+    field: Option<usize>,
+    (walk, row): (&mut Walk<'_>, &mut Row),
+) -> Option<(Value, usize)> {
     match byte(line, at) {
-        b'"' => text(line, at + 1, row),
+        b'"' => text(line, at, walk, row),
         b'-' | b'0'..=b'9' => number(line, at),
-        b'{' if field == Some(id("@meta")) => nested(line, at),
+        b'{' if field == Some(fields::META) => {
+            let (value, end) = nested(line, at)?;
+            walk.seek(end);
+            Some((value, end))
+        }
         b't' if line[at..].starts_with(b"true") => Some((Value::Bool(true), at + 4)),
         b'f' if line[at..].starts_with(b"false") => Some((Value::Bool(false), at + 5)),
         b'n' if line[at..].starts_with(b"null") => Some((Value::Null, at + 4)),
@@ -92,45 +104,40 @@ fn nested(line: &[u8], at: usize) -> Option<(Value, usize)> {
     Some((Value::Nested, at + found.len()))
 }
 
-/// The text from `at` to its closing quote.
+/// The text whose opening quote stands at `at`.
 #[inline]
-fn text(line: &[u8], at: usize, row: &mut Row) -> Option<(Value, usize)> {
-    let bytes = text_bytes(line, at);
-    match byte(line, at + bytes) {
+fn text(line: &[u8], at: usize, walk: &mut Walk<'_>, row: &mut Row) -> Option<(Value, usize)> {
+    // The opening quote is the next mark: no value before it held one.
+    walk.next();
+    let end = walk.next();
+    match byte(line, end) {
         b'"' => {
-            let value = Value::Text { start: u32::try_from(at).ok()?, bytes: u32::try_from(bytes).ok()? };
-            Some((value, at + bytes + 1))
+            let value =
+                Value::Text { start: u32::try_from(at + 1).ok()?, bytes: u32::try_from(end - at - 1).ok()? };
+            Some((value, end + 1))
         }
-        b'\\' => escaped_text(line, at, row),
+        b'\\' => escaped_text(line, (at + 1, end), walk, row),
         _ => None,
     }
 }
 
-/// Bytes up to a quote, a backslash, a control character or the end of the line.
-#[inline]
-fn text_bytes(line: &[u8], at: usize) -> usize {
-    let mut bytes = 0;
-    loop {
-        let found = special(word(line, at + bytes));
-        bytes += found;
-        if found < 8 {
-            return bytes;
-        }
-    }
-}
-
-/// A text with escapes, copied to the arena without them.
-fn escaped_text(line: &[u8], mut at: usize, row: &mut Row) -> Option<(Value, usize)> {
+/// A text with escapes, copied to the arena without them; the first escape is at `mark`.
+fn escaped_text(
+    line: &[u8],
+    (mut at, mut mark): (usize, usize),
+    walk: &mut Walk<'_>,
+    row: &mut Row,
+) -> Option<(Value, usize)> {
     let start = row.arena.len();
     loop {
-        let bytes = text_bytes(line, at);
-        row.arena.extend_from_slice(&line[at..at + bytes]);
-        at += bytes;
-        match byte(line, at) {
-            b'"' => return Some((row.kept_since(start), at + 1)),
-            b'\\' => at += escape(line, at, &mut row.arena)?,
+        row.arena.extend_from_slice(line.get(at..mark)?);
+        match byte(line, mark) {
+            b'"' => return Some((row.kept_since(start), mark + 1)),
+            b'\\' => at = mark + escape(line, mark, &mut row.arena)?,
             _ => return None,
         }
+        walk.seek(at);
+        mark = walk.next();
     }
 }
 
@@ -264,17 +271,4 @@ fn padded<const N: usize>(line: &[u8], at: usize) -> [u8; N] {
     let rest = &rest[..rest.len().min(N)];
     bytes[..rest.len()].copy_from_slice(rest);
     bytes
-}
-
-/// The first byte of a word, in memory order, that is a quote, a backslash or a control character; 8 when there is none.
-///
-/// The usual trick: subtracting borrows into the top bit of a byte that was 0. The borrow may spoil bytes behind a find,
-/// never the first one.
-#[inline]
-fn special(word: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let found = zero_bytes(word ^ (ONES * 0x22)) | zero_bytes(word ^ (ONES * 0x5c)) | controls;
-    (found & (ONES * 0x80)).trailing_zeros() as usize / 8
 }

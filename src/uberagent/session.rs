@@ -9,7 +9,7 @@ use super::Sourcetype;
 use super::attributes::{SPAN_ATTRIBUTE, write_all};
 use super::blocks::{Blocks, Item, Resource, Spot};
 use super::encoder::{Output, RowContext};
-use super::fields::id;
+use super::fields;
 use super::guid::Guid;
 use super::ids;
 use super::parents::{Parents, Place, Seen};
@@ -166,7 +166,7 @@ impl SessionMapping {
         let name = name_of(row);
         self.head(made_up_id(row, name, times.start_ns), name, times).write(&mut out.writer);
         let dropped = self.write_rest(row, times, &mut out.writer);
-        if row.view.int(id("CseReturnCode")).is_some_and(|code| code != 0) {
+        if row.view.int(fields::CSE_RETURN_CODE).is_some_and(|code| code != 0) {
             span::write_error(&mut out.writer);
         }
         append(out, resource, times, (1, row.received_ns));
@@ -181,15 +181,15 @@ impl SessionMapping {
         out: &mut Output,
     ) -> u32 {
         let view = row.view;
-        let start = length(view, id("ProcStartTimeRelativeMs"), MS);
-        let lifetime = length(view, id("ProcLifetimeMs"), MS);
+        let start = length(view, fields::PROC_START_TIME_RELATIVE_MS, MS);
+        let lifetime = length(view, fields::PROC_LIFETIME_MS, MS);
         // The last value is kept free: ids hold start + 1.
         let start_ms = u32::try_from(start.ns / MS).unwrap_or(u32::MAX).min(u32::MAX - 1);
         let start_ns = base_ns.saturating_add(start.ns);
         let clamped = start.clamped || lifetime.clamped;
         let times = Times { start_ns, end_ns: start_ns.saturating_add(lifetime.ns), base, clamped };
         let name = name_of(row);
-        let place = process_id(view, id("ProcID")).map(|pid| Place { start_ms, sort: sort_order(view), pid });
+        let place = process_id(view, fields::PROC_ID).map(|pid| Place { start_ms, sort: sort_order(view), pid });
         let span_id = place.map_or_else(|| made_up_id(row, name, start_ns), Place::span_id);
         self.head(span_id, name, times).write(&mut out.writer);
         let resolution = span::write_resolution(&mut out.writer);
@@ -198,7 +198,7 @@ impl SessionMapping {
         if let Some(place) = place {
             let key = self.identity.key;
             self.parents.insert(key, place);
-            if let Some(parent_pid) = process_id(view, id("ProcParentID")) {
+            if let Some(parent_pid) = process_id(view, fields::PROC_PARENT_ID) {
                 self.open.push(OpenRow { spot, resolution, key, place, parent_pid });
             }
         }
@@ -253,7 +253,7 @@ impl SessionMapping {
     /// Makes the identity that of the row's tree.
     #[inline]
     fn identify(&mut self, tree: Tree, row: RowContext<'_>) -> Result<(), &'static str> {
-        let field = if tree == Tree::Boot { id("BootUID") } else { id("SessionGUID") };
+        let field = if tree == Tree::Boot { fields::BOOT_UID } else { fields::SESSION_GUID };
         let written = row.view.text(field).unwrap_or_default();
         let known = &self.identity;
         if !written.is_empty() && known.tree == tree && known.written == written && known.host == row.host {
@@ -288,7 +288,7 @@ fn encode_alone(row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -
     let view = row.view;
     let times = times_alone(row);
     let (family, identity): (&[u8], Option<&[u8]>) = match row.sourcetype {
-        Sourcetype::ProcessStartup | Sourcetype::ProcessStop => (b"process", view.text(id("ProcGUID"))),
+        Sourcetype::ProcessStartup | Sourcetype::ProcessStop => (b"process", view.text(fields::PROC_GUID)),
         Sourcetype::ShutdownDetail => (b"shutdown", None),
         Sourcetype::StandbyDetail => (b"standby", None),
         _ => (b"browser", None),

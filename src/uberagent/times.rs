@@ -5,7 +5,7 @@
 //! behind the logon's end, and `event - total` would be wrong by as much. A logoff, boot or shutdown ends at its event.
 
 use super::encoder::RowContext;
-use super::fields::id;
+use super::fields;
 use super::guid::Guid;
 use super::row::View;
 
@@ -45,7 +45,7 @@ impl Base {
 
 /// The event time of a row, from whichever field carries it; 0 and what is before 1970 is none.
 pub(crate) fn event_ns(view: View<'_>) -> Option<u64> {
-    let fields = [id("date"), id("@timestamp"), id("Timestamp")];
+    let fields = [fields::DATE, fields::AT_TIMESTAMP, fields::TIMESTAMP];
     let value = fields.into_iter().find_map(|field| view.value(field))?;
     match view.double_of(value) {
         Some(number) => unit_guessed_ns(number),
@@ -79,7 +79,7 @@ pub(crate) fn written_ns(text: &[u8]) -> Option<u64> {
 pub(crate) fn logon_base(row: RowContext<'_>, guid: Guid, total_ms: u64) -> (u64, Base) {
     let event = row.event_ns;
     // Phase rows carry no session number; where there is one it must agree.
-    let number = row.view.int(id("SessionID"));
+    let number = row.view.int(fields::SESSION_ID);
     let created = guid.created_ns().filter(|_| number.is_none_or(|number| number == i64::from(guid.session_number())));
     match (created, event) {
         (Some(created), None) => (created, Base::SessionGuid),
@@ -129,6 +129,7 @@ pub(crate) fn length(view: View<'_>, field: usize, unit_ns: u64) -> Length {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uberagent::fields::id;
     use crate::uberagent::row::{Row, Value};
 
     #[test]
