@@ -291,7 +291,7 @@ mod tests {
             for value in [0, 1, -1, i64::MIN, i64::MAX] {
                 writer.int_attribute(0x4a, key, value);
             }
-            writer.double_attribute(0x4a, key, 68.40000000000001);
+            writer.double_attribute(0x4a, key, 0.3);
             writer.bool_attribute(0x4a, key, true);
         }
         let span = Span::decode(writer.as_bytes()).unwrap();
@@ -299,7 +299,7 @@ mod tests {
         for key in [&short, &long] {
             let values = texts.iter().map(|text| Value::StringValue((*text).to_owned()));
             let values = values.chain([0, 1, -1, i64::MIN, i64::MAX].map(Value::IntValue));
-            let values = values.chain([Value::DoubleValue(68.40000000000001), Value::BoolValue(true)]);
+            let values = values.chain([Value::DoubleValue(0.3), Value::BoolValue(true)]);
             expected.extend(values.map(|value| (key.name().to_owned(), value)));
         }
         assert_eq!(span.attributes.into_iter().map(pair).collect::<Vec<_>>(), expected);

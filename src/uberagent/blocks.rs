@@ -149,7 +149,12 @@ impl Blocks {
         self.closed.front().or(self.open.as_ref()).map(|block| block.meta.received_ns)
     }
 
-    /// Keeps a buffer for a later block; false when there are enough.
+    /// Whether the next block has a buffer.
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.spares.is_empty()
+    }
+
+    /// Keeps a buffer for a later block, unless there are enough.
     pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
         if self.spares.len() < MAX_SPARES {
             buffer.clear();

@@ -4,10 +4,10 @@
 //! milliseconds. Quoted values may hold commas; a quote inside is written `\"` or `""`, any other backslash is itself. A
 //! few sourcetypes have no columns and write `name=value` instead. More columns than are known are fine and counted.
 
-use super::fields;
 use super::names::Names;
 use super::row::{Row, Value};
-use super::sourcetypes::{Rule, Sourcetype};
+use super::sourcetypes::{Csv, Rule, Sourcetype};
+use super::{fields, reason};
 
 /// The `***SPLUNK***` line in front of rows: where they come from and what they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,33 +66,47 @@ pub(crate) struct Columns(Vec<Vec<usize>>);
 impl Columns {
     pub(crate) fn new(names: &Names) -> Columns {
         let field = |name: &&str| names.find_name(name.as_bytes()).expect("every column is a known field");
-        let columns = |rule: &Rule| rule.columns.iter().map(field).collect();
+        let columns = |rule: &Rule| match rule.csv {
+            Csv::Columns(columns) => columns.iter().map(field).collect(),
+            Csv::Pairs | Csv::Unknown => Vec::new(),
+        };
         Columns(super::sourcetypes::RULES.iter().map(columns).collect())
     }
 
-    /// Reads a UTF-8 line of `sourcetype` into an empty row; false when it does not begin with a time.
-    pub(crate) fn read(&self, line: &[u8], sourcetype: Sourcetype, names: &Names, row: &mut Row) -> bool {
+    /// Reads a UTF-8 line of `sourcetype` into an empty row, or says why it cannot.
+    pub(crate) fn read(
+        &self,
+        line: &[u8],
+        sourcetype: Sourcetype,
+        names: &Names,
+        row: &mut Row,
+    ) -> Result<(), &'static str> {
         let mut cells = Cells { line, at: 0, done: false };
-        let time = cells.next(row).and_then(|value| cell_text(line, value));
-        if time.is_none_or(|text| text.is_empty() || !text.iter().all(u8::is_ascii_digit)) {
-            return false;
+        let time = cells.next(row).ok_or(reason::INVALID_CSV)?;
+        if !cell_text(line, time).is_some_and(|text| !text.is_empty() && text.iter().all(u8::is_ascii_digit)) {
+            return Err(reason::INVALID_CSV);
         }
-        row.set(fields::AT_TIMESTAMP, Value::Text { start: 0, bytes: u32::try_from(cells.at - usize::from(!cells.done)).unwrap_or(0) });
-        let columns = self.0.get(sourcetype as usize).map(Vec::as_slice).unwrap_or_default();
-        if columns.is_empty() {
-            read_pairs(line, cells.at, names, row);
-            return true;
+        row.set(fields::AT_TIMESTAMP, time);
+        // A sourcetype without rule makes no span: its columns do not matter.
+        let Some(rule) = sourcetype.rule() else { return Ok(()) };
+        match rule.csv {
+            Csv::Columns(_) => self.read_columns(&mut cells, sourcetype, row),
+            Csv::Pairs => read_pairs(line, cells.at, names, row),
+            Csv::Unknown => return Err(reason::COLUMNS_UNKNOWN),
         }
-        for field in columns {
+        Ok(())
+    }
+
+    fn read_columns(&self, cells: &mut Cells<'_>, sourcetype: Sourcetype, row: &mut Row) {
+        for field in &self.0[sourcetype as usize] {
             match cells.next(row) {
                 Some(value) => row.set(*field, value),
-                None => return true,
+                None => return,
             }
         }
         while cells.next(row).is_some() {
             row.unknown += 1;
         }
-        true
     }
 }
 

@@ -87,7 +87,15 @@ impl Encoder {
         let columns = Columns::new(&names);
         Encoder {
             settings,
-            reader: Reader { names, columns, marks: Marks::default(), tape: TapeReader::new(), row: Row::new(), mended: Vec::new(), raw: Vec::new() },
+            reader: Reader {
+                names,
+                columns,
+                marks: Marks::default(),
+                tape: TapeReader::new(),
+                row: Row::new(),
+                mended: Vec::new(),
+                raw: Vec::new(),
+            },
             mapping: Box::new(SessionMapping::new()),
             out: Output {
                 writer: Writer::new(16 * 1024),
@@ -132,8 +140,8 @@ impl Encoder {
         let Encoder { settings, reader, mapping, out } = self;
         let line = utf8(line, &mut reader.mended);
         reader.row.clear();
-        if !reader.columns.read(line, header.sourcetype(), &reader.names, &mut reader.row) {
-            return Outcome::DeadLetter(reason::INVALID_CSV);
+        if let Err(reason) = reader.columns.read(line, header.sourcetype(), &reader.names, &mut reader.row) {
+            return Outcome::DeadLetter(reason);
         }
         let view = View { row: &reader.row, line };
         let (host, sourcetype) = (header.host().as_bytes(), header.sourcetype());
@@ -171,7 +179,8 @@ impl Encoder {
 
     /// Gives back a buffer for a later block.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
-        self.out.traces.recycle(buffer);
+        let logs = self.settings.other_sourcetypes == OtherSourcetypes::Logs && !self.out.logs.has_spare();
+        if logs { self.out.logs.recycle(buffer) } else { self.out.traces.recycle(buffer) }
     }
 }
 

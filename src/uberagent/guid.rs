@@ -96,10 +96,22 @@ mod tests {
     #[test]
     fn spellings_are_normalised_and_anything_else_is_refused() {
         let guid = Guid::parse(b"0000002a-dead-beef-0102-030405c3db01").unwrap();
-        for text in ["{0000002A-DEAD-BEEF-0102-030405C3DB01}", "0000002adeadbeef0102030405c3db01", " 0000002A-dead-beef-0102-030405c3db01 "] {
+        for text in [
+            "{0000002A-DEAD-BEEF-0102-030405C3DB01}",
+            "0000002adeadbeef0102030405c3db01",
+            " 0000002A-dead-beef-0102-030405c3db01 ",
+        ] {
             assert_eq!(Guid::parse(text.as_bytes()), Some(guid), "{text}");
         }
-        for text in ["", "0000002a-dead", "0000002a-dead-beef-0102-03040Gc3db01", "No GUID found for SessionID", "0000002a+dead-beef-0102-030405c3db01", "００00002a-dead-beef-0102-030405c3db01", "{0000002adeadbeef0102030405c3db01"] {
+        for text in [
+            "",
+            "0000002a-dead",
+            "0000002a-dead-beef-0102-03040Gc3db01",
+            "No GUID found for SessionID",
+            "0000002a+dead-beef-0102-030405c3db01",
+            "００00002a-dead-beef-0102-030405c3db01",
+            "{0000002adeadbeef0102030405c3db01",
+        ] {
             assert_eq!(Guid::parse(text.as_bytes()), None, "{text}");
         }
     }

@@ -39,6 +39,8 @@ pub mod reason {
     pub const NOT_AN_OBJECT: &str = "not_an_object";
     /// Not a line of Splunk CSV: it does not begin with a time.
     pub const INVALID_CSV: &str = "invalid_csv";
+    /// Splunk CSV of a sourcetype whose columns are not published.
+    pub const COLUMNS_UNKNOWN: &str = "columns_unknown";
     /// A Splunk HTTP event collector envelope at a door for rows.
     pub const HEC_ENVELOPE: &str = "hec_envelope";
     /// A row of a session without session GUID.

@@ -30,7 +30,8 @@ impl Names {
         for (place, field) in folded.iter_mut().zip(&FIELDS) {
             *place = fold_slice(field.name.as_bytes()).expect("no field has a longer name");
         }
-        let mut names = Names { multiplier: 0x9e37_79b9_7f4a_7c15, slots: Box::new([NO_FIELD; 1 << SLOT_BITS]), folded };
+        let mut names =
+            Names { multiplier: 0x9e37_79b9_7f4a_7c15, slots: Box::new([NO_FIELD; 1 << SLOT_BITS]), folded };
         while !names.fill() {
             names.multiplier = names.multiplier.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x14) | 1;
         }
@@ -55,7 +56,8 @@ impl Names {
     pub(crate) fn find(&self, name: &Folded) -> Option<usize> {
         let field = usize::from(self.slots[slot(self.multiplier, name)]);
         let candidate = self.folded.get(field)?;
-        let differ = (candidate[0] ^ name[0]) | (candidate[1] ^ name[1]) | (candidate[2] ^ name[2]) | (candidate[3] ^ name[3]);
+        let differ =
+            (candidate[0] ^ name[0]) | (candidate[1] ^ name[1]) | (candidate[2] ^ name[2]) | (candidate[3] ^ name[3]);
         (differ == 0).then_some(field)
     }
 
@@ -66,7 +68,6 @@ impl Names {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the shift leaves twelve bits")]
 fn slot(multiplier: u64, name: &Folded) -> usize {
     let mixed = name[0].wrapping_mul(multiplier)
         ^ name[1].rotate_left(23).wrapping_mul(multiplier)
@@ -79,12 +80,7 @@ fn slot(multiplier: u64, name: &Folded) -> usize {
 pub(crate) fn fold(window: &[u8; MAX_NAME_BYTES], bytes: usize) -> Folded {
     let word = |at: usize| u64::from_le_bytes(window[at..at + 8].try_into().expect("a range of eight bytes"));
     let mask = &MASKS[bytes];
-    [
-        (word(0) | FOLD) & mask[0],
-        (word(8) | FOLD) & mask[1],
-        (word(16) | FOLD) & mask[2],
-        (word(24) | FOLD) & mask[3],
-    ]
+    [(word(0) | FOLD) & mask[0], (word(8) | FOLD) & mask[1], (word(16) | FOLD) & mask[2], (word(24) | FOLD) & mask[3]]
 }
 
 fn fold_slice(name: &[u8]) -> Option<Folded> {

@@ -5,6 +5,7 @@
 //! and latencies keep their fractions, what a row does not say is absent instead of 0, and a row without a usable PID gets
 //! a made-up id instead of all zeros. Only process rows make spans, as before.
 
+use super::Sourcetype;
 use super::attributes::{SPAN_ATTRIBUTE, cut, is_empty};
 use super::blocks::{Item, Resource};
 use super::encoder::{Output, RowContext};
@@ -14,7 +15,6 @@ use super::row::View;
 use super::rules::{guid_of, non_blank, process_id};
 use super::span::{Head, SpanKind};
 use super::times::{self, MS, length};
-use super::Sourcetype;
 use crate::otlp::writer::{Key, Writer};
 
 /// ProxyTrace's numbers.

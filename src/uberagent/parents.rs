@@ -166,7 +166,6 @@ impl Seen {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the remainder is below a usize")]
 fn set_of(key: u64, sets: usize) -> usize {
     (key >> 8) as usize % sets
 }

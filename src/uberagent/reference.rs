@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::fields::{FIELDS, Kind, Role};
-use super::sourcetypes::RULES;
+use super::sourcetypes::{Csv, RULES};
 
 /// The reference as Markdown.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn reference() -> String {
         };
         let sourcetypes: Vec<&str> = RULES
             .iter()
-            .filter(|rule| rule.columns.contains(&field.name))
+            .filter(|rule| matches!(rule.csv, Csv::Columns(columns) if columns.contains(&field.name)))
             .map(|rule| rule.name.rsplit(':').next().unwrap_or(rule.name))
             .collect();
         row(&mut page, &[&code(field.name), holds(field.kind), &key, &sourcetypes.join(", ")]);

@@ -46,7 +46,9 @@ pub(crate) fn name_of(row: RowContext<'_>) -> &[u8] {
     let view = row.view;
     let text = |field: usize| non_blank(view.text(field));
     let fallback: &'static [u8] = match row.sourcetype {
-        Sourcetype::LogonProcesses => return text(fields::PROC_NAME).or_else(|| text(fields::LOGON_PROC_TYPE)).unwrap_or(b"unknown"),
+        Sourcetype::LogonProcesses => {
+            return text(fields::PROC_NAME).or_else(|| text(fields::LOGON_PROC_TYPE)).unwrap_or(b"unknown");
+        }
         Sourcetype::LogoffProcesses => {
             return text(fields::PROC_NAME).or_else(|| text(fields::LOGOFF_PROC_TYPE)).unwrap_or(b"unknown");
         }

@@ -112,8 +112,7 @@ fn text(line: &[u8], at: usize, walk: &mut Walk<'_>, row: &mut Row) -> Option<(V
     let end = walk.next();
     match byte(line, end) {
         b'"' => {
-            let value =
-                Value::Text { start: u32::try_from(at + 1).ok()?, bytes: u32::try_from(end - at - 1).ok()? };
+            let value = Value::Text { start: u32::try_from(at + 1).ok()?, bytes: u32::try_from(end - at - 1).ok()? };
             Some((value, end + 1))
         }
         b'\\' => escaped_text(line, (at + 1, end), walk, row),

@@ -14,8 +14,8 @@ use super::guid::Guid;
 use super::ids;
 use super::parents::{Parents, Place, Seen};
 use super::rules::{
-    Times, duration_of, event_id, family_trace, guid_of, logon_root, made_up_id, name_of, non_blank, process_id, root_id,
-    sort_order, times_alone, total_of,
+    Times, duration_of, event_id, family_trace, guid_of, logon_root, made_up_id, name_of, non_blank, process_id,
+    root_id, sort_order, times_alone, total_of,
 };
 use super::span::{self, Head, SpanKind};
 use super::times::{self, Base, DAY_NS, MS, length};
@@ -40,7 +40,9 @@ enum Tree {
 impl Tree {
     fn of(sourcetype: Sourcetype) -> Option<Tree> {
         match sourcetype {
-            Sourcetype::LogonProcesses | Sourcetype::LogonDetail | Sourcetype::GroupPolicyCseDetail => Some(Tree::Logon),
+            Sourcetype::LogonProcesses | Sourcetype::LogonDetail | Sourcetype::GroupPolicyCseDetail => {
+                Some(Tree::Logon)
+            }
             Sourcetype::LogoffProcesses | Sourcetype::LogoffDetail => Some(Tree::Logoff),
             Sourcetype::BootDetail | Sourcetype::BootProcesses | Sourcetype::BootProcessDetail => Some(Tree::Boot),
             _ => None,
@@ -145,11 +147,13 @@ impl SessionMapping {
     ) -> Result<u32, &'static str> {
         self.identify(tree, row)?;
         let total = total_of(row);
-        let (base_ns, base) = tree.base(row, self.identity.guid.map(|(guid, _)| guid), total.map_or(0, |total| total.ns / MS));
+        let (base_ns, base) =
+            tree.base(row, self.identity.guid.map(|(guid, _)| guid), total.map_or(0, |total| total.ns / MS));
         if let Some(total) = total
             && self.seen.first_time(self.identity.key)
         {
-            let times = Times { start_ns: base_ns, end_ns: base_ns.saturating_add(total.ns), base, clamped: total.clamped };
+            let times =
+                Times { start_ns: base_ns, end_ns: base_ns.saturating_add(total.ns), base, clamped: total.clamped };
             self.write_root(row, times, &mut out.writer);
             append(out, resource, times, (0, row.received_ns));
         }

@@ -85,6 +85,16 @@ impl Sourcetype {
     }
 }
 
+/// How the Splunk form of a sourcetype is written, behind the timestamp.
+pub(crate) enum Csv {
+    /// Values in this order.
+    Columns(&'static [&'static str]),
+    /// `name=value` pairs.
+    Pairs,
+    /// Values in an order that the vendor has not published.
+    Unknown,
+}
+
 /// How the rows of one sourcetype become spans.
 pub(crate) struct Rule {
     /// The sourcetype.
@@ -93,8 +103,8 @@ pub(crate) struct Rule {
     pub name: &'static str,
     /// `service.name` of its spans.
     pub service: &'static str,
-    /// Columns of the Splunk form, in order, without the timestamp; empty where that form is `name=value`.
-    pub columns: &'static [&'static str],
+    /// How its Splunk form is written.
+    pub csv: Csv,
     /// The rule of the trace id, for people.
     pub trace_id: &'static str,
     /// The rule of the span id, for people.
@@ -115,7 +125,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::LogonProcesses,
         name: "uberAgent:Process:LogonProcesses",
         service: "uberagent.logon",
-        columns: &[
+        csv: Csv::Columns(&[
             "ProcName",
             "ProcID",
             "ProcParentName",
@@ -142,7 +152,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "TotalLogonDurationMs",
             "SortOrder",
             "SortOrder2",
-        ],
+        ]),
         trace_id: LOGON_TRACE,
         span_id: PROCESS_SPAN,
     },
@@ -150,7 +160,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::LogoffProcesses,
         name: "uberAgent:Process:LogoffProcesses",
         service: "uberagent.logoff",
-        columns: &[
+        csv: Csv::Columns(&[
             "ProcName",
             "ProcID",
             "ProcParentName",
@@ -175,7 +185,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "TotalLogoffDurationMs",
             "SortOrder",
             "SortOrder2",
-        ],
+        ]),
         trace_id: LOGOFF_TRACE,
         span_id: PROCESS_SPAN,
     },
@@ -183,7 +193,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::LogonDetail,
         name: "uberAgent:Logon:LogonDetail",
         service: "uberagent.logon",
-        columns: &[
+        csv: Csv::Columns(&[
             "SessionGUID",
             "SessionID",
             "User",
@@ -208,12 +218,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "IOMBWrite",
             "IOLatencyReadMs",
             "IOLatencyWriteMs",
-            "AppXFileAssocStart",
-            "AppXFileAssocEnd",
-            "AppXLoadPackagesStart",
-            "AppXLoadPackagesEnd",
-            "AppXPackages",
-        ],
+        ]),
         trace_id: LOGON_TRACE,
         span_id: ROW_SPAN,
     },
@@ -221,7 +226,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::LogoffDetail,
         name: "uberAgent:Logoff:LogoffDetail",
         service: "uberagent.logoff",
-        columns: &[
+        csv: Csv::Columns(&[
             "SessionGUID",
             "SessionID",
             "User",
@@ -238,7 +243,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "IOMBWrite",
             "IOLatencyReadMs",
             "IOLatencyWriteMs",
-        ],
+        ]),
         trace_id: LOGOFF_TRACE,
         span_id: ROW_SPAN,
     },
@@ -246,7 +251,15 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::GroupPolicyCseDetail,
         name: "uberAgent:Logon:GroupPolicyCSEDetail2",
         service: "uberagent.logon",
-        columns: &["SessionGUID", "SessionID", "User", "CseName", "CseDurationS", "CseGPONames", "CseReturnCode"],
+        csv: Csv::Columns(&[
+            "SessionGUID",
+            "SessionID",
+            "User",
+            "CseName",
+            "CseDurationS",
+            "CseGPONames",
+            "CseReturnCode",
+        ]),
         trace_id: LOGON_TRACE,
         span_id: ROW_SPAN,
     },
@@ -254,7 +267,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::ProcessStartup,
         name: "uberAgent:Process:ProcessStartup",
         service: "uberagent.process",
-        columns: &[
+        csv: Csv::Columns(&[
             "ProcName",
             "ProcUser",
             "StartupTimeMs",
@@ -281,7 +294,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "SignatureStatus",
             "IsSignedByOSVendor",
             "SignerName",
-        ],
+        ]),
         trace_id: PROCESS_TRACE,
         span_id: ROW_SPAN,
     },
@@ -289,20 +302,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::ProcessStop,
         name: "uberAgentESA:Process:ProcessStop",
         service: "uberagent.process",
-        columns: &[
-            "ProcName",
-            "ProcUser",
-            "ProcLifetimeMs",
-            "AppId",
-            "ProcID",
-            "ProcParentID",
-            "SessionID",
-            "ProcGUID",
-            "SessionGUID",
-            "ProcParentName",
-            "ProcPath",
-            "ProcCmdline",
-        ],
+        csv: Csv::Unknown,
         trace_id: PROCESS_TRACE,
         span_id: ROW_SPAN,
     },
@@ -310,7 +310,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::BootDetail,
         name: "uberAgent:OnOffTransition:BootDetail2",
         service: "uberagent.boot",
-        columns: &[
+        csv: Csv::Columns(&[
             "KernelInitTimeMs",
             "SmssInitTimeMs",
             "AutoCheckTimeMs",
@@ -324,7 +324,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "PostBootTimeMs",
             "TotalBootTimeMs",
             "BootUID",
-        ],
+        ]),
         trace_id: BOOT_TRACE,
         span_id: ROW_SPAN,
     },
@@ -332,7 +332,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::BootProcesses,
         name: "uberAgent:OnOffTransition:BootProcesses",
         service: "uberagent.boot",
-        columns: &[
+        csv: Csv::Columns(&[
             "ProcName",
             "ProcID",
             "ProcParentID",
@@ -350,7 +350,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "SortOrder",
             "BootUID",
             "SortOrder2",
-        ],
+        ]),
         trace_id: BOOT_TRACE,
         span_id: PROCESS_SPAN,
     },
@@ -358,7 +358,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::BootProcessDetail,
         name: "uberAgent:OnOffTransition:BootProcessDetail",
         service: "uberagent.boot",
-        columns: &[
+        csv: Csv::Columns(&[
             "ProcessName",
             "ProcessIOReadCount",
             "ProcessIOWriteCount",
@@ -366,7 +366,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "ProcessIOWriteMB",
             "ProcessIOLatencyMs",
             "BootUID",
-        ],
+        ]),
         trace_id: BOOT_TRACE,
         span_id: ROW_SPAN,
     },
@@ -374,7 +374,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::ShutdownDetail,
         name: "uberAgent:OnOffTransition:ShutdownDetail",
         service: "uberagent.shutdown",
-        columns: &[],
+        csv: Csv::Pairs,
         trace_id: "hash of `shutdown`, host, event time",
         span_id: ROW_SPAN,
     },
@@ -382,7 +382,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::StandbyDetail,
         name: "uberAgent:OnOffTransition:StandbyDetail2",
         service: "uberagent.standby",
-        columns: &[
+        csv: Csv::Columns(&[
             "SleepTime",
             "WakeTime",
             "EnterStandbyMs",
@@ -403,7 +403,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "NoMultiStageResumeReason",
             "WakeTimerOwner",
             "WakeTimerContext",
-        ],
+        ]),
         trace_id: "hash of `standby`, host, event time",
         span_id: ROW_SPAN,
     },
@@ -411,7 +411,7 @@ pub(crate) static RULES: [Rule; 13] = [
         sourcetype: Sourcetype::BrowserWebRequests,
         name: "uberAgent:Application:BrowserWebRequests2",
         service: "uberagent.browser",
-        columns: &[
+        csv: Csv::Columns(&[
             "RequestType",
             "IsFrame",
             "Browser",
@@ -430,7 +430,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "HttpStatusCount3xx",
             "HttpStatusCount4xx",
             "HttpStatusCount5xx",
-        ],
+        ]),
         trace_id: "hash of `browser`, host, event time",
         span_id: ROW_SPAN,
     },

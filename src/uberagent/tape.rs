@@ -53,7 +53,10 @@ fn read_nodes(nodes: &[Node<'_>], names: &Names, row: &mut Row) -> Read {
     for _ in 0..*len {
         let Some(Node::String(name)) = nodes.get(at) else { return Read::Invalid };
         let Some(value) = nodes.get(at + 1) else { return Read::Invalid };
-        if *len == 1 && matches!(*name, "create" | "index" | "update" | "delete") && matches!(value, Node::Object { .. }) {
+        if *len == 1
+            && matches!(*name, "create" | "index" | "update" | "delete")
+            && matches!(value, Node::Object { .. })
+        {
             return Read::Action;
         }
         match names.find_name(name.as_bytes()) {
@@ -81,7 +84,9 @@ fn read_value(value: &Node<'_>, row: &mut Row) -> Value {
         Node::String(text) => row.keep(text),
         Node::Static(StaticNode::I64(number)) => Value::Int(*number),
         #[expect(clippy::cast_precision_loss, reason = "beyond the range of what any field holds")]
-        Node::Static(StaticNode::U64(number)) => i64::try_from(*number).map_or(Value::Double(*number as f64), Value::Int),
+        Node::Static(StaticNode::U64(number)) => {
+            i64::try_from(*number).map_or(Value::Double(*number as f64), Value::Int)
+        }
         Node::Static(StaticNode::F64(number)) => Value::Double(*number),
         Node::Static(StaticNode::Bool(value)) => Value::Bool(*value),
         Node::Static(StaticNode::Null) => Value::Null,

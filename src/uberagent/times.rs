@@ -64,15 +64,56 @@ fn unit_guessed_ns(number: f64) -> Option<u64> {
         n if n < 1.8e19 => n / 1e6,
         _ => return None,
     };
-    Some(ms.round() as u64 * MS)
+    // Beyond the year 2540 nanoseconds no longer fit.
+    (ms < 1.8e13).then(|| ms.round() as u64 * MS)
 }
 
 /// A written time with a zone: RFC 3339, or `2018-07-23 10:06:02.123 +0200`.
 pub(crate) fn written_ns(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let zoned = || jiff::fmt::strtime::parse("%Y-%m-%d %H:%M:%S%.f %z", text).ok()?.to_timestamp().ok();
-    let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(zoned)?;
-    u64::try_from(timestamp.as_nanosecond()).ok().filter(|ns| *ns > 0)
+    let text = text.trim_ascii();
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let digits = text.get(from..to)?;
+        let all = digits.iter().all(u8::is_ascii_digit);
+        all.then(|| digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+    };
+    let separators = [(4, b"--"), (7, b"--"), (10, b"T "), (13, b"::"), (16, b"::")];
+    if !separators.iter().all(|(at, allowed)| text.get(*at).is_some_and(|byte| allowed.contains(byte))) {
+        return None;
+    }
+    let small = |from: usize| number(from, from + 2).and_then(|number| i8::try_from(number).ok());
+    let year = i16::try_from(number(0, 4)?).ok()?;
+    let date = jiff::civil::Date::new(year, small(5)?, small(8)?).ok()?;
+    let time = jiff::civil::Time::new(small(11)?, small(14)?, small(17)?, 0).ok()?;
+    let utc = jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()?.as_second();
+    let fraction_end = match text.get(19) {
+        Some(b'.') => 20 + text[20..].iter().take_while(|byte| byte.is_ascii_digit()).count().min(18),
+        _ => 19,
+    };
+    let fraction_digits = u32::try_from(fraction_end.saturating_sub(20)).unwrap_or(0);
+    let fraction_ns =
+        number(20.min(fraction_end), fraction_end).unwrap_or(0) * 1_000_000_000 / 10i64.pow(fraction_digits);
+    let offset = zone_seconds(text[fraction_end..].trim_ascii_start())?;
+    let seconds = u64::try_from(utc - offset).ok().filter(|seconds| *seconds > 0)?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(u64::try_from(fraction_ns).ok()?)
+}
+
+/// The seconds that a zone is ahead of UTC: `Z`, `+0200`, `-05:30`.
+fn zone_seconds(zone: &[u8]) -> Option<i64> {
+    let (sign, digits) = match zone {
+        b"Z" | b"z" => return Some(0),
+        [b'+', digits @ ..] => (1, digits),
+        [b'-', digits @ ..] => (-1, digits),
+        _ => return None,
+    };
+    let digit = |at: usize| digits.get(at).filter(|byte| byte.is_ascii_digit()).map(|byte| i64::from(byte - b'0'));
+    let minutes_at = match digits.len() {
+        4 => 2,
+        5 if digits[2] == b':' => 3,
+        _ => return None,
+    };
+    let hours = digit(0)? * 10 + digit(1)?;
+    let minutes = digit(minutes_at)? * 10 + digit(minutes_at + 1)?;
+    Some(sign * (hours * 3600 + minutes * 60))
 }
 
 /// The base of a logon.
@@ -138,7 +179,7 @@ mod tests {
         for number in [1_747_033_126.563, 1_747_033_126_563.0, 1_747_033_126_563_000.0, 1_747_033_126_563_000_000.0] {
             assert_eq!(unit_guessed_ns(number), expected, "{number}");
         }
-        for number in [0.0, -1.0, 1e30, f64::NAN] {
+        for number in [0.0, -1.0, 9e13, 1e30, f64::NAN] {
             assert_eq!(unit_guessed_ns(number), None, "{number}");
         }
     }
@@ -148,7 +189,13 @@ mod tests {
         let expected = Some(1_747_033_126_563 * MS);
         assert_eq!(written_ns(b"2025-05-12T06:58:46.563Z"), expected);
         assert_eq!(written_ns(b"2025-05-12 08:58:46.563 +0200"), expected);
-        assert_eq!(written_ns(b"2025-05-12 08:58:46"), None);
+        assert_eq!(written_ns(b"2025-05-12T01:28:46.563000-05:30"), expected);
+        assert_eq!(written_ns(b"2025-05-12T06:58:46Z"), Some(1_747_033_126_000 * MS));
+        for text in
+            ["2025-05-12 08:58:46", "2025-05-12 08:58:46 CEST", "2025-13-12T06:58:46Z", "2025-05-12T06:58:4", ""]
+        {
+            assert_eq!(written_ns(text.as_bytes()), None, "{text}");
+        }
         assert_eq!(written_ns(b"yesterday"), None);
     }
 

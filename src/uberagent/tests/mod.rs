@@ -117,7 +117,10 @@ fn hostile_rows_keep_the_promises_of_ids_times_and_texts() {
         assert_eq!(high_word(made_up), 0, "line {made_up}");
     }
     assert_eq!(high_word(1), 5223);
-    assert_ne!((&by_line[&8].parent_span_id, &by_line[&9].parent_span_id), (&by_line[&9].span_id, &by_line[&8].span_id));
+    assert_ne!(
+        (&by_line[&8].parent_span_id, &by_line[&9].parent_span_id),
+        (&by_line[&9].span_id, &by_line[&8].span_id)
+    );
     assert_eq!(by_line[&26].trace_id, by_line[&1].trace_id);
     assert_eq!(by_line[&27].trace_id, by_line[&1].trace_id);
     for (line, flag) in [
@@ -139,3 +142,6 @@ fn hostile_rows_keep_the_promises_of_ids_times_and_texts() {
     assert_eq!(attribute(by_line[&53], "process.command_line").unwrap().len(), 32 * 1024);
     assert!(attribute(by_line[&57], "process.command_line").unwrap().contains('\u{fffd}'));
 }
+
+mod oracle;
+mod transports;
