@@ -150,6 +150,12 @@ impl LineBuffers {
         LineBuffers { left_bytes: max_bytes, spares: Vec::with_capacity(SPARES) }
     }
 
+    /// Bytes that may still be kept.
+    #[cfg(test)]
+    pub(super) fn left_bytes(&self) -> usize {
+        self.left_bytes
+    }
+
     /// Makes room for `more` bytes in `buffer`, booked; `false` when too little is left.
     fn make_room(&mut self, buffer: &mut Vec<u8>, more: usize) -> bool {
         if buffer.capacity() == 0

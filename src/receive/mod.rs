@@ -7,6 +7,7 @@
 //! Here are the counters of the line receiver beside the front balance. Each has one writing thread, like those of
 //! [`crate::telemetry::ledger`]; whoever renders metrics reads them.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use crate::telemetry::ledger::Counter;
@@ -22,7 +23,6 @@ pub use sniff::{WRONG_PROTOCOLS, WrongProtocol};
 const LABELS: usize = 48;
 
 /// Counters by a label of a small fixed set, such as the reason of a dead letter.
-#[derive(Debug)]
 pub struct ByLabel {
     slots: [(OnceLock<&'static str>, Counter); LABELS],
     other: Counter,
@@ -43,6 +43,12 @@ impl ByLabel {
         let named = self.slots.iter().map_while(|(name, counter)| Some((*name.get()?, counter.get())));
         let other = Some((Self::OTHER, self.other.get())).filter(|(_, count)| *count > 0);
         named.chain(other)
+    }
+}
+
+impl fmt::Debug for ByLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 

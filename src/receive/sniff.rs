@@ -118,10 +118,8 @@ pub(super) fn sniff(first: &[u8]) -> Sniff {
 pub(super) enum Shape {
     /// Nothing but white space.
     Blank,
-    /// A JSON object: a row, or an Elasticsearch action.
+    /// A JSON object: a row, an Elasticsearch action, an envelope.
     Object,
-    /// The object that Splunk's HTTP event collector takes.
-    HecEnvelope,
     /// A Splunk header line.
     SplunkHeader,
     /// A row of Splunk CSV: it begins with a time in epoch milliseconds.
@@ -138,23 +136,11 @@ pub(super) fn shape(line: &[u8]) -> Shape {
     let line = line.trim_ascii_start();
     match line.first() {
         None => Shape::Blank,
-        Some(b'{') if is_hec_envelope(line) => Shape::HecEnvelope,
         Some(b'{') => Shape::Object,
         Some(b'*') if line.starts_with(b"***SPLUNK***") => Shape::SplunkHeader,
         Some(b'0'..=b'9') if is_csv(line) => Shape::Csv,
         Some(_) => Shape::Text,
     }
-}
-
-/// Whether an object is an envelope `{"time":..,"host":..,"event":..}`. Only a first key that an envelope can have makes
-/// this look at the whole line, so rows pay for a few bytes.
-fn is_hec_envelope(object: &[u8]) -> bool {
-    const KEYS: [&[u8]; 7] =
-        [b"\"event\"", b"\"time\"", b"\"host\"", b"\"source\"", b"\"sourcetype\"", b"\"index\"", b"\"fields\""];
-    let inside = object[1..].trim_ascii_start();
-    KEYS.iter().any(|key| inside.starts_with(key))
-        && memchr::memmem::find_iter(inside, KEYS[0])
-            .any(|at| inside[at + KEYS[0].len()..].trim_ascii_start().first() == Some(&b':'))
 }
 
 fn is_csv(line: &[u8]) -> bool {
@@ -233,17 +219,14 @@ mod tests {
 
     #[test]
     fn lines_are_told_apart_by_their_beginning() {
-        let cases: [(&[u8], Shape); 14] = [
+        let cases: [(&[u8], Shape); 11] = [
             (b"", Shape::Blank),
             (b" \t ", Shape::Blank),
             (b"{\"date\":1}", Shape::Object),
             (b"  {\"create\":{}}", Shape::Object),
             (b"{}", Shape::Object),
             (b"{", Shape::Object),
-            (b"{\"host\":\"a\",\"ProcName\":\"event\"}", Shape::Object),
-            (b"{\"host\":\"a\",\"ProcName\":\"\\\"event\\\"\"}", Shape::Object),
-            (b"{\"time\":1,\"sourcetype\":\"x\", \"event\" :\"1,2\"}", Shape::HecEnvelope),
-            (b"{ \"event\":{}}", Shape::HecEnvelope),
+            (b"{\"time\":1,\"event\":\"1,2\"}", Shape::Object),
             (b"***SPLUNK*** host=a", Shape::SplunkHeader),
             (b"1747033126563,smss.exe", Shape::Csv),
             (b"174703312656,smss.exe", Shape::Text),

@@ -64,7 +64,7 @@ impl Gate {
     }
 
     /// Resets one connection with the spare descriptor; `false` when that did not work either.
-    fn reset_one(&mut self) -> bool {
+    pub(super) fn reset_one(&mut self) -> bool {
         self.spare = None;
         let reset = self.listener.socket.accept().is_ok_and(|(stream, _)| reset(stream));
         self.spare = spare();

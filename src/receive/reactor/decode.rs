@@ -157,7 +157,6 @@ impl Decoder {
             (Shape::Blank, _) => self.tally.not_records += 1,
             (Shape::SplunkHeader, _) => self.header(line, header, at),
             (_, _) if at.intake == Intake::Full => self.dead_letter(line, "overload", at.received_ns),
-            (Shape::HecEnvelope, _) => self.dead_letter(line, "hec_envelope", at.received_ns),
             (Shape::Csv, None) => self.dead_letter(line, "csv_without_header", at.received_ns),
             (Shape::Csv | Shape::Text, Some(header)) => {
                 let outcome = self.encoder.csv(line, &header.parsed, at.received_ns);

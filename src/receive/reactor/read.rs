@@ -27,8 +27,8 @@ const BYTES_PER_TURN: usize = 1024 * 1024;
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The courtesy to somebody who points a browser or curl at the port.
-const HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-    Content-Length: 73\r\n\r\nThis port takes uberAgent lines over TCP. HTTP receivers are on other ports.";
+const HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n\
+    This port takes uberAgent's lines over TCP. HTTP receivers are on other ports.\n";
 
 /// What a lane needs to read: one buffer for all, and who is next.
 pub(super) struct Reading {
@@ -52,6 +52,12 @@ impl Reading {
         if !std::mem::replace(&mut connection.ready, true) {
             self.ready.push_back(slot);
         }
+    }
+
+    /// Bytes that unfinished lines may still take.
+    #[cfg(test)]
+    pub(super) fn buffers_left_bytes(&self) -> usize {
+        self.buffers.left_bytes()
     }
 
     /// Whether a connection waits to be read.
@@ -273,7 +279,7 @@ impl WrongProtocolLog {
     fn report(&mut self, protocol: WrongProtocol, connection: &mut Connection, now: Duration) {
         if protocol == WrongProtocol::Http {
             // One attempt; whether it arrives changes nothing.
-            connection.stream.write(HTTP_ANSWER).ok();
+            connection.stream.write_all(HTTP_ANSWER).ok();
         }
         let said_at = &mut self.said_at[protocol as usize];
         if said_at.is_none_or(|at| now.saturating_sub(at) >= LOG_INTERVAL) {
