@@ -1,4 +1,7 @@
 //! `millrace check`: validate everything that can be validated without starting, and print what would run.
+//!
+//! Nothing is bound, opened or sent. Problems, all of them, go to stderr with exit code 2; the plan with its memory budget
+//! goes to stdout.
 
 use std::io::Write;
 use std::thread;

@@ -1,4 +1,6 @@
 //! `millrace completions SHELL`: what the shell needs to complete our command line, on stdout.
+//!
+//! Made from the same declarations as `--help`, so it cannot fall behind. Where to put it is the shell's business.
 
 use std::io::Write;
 

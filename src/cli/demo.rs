@@ -1,4 +1,6 @@
 //! `millrace demo`: a synthetic fleet, the appliance and a backend in one process.
+//!
+//! This file stands for the command until the fleet is joined to the appliance; it only says so.
 
 use super::DemoArgs;
 

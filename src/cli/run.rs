@@ -1,4 +1,7 @@
 //! `millrace run`: load, say what is odd, and hand over to the pipeline until it has drained.
+//!
+//! Everything that can be wrong with the configuration is found before anything is opened. What happens between start and
+//! drain belongs to the pipeline; this file only joins the two.
 
 use crate::config::Config;
 use crate::telemetry::log;

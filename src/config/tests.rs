@@ -1,4 +1,7 @@
 //! The configuration as people write it: the seeds' examples, precedence, and every message that has to help.
+//!
+//! Each test goes through [`load`] with the whole text, variables and flags of a set-up; host and names are made up, so
+//! that no test depends on the machine. Messages are compared whole, place included.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,4 +1,7 @@
 //! The pages of the management port. Each is made when it is asked for; none reads a body.
+//!
+//! Adding a page is a route here and a line in [`INDEX`]; a test compares the two. Clocks are read here, at the edge, for
+//! the age of the threads' last ticks.
 
 use axum::Router;
 use axum::extract::{RawQuery, State};

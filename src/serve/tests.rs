@@ -1,4 +1,7 @@
 //! The management port over a real socket: every route, every status, and its bounds.
+//!
+//! Requests are written by hand, so that nothing between test and server mends what the server gets wrong. Waiting has a
+//! deadline everywhere.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

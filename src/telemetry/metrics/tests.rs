@@ -1,4 +1,7 @@
 //! What a scraper sees: the seed's names and types to the letter, help on everything, balances that show a hole.
+//!
+//! The page is compared as text, line by line, because that is what dashboards of the original read. A description
+//! without a metric, or a metric without a description, fails.
 
 use super::*;
 
