@@ -51,7 +51,7 @@ fn describe_exporter(exporter: &Exporter) -> String {
     };
     let requirement = match exporter.requirement {
         Requirement::Required => "required".to_owned(),
-        Requirement::Optional { max_lag_bytes } => format!("optional, may lag {max_lag_bytes} bytes"),
+        Requirement::Optional { max_lag_bytes } => format!("optional, may lag {} MiB", max_lag_bytes >> 20),
     };
     format!("{}: {what} to {url} ({requirement})", exporter.name)
 }

@@ -17,7 +17,9 @@ pub(super) fn explain(key: Option<&str>, source: &Source) -> anyhow::Result<()> 
     if found.is_empty() {
         let key = key.unwrap_or_default();
         let near = loaded.settings.iter().map(|setting| setting.key.as_str());
-        let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, key)).unwrap_or_default();
+        let last_word = |known: &str| known.rsplit('.').next().map_or(0, |word| strsim::damerau_levenshtein(word, key));
+        let distance = |known: &&str| strsim::damerau_levenshtein(known, key).min(last_word(known));
+        let near = near.min_by_key(distance).unwrap_or_default();
         return Err(Unusable(format!("no setting {key:?}; the nearest is {near:?}")).into());
     }
     let wide = |of: fn(&Explained) -> usize| found.iter().map(|setting| of(setting)).max().unwrap_or(0);

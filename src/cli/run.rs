@@ -16,6 +16,9 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     super::check::fit(&loaded.config)?;
+    if loaded.config.exporters.is_empty() {
+        tracing::info!("no destination is configured: the log keeps what comes for {:?}", loaded.config.queue.retain);
+    }
     appliance(loaded.config)
 }
 

@@ -18,9 +18,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a name server is waited for: only the check for loops needs it.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The configuration cannot be used; the message is complete. Ends the process with exit code 2.
+/// The command line or the configuration cannot be used; the message is complete. Ends the process with exit code 2.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration cannot be used\n{0}")]
+#[error("{0}")]
 pub(super) struct Unusable(pub(super) String);
 
 /// A configuration's file and flags.
@@ -69,7 +69,7 @@ pub(super) struct Source {
     #[arg(long, value_name = "DIRECTORY")]
     state_directory: Option<String>,
     /// Log verbosely [env: DEBUG_MODE]
-    #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     debug: Option<String>,
 }
 
@@ -88,7 +88,7 @@ impl Source {
             proxytrace: self.proxytrace,
             host: Host { resolve: &resolve, is_local: &is_local },
         };
-        Ok(config::load(&inputs).map_err(|error| Unusable(error.to_string()))?)
+        Ok(config::load(&inputs).map_err(|error| Unusable(format!("the configuration cannot be used\n{error}")))?)
     }
 
     fn file(&self, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {

@@ -13,7 +13,7 @@ use super::pipelines::Pipeline;
 use super::receivers::{check_name, kind};
 use super::section::{Reader, Section, Sourced, hint};
 use super::tree::Origin;
-use super::words::{AT_LEAST_ONE, BYTES, COUNT, DURATION, PATH, SWITCH, TEXT};
+use super::words::{AT_LEAST_ONE, BYTES, COUNT, DURATION, PATH, SWITCH, TEXT, TIMEOUT};
 use super::{
     Backend, Batch, Compression, Encoding, Exporter, HttpClient, Influx, InfluxSchema, InfluxWrite, OtlpHttp,
     Requirement, Retry, StartAt,
@@ -143,10 +143,10 @@ fn read_retry(settings: &mut Section<'_>) -> Retry {
         let message = format!("{}: what is in the log is sent until it is taken", section.key("enabled"));
         section.reader().problem(&enabled.origin, message);
     }
-    let initial = section.read("initial_interval", &DURATION, Duration::from_millis(500));
-    let max = section.read("max_interval", &DURATION, Duration::from_secs(60));
-    if initial.value.is_zero() || initial.value > max.value {
-        let message = format!("{} must be more than 0 and at most max_interval", section.key("initial_interval"));
+    let initial = section.read("initial_interval", &TIMEOUT, Duration::from_millis(500));
+    let max = section.read("max_interval", &TIMEOUT, Duration::from_secs(60));
+    if initial.value > max.value {
+        let message = format!("{} must be at most max_interval", section.key("initial_interval"));
         section.reader().problem(&initial.origin, message);
     }
     section.ignore("max_elapsed_time", "nothing is dropped because of time");
@@ -312,18 +312,12 @@ fn read_http_client(section: &mut Section<'_>) -> HttpClient {
         ("gzip", Compression::Gzip),
         ("zstd", Compression::Zstd),
     ];
-    let timeout = section.read("timeout", &DURATION, Duration::from_secs(10));
-    if timeout.value.is_zero() {
-        let message =
-            format!("{} must be more than 0: a peer that hangs would be waited for forever", section.key("timeout"));
-        reader.problem(&timeout.origin, message);
-    }
     HttpClient {
         headers,
         ca_file,
         compression: section.choice("compression", &words, "none").value,
-        timeout: timeout.value,
-        connect_timeout: section.read("connect_timeout", &DURATION, Duration::from_secs(5)).value,
+        timeout: section.read("timeout", &TIMEOUT, Duration::from_secs(10)).value,
+        connect_timeout: section.read("connect_timeout", &TIMEOUT, Duration::from_secs(5)).value,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::section::{Reader, Section, hint};
 use super::tree::{Origin, Value};
-use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH};
+use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, TIMEOUT};
 use super::{AckPolicy, Config, LogOutput, Mapping, OtherSourcetypes, Queue, StorageKind, Uberagent};
 use super::{exporters, receivers};
 
@@ -194,9 +194,9 @@ fn read_queue(mut section: Section<'_>, reader: &Reader) -> Queue {
         pool_segments: section.read("pool_segments", &AT_LEAST_ONE, 4).value,
         max_bytes: max.value,
         reserve_bytes: section.read("reserve_bytes", &BYTES, GIB).value,
-        retain: section.read("retain", &DURATION, Duration::from_secs(3600)).value,
+        retain: section.read("retain", &TIMEOUT, Duration::from_secs(3600)).value,
         max_spans_in_memory: section.read("max_spans_in_memory", &AT_LEAST_ONE, 10_000).value,
-        sync_interval: section.read("sync_interval", &DURATION, Duration::from_millis(100)).value,
+        sync_interval: section.read("sync_interval", &TIMEOUT, Duration::from_millis(100)).value,
         sync_bytes: section.read("sync_bytes", &BYTES, 8 * MIB).value,
     };
     section.finish();

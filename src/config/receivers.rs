@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::section::{Reader, Section, hint};
-use super::words::{ADDRESS, AT_LEAST_ONE, BYTES, DURATION, HOST, PORT};
+use super::words::{ADDRESS, AT_LEAST_ONE, BYTES, HOST, PORT, TIMEOUT};
 use super::{Admission, HttpLimits, Protocol, Receiver, TcpLimits};
 
 /// The kinds that exist.
@@ -80,9 +80,9 @@ fn read_uberagent(name: &str, mut section: Section<'_>) -> Option<Receiver> {
         max_line_bytes: count_of_bytes(&mut tcp, "max_line_bytes", 1 << 20),
         max_connections: tcp.read("max_connections", &AT_LEAST_ONE, 10_000).value,
         max_connections_per_ip: tcp.read("max_connections_per_ip", &AT_LEAST_ONE, 256).value,
-        idle_timeout: tcp.read("idle_timeout", &DURATION, Duration::from_secs(300)).value,
-        partial_line_timeout: tcp.read("partial_line_timeout", &DURATION, Duration::from_secs(30)).value,
-        pause_limit: tcp.read("pause_limit", &DURATION, Duration::from_secs(10)).value,
+        idle_timeout: tcp.read("idle_timeout", &TIMEOUT, Duration::from_secs(300)).value,
+        partial_line_timeout: tcp.read("partial_line_timeout", &TIMEOUT, Duration::from_secs(30)).value,
+        pause_limit: tcp.read("pause_limit", &TIMEOUT, Duration::from_secs(10)).value,
     };
     tcp.finish();
     protocols.finish();
@@ -146,8 +146,8 @@ fn read_http_limits(section: &mut Section<'_>) -> HttpLimits {
         max_body_bytes: count_of_bytes(section, "max_request_body_size", 8 << 20),
         max_inflated_bytes: count_of_bytes(section, "max_inflated_bytes", 32 << 20),
         max_connections: section.read("max_connections", &AT_LEAST_ONE, 1024).value,
-        header_timeout: section.read("read_header_timeout", &DURATION, Duration::from_secs(10)).value,
-        body_timeout: section.read("read_timeout", &DURATION, Duration::from_secs(30)).value,
+        header_timeout: section.read("read_header_timeout", &TIMEOUT, Duration::from_secs(10)).value,
+        body_timeout: section.read("read_timeout", &TIMEOUT, Duration::from_secs(30)).value,
     }
 }
 

@@ -67,7 +67,7 @@ impl<T> Sourced<T> {
 /// Gathers what reading finds.
 pub(super) struct Reader {
     file: String,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<(Origin, Problem)>>,
     warnings: RefCell<Vec<String>>,
     settings: RefCell<Vec<Explained>>,
 }
@@ -94,8 +94,8 @@ impl Reader {
     pub(super) fn problem(&self, at: &Origin, message: String) {
         let problem = Problem { place: self.place(at), message };
         let mut problems = self.problems.borrow_mut();
-        if !problems.contains(&problem) {
-            problems.push(problem);
+        if !problems.iter().any(|(_, known)| *known == problem) {
+            problems.push((at.clone(), problem));
         }
     }
 
@@ -113,12 +113,17 @@ impl Reader {
 
     /// The configuration, unless there were problems.
     pub(super) fn finish(self, config: super::Config) -> Result<super::Loaded, ConfigError> {
-        let problems = self.problems.into_inner();
+        let mut problems = self.problems.into_inner();
         if problems.is_empty() {
             let warnings = self.warnings.into_inner();
             Ok(super::Loaded { config, warnings, settings: self.settings.into_inner() })
         } else {
-            Err(ConfigError { problems })
+            // As somebody with the file open goes through them; what has no place in it comes last.
+            problems.sort_by_key(|(at, _)| match at {
+                Origin::File { line, column } => (0, *line, *column),
+                other => (4 - other.rank(), 0, 0),
+            });
+            Err(ConfigError { problems: problems.into_iter().map(|(_, problem)| problem).collect() })
         }
     }
 }

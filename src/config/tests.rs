@@ -311,7 +311,7 @@ fn every_problem_is_named_with_its_place_and_what_was_meant() {
         ("queue: {max_byte: 1GiB}", "millrace.yaml:1:9: unknown key \"queue.max_byte\"; did you mean \"max_bytes\"?"),
         (
             "queue:\n  retain: 5",
-            "millrace.yaml:2:11: queue.retain: \"5\" is not a duration with a unit, such as 200ms, 5s or 1h30m",
+            "millrace.yaml:2:11: queue.retain: \"5\" is not a duration of more than 0 with a unit, such as 200ms, 5s or 1h30m",
         ),
         (
             "queue: {ack: durably}",
@@ -373,8 +373,13 @@ fn every_problem_is_named_with_its_place_and_what_was_meant() {
 
 #[test]
 fn all_problems_come_at_once() {
-    let problems = file("lanes: x\nqueue: {retain: y}\nservice: {drain_timeout: z, foo: 1}").problems();
-    assert_eq!(problems.lines().count(), 4, "{problems}");
+    let text =
+        "service: {drain_timeout: z, foo: 1}\nqueue: {retain: y}\nlanes: x\nexporters: {otlphttp: {timeout: 0s}}";
+    let problems = Case { file: Some(text), variables: &[("BATCH_SIZE", "0")], ..Case::default() }.problems();
+    let places: Vec<&str> = problems.lines().filter_map(|line| line.split(": ").next()).collect();
+    let expected = ["1:26", "1:29", "2:17", "3:8", "4:13", "4:33"].map(|place| format!("millrace.yaml:{place}"));
+    assert_eq!(places[..6], expected, "{problems}");
+    assert_eq!(places[6..], ["environment BATCH_SIZE"], "{problems}");
 }
 
 #[test]

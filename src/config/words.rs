@@ -21,6 +21,15 @@ pub(super) const PATH: Kind<PathBuf> =
 
 pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: |value| format!("{value:?}") };
 
+/// A duration for which 0 would mean "at once" where somebody wanted "never".
+pub(super) const TIMEOUT: Kind<Duration> = Kind {
+    parse: |text| match duration(text) {
+        Ok(Duration::ZERO) | Err(_) => Err("a duration of more than 0 with a unit, such as 200ms, 5s or 1h30m"),
+        good => good,
+    },
+    show: |value| format!("{value:?}"),
+};
+
 pub(super) const BYTES: Kind<u64> = Kind { parse: bytes, show: |value| show_bytes(*value) };
 
 pub(super) const COUNT: Kind<usize> =
