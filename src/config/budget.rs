@@ -3,39 +3,40 @@
 //! Memory is fixed at start. [`pools`] decides how large each pool is and the pipeline builds them of that size;
 //! [`budget`] adds up what they hold when all of them are full at once, with a reason a line, and refuses more than the
 //! limit. That is anonymous memory: the mapped windows of the log are page cache, which the kernel takes back when it must.
-//! Each lane owns what it uses, so the default limit grows with the lanes: 256 MiB and 128 MiB a lane.
+//! Each lane owns what it uses, so the default limit grows with the lanes: 160 MiB and 176 MiB a lane, 512 MiB for two.
 //!
 //! The figures are bounds, not expectations: an idle appliance takes a small part of its budget.
 
 use std::fmt;
 
 use super::words::show_bytes;
-use super::{Backend, Compression, Config, Encoding, Protocol, StorageKind};
+use super::{Backend, Compression, Config, Encoding, Protocol};
 use crate::block::{MAX_BYTES, TARGET_BYTES};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Spans that a block holds at its target size, at about half a kibibyte a span.
-const SPANS_A_BLOCK: usize = TARGET_BYTES / 512;
-
-/// Bytes of a dead letter that are kept: the longest line is cut to this.
+/// Bytes of a dead letter that are kept; a longer record is cut to this.
 pub const DEAD_LETTER_BYTES: usize = 64 << 10;
 
 /// How large the pools are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pools {
-    /// Blocks that a reactor may have outstanding, over all reactors `max_spans_in_memory` spans.
+    /// Blocks that a reactor may have outstanding.
     pub reactor_ring_blocks: usize,
     /// Blocks that a gateway may have outstanding.
     pub gateway_ring_blocks: usize,
+    /// Spans that each of the two may have outstanding: `max_spans_in_memory` is for all producers of all lanes.
+    pub ring_spans: u64,
     /// Bytes of request bodies, as sent and inflated, that a gateway may hold at once.
     pub gateway_body_bytes: usize,
     /// Bytes a reactor reads at once.
     pub reactor_scratch_bytes: usize,
     /// Bytes of unfinished lines that a reactor may keep, over all its connections.
-    pub partial_line_bytes: usize,
-    /// Dead letters that may wait for their writer.
+    pub unfinished_line_bytes: usize,
+    /// Bytes of closed blocks that a reactor may keep while its ring is full.
+    pub reactor_waiting_bytes: usize,
+    /// Dead letters that may wait for their writer, of each of the two stores.
     pub dead_letters: usize,
 }
 
@@ -76,24 +77,30 @@ pub fn pools(config: &Config, lanes: usize) -> Pools {
             limits.max_body_bytes + limits.max_inflated_bytes
         }
     });
-    let longest_line = config.receivers.iter().map(|receiver| match &receiver.protocol {
+    Pools {
+        reactor_ring_blocks: 128,
+        gateway_ring_blocks: 64,
+        ring_spans: (u64_of(config.queue.max_spans_in_memory) / u64_of(lanes) / 2).max(1),
+        gateway_body_bytes: largest_request.max().unwrap_or(0),
+        reactor_scratch_bytes: 256 << 10,
+        unfinished_line_bytes: longest_line(config).max(32 << 20),
+        reactor_waiting_bytes: 4 << 20,
+        dead_letters: 128,
+    }
+}
+
+fn longest_line(config: &Config) -> usize {
+    let longest = config.receivers.iter().map(|receiver| match &receiver.protocol {
         Protocol::UberagentTcp(limits) => limits.max_line_bytes,
         Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => 0,
     });
-    Pools {
-        reactor_ring_blocks: (config.queue.max_spans_in_memory / lanes / SPANS_A_BLOCK).clamp(8, 256),
-        gateway_ring_blocks: 32,
-        gateway_body_bytes: largest_request.max().unwrap_or(0),
-        reactor_scratch_bytes: 256 << 10,
-        partial_line_bytes: longest_line.max().unwrap_or(0).max(16 << 20),
-        dead_letters: 256,
-    }
+    longest.max().unwrap_or(0)
 }
 
 /// Adds up every pool, and refuses more than the limit.
 pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
     let lanes = lanes.max(1);
-    let by_lanes = 256 * MIB + 128 * MIB * u64_of(lanes);
+    let by_lanes = 160 * MIB + 176 * MIB * u64_of(lanes);
     let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes);
     let mut lines = vec![Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries")];
     lane_lines(config, lanes, &mut lines);
@@ -132,21 +139,24 @@ fn lane_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
     ));
     lines.push(Line::new(
         "unfinished lines",
-        lane_count * u64_of(pools.partial_line_bytes),
-        format!("{lanes} lanes x {}", show_bytes(u64_of(pools.partial_line_bytes))),
+        lane_count * u64_of(pools.unfinished_line_bytes),
+        format!("{lanes} lanes x {}", show_bytes(u64_of(pools.unfinished_line_bytes))),
+    ));
+    lines.push(Line::new(
+        "blocks that wait for a full ring",
+        lane_count * u64_of(pools.reactor_waiting_bytes),
+        format!("{lanes} lanes x {}", show_bytes(u64_of(pools.reactor_waiting_bytes))),
     ));
     lines.push(Line::new(
         "session tables of the encoders",
         lane_count * 2 * 4 * MIB,
         format!("{lanes} lanes x reactor and gateway x 4MiB"),
     ));
-    let unsynced = match config.queue.storage {
-        // The window of the log that waits for its sync is copied, so that a failed sync can be made good elsewhere.
-        StorageKind::Mmap | StorageKind::File => lane_count * config.queue.sync_bytes,
-    };
+    // What waits for its sync is kept, so that a failed sync can be made good in another segment.
+    let unsynced = lane_count * config.queue.sync_bytes;
     lines.push(Line::new("unsynced copies", unsynced, format!("{lanes} lanes x queue.sync_bytes")));
-    let letters = u64_of(pools.dead_letters) * u64_of(DEAD_LETTER_BYTES);
-    lines.push(Line::new("dead letters", letters, format!("{} waiting x 64KiB", pools.dead_letters)));
+    let letters = 2 * u64_of(pools.dead_letters) * u64_of(DEAD_LETTER_BYTES);
+    lines.push(Line::new("dead letters", letters, format!("2 stores x {} waiting x 64KiB", pools.dead_letters)));
 }
 
 fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {

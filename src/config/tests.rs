@@ -475,5 +475,5 @@ fn the_budget_adds_up_and_holds_the_limit() {
         assert!(budget(&file(text).config(), 2).is_err(), "{text} fits");
     }
     let small = variables(&[("QUEUE_MAXSIZE", "1")]).config();
-    assert_eq!((pools(&small, 8).reactor_ring_blocks, pools(&config, 2).reactor_ring_blocks), (8, 39));
+    assert_eq!((pools(&small, 8).ring_spans, pools(&config, 2).ring_spans), (1, 2500));
 }
