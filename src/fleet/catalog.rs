@@ -22,6 +22,8 @@ pub(super) struct Program {
     pub(super) arguments: &'static str,
     /// Runs until the rows are emitted, instead of ending soon.
     pub(super) stays: bool,
+    /// A session has one of it at most.
+    pub(super) single: bool,
 }
 
 const SYSTEM: &str = r"C:\Windows\System32\";
@@ -33,7 +35,7 @@ const WEBVIEW: &str = r"--type=renderer --string-annotations --user-data-dir=EBW
 
 const fn program(name: &'static str, folder: &'static str, parent: &'static str) -> Program {
     let (app_id, version, phase, arguments) = ("MsWnOS", "", "Other", "");
-    Program { name, folder, app_id, version, phase, parent, arguments, stays: true }
+    Program { name, folder, app_id, version, phase, parent, arguments, stays: true, single: false }
 }
 
 const fn setup(name: &'static str, parent: &'static str, stays: bool) -> Program {
@@ -90,6 +92,7 @@ pub(super) const INSIDE: &[Program] = &[
         version: "25094.310.3616.953",
         folder: TEAMS,
         arguments: "msteams:system-initiated",
+        single: true,
         ..program("ms-teams.exe", "", "explorer.exe")
     },
     Program {
@@ -118,6 +121,7 @@ pub(super) const INSIDE: &[Program] = &[
         version: "16.0.18730.20122",
         folder: OFFICE,
         arguments: "/recycle",
+        single: true,
         ..program("OUTLOOK.EXE", "", "explorer.exe")
     },
     Program {
@@ -125,6 +129,7 @@ pub(super) const INSIDE: &[Program] = &[
         version: "25.065.0406.0002",
         folder: r"C:\Program Files\Microsoft OneDrive\",
         arguments: "/background",
+        single: true,
         ..program("OneDrive.exe", "", "explorer.exe")
     },
     Program {
@@ -132,36 +137,39 @@ pub(super) const INSIDE: &[Program] = &[
         folder: r"C:\Program Files\Corp\Desktop Agent\",
         app_id: "CrpDsktpAgnt",
         version: "4.2.1",
+        single: true,
         ..program("DesktopAgent.exe", "", "explorer.exe")
     },
-    program("SecurityHealthSystray.exe", SYSTEM, "explorer.exe"),
-    program("AtBroker.exe", SYSTEM, "winlogon.exe"),
-    program("mpnotify.exe", SYSTEM, "winlogon.exe"),
+    Program { single: true, ..program("SecurityHealthSystray.exe", SYSTEM, "explorer.exe") },
+    Program { single: true, ..program("AtBroker.exe", SYSTEM, "winlogon.exe") },
+    Program { single: true, ..program("mpnotify.exe", SYSTEM, "winlogon.exe") },
 ];
 
 /// What services start for the user: the parent is not part of the logon.
 pub(super) const OUTSIDE: &[Program] = &[
-    service("sihost.exe", ""),
+    Program { single: true, ..service("sihost.exe", "") },
     service("taskhostw.exe", "{########-####-####-####-############}"),
     service("taskhostw.exe", "KEYROAMING"),
     service("RuntimeBroker.exe", "-Embedding"),
     service("RuntimeBroker.exe", "-Embedding"),
     service("dllhost.exe", "/Processid:{########-####-####-####-############}"),
     service("dllhost.exe", "/Processid:{########-####-####-####-############}"),
-    service("ctfmon.exe", ""),
-    service("smartscreen.exe", "-Embedding"),
-    service("ApplicationFrameHost.exe", "-Embedding"),
-    service("UserOOBEBroker.exe", "-Embedding"),
+    Program { single: true, ..service("ctfmon.exe", "") },
+    Program { single: true, ..service("smartscreen.exe", "-Embedding") },
+    Program { single: true, ..service("ApplicationFrameHost.exe", "-Embedding") },
+    Program { single: true, ..service("UserOOBEBroker.exe", "-Embedding") },
     brief("Other", "backgroundTaskHost.exe", "svchost.exe", "-ServerName:App.AppX##########################.mca"),
     brief("Other", "WMIADAP.exe", "svchost.exe", "/F /T /R"),
     Program {
         folder: r"C:\Windows\SystemApps\Microsoft.Windows.StartMenuExperienceHost_cw5n1h2txyewy\",
         arguments: "-ServerName:App.AppXywbrabmsek0gm3tkwpr5kwzbs55tkqay.mca",
+        single: true,
         ..service("StartMenuExperienceHost.exe", "")
     },
     Program {
         folder: r"C:\Windows\SystemApps\ShellExperienceHost_cw5n1h2txyewy\",
         arguments: "-ServerName:App.AppXtk181tbxbce2qsex02s8tw7hfxa9xb3t.mca",
+        single: true,
         ..service("ShellExperienceHost.exe", "")
     },
     Program {

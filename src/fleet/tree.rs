@@ -18,6 +18,9 @@ const SMSS: usize = 0;
 const WINLOGON: usize = 2;
 const SHELL: usize = 7;
 
+/// Programs that run before anybody logs on.
+const OUTSIDE_PARENTS: &[&str] = &["svchost.exe", "services.exe", "UserProfileManager.exe"];
+
 /// Most children of one process.
 const MAX_CHILDREN: usize = 20;
 
@@ -114,14 +117,14 @@ fn logon_processes(session: &Session, rng: &mut Rng) -> Vec<Process> {
     let orphans = rows * 45 / 100 - PHASES.len() - 1;
     let inside = rows - PHASES.len() - BEGINNING.len() - orphans;
     for _ in 0..inside {
-        let program = rng.choice(INSIDE).expect("the list is not empty");
+        let program = tree.choose(INSIDE, rng);
         let parent = tree.find(program.parent, rng);
         let after_ms = tree.processes[parent].start_ms;
         let start_ms = after_ms + rng.u64(5..(session.logon_ms - after_ms.min(session.logon_ms - 1_000)) / 2);
         tree.start(program, Parent::Inside(parent), start_ms, rng);
     }
     for _ in 0..orphans {
-        let program = rng.choice(OUTSIDE).expect("the list is not empty");
+        let program = tree.choose(OUTSIDE, rng);
         let start_ms = rng.u64(200..session.logon_ms * 9 / 10);
         tree.start(program, Parent::Outside(outside.of(program.parent)), start_ms, rng);
     }
@@ -178,6 +181,20 @@ impl Tree {
             }
         };
         self.processes.push(Process { program, parent, pid, start_ms, lifetime_ms, children: 0, sort_order: 0 });
+    }
+
+    /// A program whose parent runs, where it matters, and that is not running if there is only one of it a session;
+    /// any program when a few draws have found none.
+    fn choose(&self, programs: &'static [Program], rng: &mut Rng) -> &'static Program {
+        let runs = |name: &str| self.processes.iter().any(|process| process.program.name == name);
+        let draws = || rng.choice(programs).expect("the list is not empty");
+        let fits = |program: &&Program| {
+            let parent_runs = runs(program.parent) || OUTSIDE_PARENTS.contains(&program.parent);
+            parent_runs && !(program.single && runs(program.name))
+        };
+        let mut drawn = std::iter::repeat_with(draws).take(16).peekable();
+        let any = *drawn.peek().expect("there are sixteen draws");
+        drawn.find(fits).unwrap_or(any)
     }
 
     /// A process of this name that may have another child, else the shell, else whoever has fewest.
