@@ -63,7 +63,7 @@ pub(super) fn demo(arguments: &DemoArgs) -> Result<()> {
     let sender = Sender::start(rows_at, storm)?;
     let outcome = watch(&sender, &running, &receiver, &interrupted, &mut screen);
     sender.stop();
-    let totals = running.stop()?;
+    let totals = running.stop();
     outcome?;
     conclude(&sender, totals, &receiver, &mut screen)
 }

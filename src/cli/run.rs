@@ -1,7 +1,4 @@
 //! `millrace run`: load, say what is odd, and hand over to the pipeline until it has drained.
-//!
-//! Everything that can be wrong with the configuration is found before anything is opened. What happens between start and
-//! drain belongs to the pipeline; this file only joins the two.
 
 use crate::config::Config;
 use crate::telemetry::log;
@@ -16,13 +13,10 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     super::check::fit(&loaded.config)?;
-    if loaded.config.exporters.is_empty() {
-        tracing::info!("no destination is configured: the log keeps what comes for {:?}", loaded.config.queue.retain);
-    }
-    appliance(loaded.config)
+    appliance(&loaded.config)
 }
 
 /// The one place where the command line meets the pipeline.
-fn appliance(_config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+fn appliance(config: &Config) -> anyhow::Result<()> {
+    Ok(crate::pipeline::run::run(config)?)
 }

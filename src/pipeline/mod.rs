@@ -1,3 +1,30 @@
 //! The joins: the only place where the stages meet.
+//!
+//! ```text
+//!  ingest   sockets ─► reactor, gateway ─► outlet (rings) ─► writer ─► log ◄─ sync
+//!  egress   log ─► window ─► delivery ─► senders ─► backend;   place: cursor, release
+//! ```
+//!
+//! `ingest` and `egress` are the two files to read first. `appliance` makes everything in one order and ends it in another;
+//! `run` is the appliance under an operator: signals, systemd, the watchdog.
 
+pub mod appliance;
+pub mod dead_letters;
+pub mod destinations;
+pub mod doors;
+pub mod drain;
+pub mod egress;
+pub mod ingest;
+pub mod logs;
 pub mod outlet;
+pub mod place;
+pub mod release;
+pub mod retention;
+pub mod run;
+pub mod senders;
+pub mod shown;
+pub mod sources;
+pub mod sync;
+pub mod watch;
+pub mod window;
+pub mod writer;

@@ -13,7 +13,11 @@ use std::sync::OnceLock;
 use crate::telemetry::ledger::Counter;
 
 pub mod admission;
+pub mod elasticsearch;
+pub mod gateway;
+pub mod inflate;
 mod lines;
+pub mod otlp_http;
 pub mod reactor;
 mod sniff;
 
@@ -120,9 +124,3 @@ mod tests {
         assert_eq!(by_label.iter().map(|(_, count)| count).sum::<u64>(), 12 + LABELS as u64);
     }
 }
-//! To be written.
-
-pub mod elasticsearch;
-pub mod gateway;
-pub mod inflate;
-pub mod otlp_http;

@@ -6,8 +6,9 @@
 pub mod affinity;
 pub mod clock;
 pub mod doorbell;
-pub mod signals;
-pub mod systemd;
-pub mod socket;
 pub mod file;
+pub mod lock;
 pub mod mapping;
+pub mod signals;
+pub mod socket;
+pub mod systemd;

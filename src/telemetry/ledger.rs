@@ -258,8 +258,8 @@ impl Destination {
         }
     }
 
-    /// Opens the balance from what was durable.
-    pub fn open_from(&self, totals: DestinationTotals) {
+    /// Sets the balance: when it opens from what was durable, and after each turn of the destination's thread.
+    pub fn show(&self, totals: DestinationTotals) {
         self.delivered.set(totals.delivered);
         self.refused_by_peer.set(totals.refused_by_peer);
         self.dead_lettered.set(totals.dead_lettered);

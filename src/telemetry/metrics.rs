@@ -74,7 +74,15 @@ pub struct Extra {
     /// Its labels.
     pub labels: Vec<(&'static str, String)>,
     /// Reads it.
-    pub read: Box<dyn Fn() -> u64 + Send>,
+    pub read: ExtraRead,
+}
+
+/// How an [`Extra`] is read.
+pub enum ExtraRead {
+    /// One number.
+    One(Box<dyn Fn() -> u64 + Send>),
+    /// A number for each word of a small fixed set that was met so far, under a further label.
+    ByWord(&'static str, Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>),
 }
 
 /// What an [`Extra`] is.
@@ -192,6 +200,24 @@ impl Metrics {
         }
     }
 
+    /// The front balances shown.
+    #[must_use]
+    pub fn fronts(&self) -> Vec<Arc<Front>> {
+        self.sources().fronts.iter().map(|front| front.counters.clone()).collect()
+    }
+
+    /// The lane balances shown.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.sources().lanes.iter().map(|lane| lane.counters.clone()).collect()
+    }
+
+    /// The destination balances shown.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<Arc<Destination>> {
+        self.sources().destinations.iter().map(|destination| destination.counters.clone()).collect()
+    }
+
     fn sources(&self) -> MutexGuard<'_, Sources> {
         // A panic while showing numbers leaves them as good as they were.
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
@@ -301,9 +327,17 @@ impl Sources {
     fn show_extras(&self) {
         for extra in &self.extras {
             let labels: Vec<Label> = extra.labels.iter().map(|(key, value)| Label::new(*key, value.clone())).collect();
-            match extra.kind {
-                ExtraKind::Counter => counter!(extra.name, labels).absolute((extra.read)()),
-                ExtraKind::Gauge => gauge!(extra.name, labels).set(float((extra.read)())),
+            let show = |labels, value| match extra.kind {
+                ExtraKind::Counter => counter!(extra.name, labels).absolute(value),
+                ExtraKind::Gauge => gauge!(extra.name, labels).set(float(value)),
+            };
+            match &extra.read {
+                ExtraRead::One(read) => show(labels, read()),
+                ExtraRead::ByWord(label, read) => {
+                    for (word, value) in read() {
+                        show([labels.clone(), vec![Label::new(*label, word)]].concat(), value);
+                    }
+                }
             }
         }
     }

@@ -50,13 +50,6 @@ pub mod reason {
     /// Longer than any row.
     pub const TOO_LONG: &str = "too_long";
 }
-mod csv;
-mod encoder;
-mod table;
-
-pub use csv::CsvHeader;
-pub use encoder::Encoder;
-pub use table::Sourcetype;
 
 /// What the transport said beside the row; the row's own fields win.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

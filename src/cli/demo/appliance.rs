@@ -5,12 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::config::{self, Config, Host, Inputs};
-use crate::pipeline::Appliance;
+use crate::pipeline::appliance::Appliance;
 use crate::telemetry::ledger::{DestinationTotals, LaneTotals};
+use crate::telemetry::metrics::Metrics;
 
 /// Bytes of a segment, and of the whole log.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -73,11 +75,16 @@ impl Totals {
 }
 
 /// A running appliance.
-pub(super) struct Running(Appliance);
+pub(super) struct Running {
+    appliance: Appliance,
+    metrics: Arc<Metrics>,
+}
 
 /// Starts an appliance in this process.
 pub(super) fn start(places: &Places<'_>) -> Result<Running> {
-    Ok(Running(Appliance::start(configuration(places)?)?))
+    let appliance = Appliance::start(&configuration(places)?, &[])?;
+    let metrics = appliance.metrics.clone();
+    Ok(Running { appliance, metrics })
 }
 
 fn configuration(places: &Places<'_>) -> Result<Config> {
@@ -114,28 +121,38 @@ impl Running {
     /// The ledger now. Both sides of a balance are a turn apart for a moment, so a reading that does not balance is
     /// taken again; one that never does is shown as it is.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = self.read();
-        for _ in 0..READINGS {
-            if totals.imbalances()[..2] == [0, 0] {
-                break;
-            }
-            std::thread::yield_now();
-            totals = self.read();
-        }
-        totals
+        totals(&self.metrics)
     }
 
-    fn read(&self) -> Totals {
-        let mut totals = Totals::default();
-        let ledger = self.0.ledger();
-        for front in ledger.fronts() {
+    /// Drains and stops the appliance. Returns the ledger at rest.
+    pub(super) fn stop(self) -> Totals {
+        self.appliance.stop(&|| false, &|| ());
+        totals(&self.metrics)
+    }
+}
+
+fn totals(metrics: &Metrics) -> Totals {
+    let mut totals = read(metrics);
+    for _ in 0..READINGS {
+        if totals.imbalances()[..2] == [0, 0] {
+            break;
+        }
+        std::thread::yield_now();
+        totals = read(metrics);
+    }
+    totals
+}
+
+fn read(metrics: &Metrics) -> Totals {
+    let mut totals = Totals::default();
+        for front in metrics.fronts() {
             totals.front.received += front.received.get();
             totals.front.rejected += front.rejected.get();
             totals.front.filtered += front.filtered.get();
             totals.front.dead_lettered += front.dead_lettered.get();
             totals.front.encoded += front.encoded.get();
         }
-        for lane in ledger.lanes() {
+        for lane in metrics.lanes() {
             let lane = lane.snapshot();
             totals.lane.encoded += lane.encoded;
             totals.lane.passed += lane.passed;
@@ -144,7 +161,7 @@ impl Running {
             totals.lane.refused += lane.refused;
             totals.lane.appended += lane.appended;
         }
-        for destination in ledger.destinations() {
+        for destination in metrics.destinations() {
             let destination = destination.snapshot();
             totals.destination.delivered += destination.delivered;
             totals.destination.refused_by_peer += destination.refused_by_peer;
@@ -158,10 +175,3 @@ impl Running {
         }
         totals
     }
-
-    /// Drains and stops the appliance. Returns the ledger at rest.
-    pub(super) fn stop(mut self) -> Result<Totals> {
-        self.0.stop()?;
-        Ok(self.totals())
-    }
-}

@@ -1,7 +1,4 @@
 //! What a scraper sees: the seed's names and types to the letter, help on everything, balances that show a hole.
-//!
-//! The page is compared as text, line by line, because that is what dashboards of the original read. A description
-//! without a metric, or a metric without a description, fails.
 
 use super::*;
 
@@ -34,7 +31,7 @@ fn filled() -> Metrics {
         help: "Bytes of the log on disk",
         kind: ExtraKind::Gauge,
         labels: vec![("lane", "0".to_owned())],
-        read: Box::new(|| 4096),
+        read: ExtraRead::One(Box::new(|| 4096)),
     });
     metrics.batch_latency().record(0.25);
     metrics

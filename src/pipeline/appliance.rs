@@ -1,0 +1,323 @@
+//! The appliance: everything that `run` runs, made in one order and ended in another.
+//!
+//! Start: sockets, log, destinations, sync, lanes, management port. So an address that is taken or a log that cannot be
+//! opened is said before anything was received. Stop: see [`super::drain`].
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use crossbeam::sync::Parker;
+
+use super::dead_letters::{self, DeadLetterStores};
+use super::destinations;
+use super::doors::{self, BindError, Bound};
+use super::drain::EgressStop;
+use super::ingest::{self, Lane, LaneParts, Source};
+use super::logs::{self, OpenLog};
+use super::shown;
+use super::sources;
+use super::sync::{SyncRequest, SyncStop, Syncer};
+use crate::block::SourceId;
+use crate::config::{Config, Protocol, Receiver};
+use crate::queue::{Budget, OpenError, Storage};
+use crate::receive::admission::ConnectionTable;
+use crate::serve::{Management, Sources};
+use crate::sys::doorbell::Doorbell;
+use crate::sys::socket::Listener;
+use crate::sys::systemd::Inherited;
+use crate::sys::{affinity, clock, lock};
+use crate::telemetry::health::{Health, State};
+use crate::telemetry::metrics::Metrics;
+
+/// How long a thread that only waits may be silent before it counts as stuck.
+const TICK_LIMIT: Duration = Duration::from_secs(10);
+
+/// The time in which what was received has to be durable on a stop, before writers refuse what does not fit.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// Time between looks at a thread that has to end.
+const JOIN_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Why the appliance could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A receiver's address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The management port cannot be had.
+    #[error("the management port cannot listen on {address}: {source}")]
+    Management {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The state directory is in use or cannot be written.
+    #[error("state directory {directory}: {source}")]
+    State {
+        /// Which.
+        directory: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A lane's log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A destination cannot be started.
+    #[error(transparent)]
+    Destination(#[from] destinations::StartError),
+    /// A thread cannot be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Who is told to end, and how.
+#[derive(Default)]
+struct Stops {
+    producers: Arc<AtomicBool>,
+    writers_give_up: Arc<AtomicBool>,
+    egress: Arc<EgressStop>,
+}
+
+/// The sync thread.
+struct Syncing {
+    request: SyncRequest,
+    stop: SyncStop,
+    thread: JoinHandle<()>,
+}
+
+/// A running appliance.
+pub struct Appliance {
+    /// Where each receiver listens, in the order of the configuration.
+    pub receivers: Vec<(String, SocketAddr)>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How everybody does.
+    pub health: Health,
+    management: Management,
+    lanes: Vec<Lane>,
+    destinations: Vec<JoinHandle<()>>,
+    stops: Stops,
+    syncing: Syncing,
+    dead_letters: DeadLetterStores,
+    drain_timeout: Duration,
+    /// Let go last: the directory is ours as long as anything here lives.
+    _lock: lock::StateLock,
+}
+
+/// What is opened before anything runs.
+struct Ground {
+    logs: Vec<OpenLog>,
+    budget: Arc<Budget>,
+    storage: Arc<dyn Storage>,
+    dead_letters: DeadLetterStores,
+    ids: Vec<SourceId>,
+    lock: lock::StateLock,
+}
+
+impl Appliance {
+    /// Starts everything that `config` says. `inherited` are the sockets that systemd passed in.
+    pub fn start(config: &Config, inherited: &[Inherited]) -> Result<Appliance, StartError> {
+        let cores = affinity::allowed_cores();
+        let lanes = config.lanes.unwrap_or(cores.len()).max(1);
+        let bound = doors::bind(&config.receivers, inherited, lanes)?;
+        let names = config.receivers.iter().map(|receiver| receiver.name.clone());
+        let receivers = names.zip(bound.iter().map(|bound| bound.address)).collect();
+        let management = TcpListener::bind(config.management)
+            .map_err(|source| StartError::Management { address: config.management, source })?;
+        let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
+        let process = health.component("process");
+        let ground = open_ground(config, lanes, &health)?;
+        let stops = Stops::default();
+        let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
+        let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
+        parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
+        let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
+        let sources = shared_sources(config, &ground.ids);
+        let shared = ingest::Shared {
+            config,
+            sources: &sources,
+            dead_letters: &ground.dead_letters.front,
+            overload: &Arc::default(),
+            sync: &syncing.request,
+            stop: &stops.producers,
+            give_up: &stops.writers_give_up,
+            health: &health,
+        };
+        let lanes = start_lanes(ground.logs, parkers, share_out(bound, lanes), &cores, &shared)?;
+        shown::register(&metrics, &lanes);
+        let management = Management::start(management, Sources { metrics: metrics.clone(), health: health.clone() })?;
+        process.set(State::Ready);
+        Ok(Appliance {
+            receivers,
+            metrics,
+            health,
+            management,
+            lanes,
+            destinations,
+            stops,
+            syncing,
+            dead_letters: ground.dead_letters,
+            drain_timeout: config.drain_timeout,
+            _lock: ground.lock,
+        })
+    }
+
+    /// Where the management port listens.
+    #[must_use]
+    pub fn management(&self) -> SocketAddr {
+        self.management.address()
+    }
+
+    /// Ticks for the reactors whose event loops have turned; to be called about once a second.
+    pub fn look(&mut self, now: Duration) {
+        for lane in &mut self.lanes {
+            let turns = lane.reactor.turns.get();
+            if turns != lane.reactor_turns {
+                lane.reactor_turns = turns;
+                lane.reactor_tick.tick(now);
+            }
+        }
+    }
+
+    /// Stops: takes nothing more, makes what was received durable, gives the destinations their time, ends. `hurry` says
+    /// whether the destinations' time is over early; `waiting` is called while somebody else is waited for.
+    pub fn stop(self, hurry: &dyn Fn() -> bool, waiting: &dyn Fn()) {
+        self.health.drain();
+        // Release pairs with the producers' Acquire loads.
+        self.stops.producers.store(true, Ordering::Release);
+        let give_up_at = clock::monotonic() + HAND_OVER;
+        let (mut producers, mut writers) = (Vec::new(), Vec::new());
+        for lane in self.lanes {
+            lane.doorbells.iter().for_each(Doorbell::ring);
+            lane.reactor_tick.end();
+            producers.extend(lane.producers);
+            writers.push(lane.writer);
+        }
+        let give_up = || {
+            if clock::monotonic() >= give_up_at {
+                // Relaxed: a flag that is only ever set, and seen within a turn.
+                self.stops.writers_give_up.store(true, Ordering::Relaxed);
+            }
+            waiting();
+        };
+        join_all(producers, &give_up);
+        join_all(writers, &give_up);
+        self.syncing.stop.stop();
+        join_all(vec![self.syncing.thread], waiting);
+        self.stops.egress.drain_until(clock::monotonic() + self.drain_timeout);
+        join_all(self.destinations, &|| {
+            if hurry() {
+                self.stops.egress.skip();
+            }
+            waiting();
+        });
+        let DeadLetterStores { front, delivery, thread } = self.dead_letters;
+        drop((front, delivery));
+        join_all(vec![thread], waiting);
+    }
+}
+
+/// Joins threads as they end. A thread that panicked has broken an invariant: so does its joiner.
+fn join_all(threads: Vec<JoinHandle<()>>, waiting: &dyn Fn()) {
+    for thread in threads {
+        while !thread.is_finished() {
+            waiting();
+            thread::park_timeout(JOIN_INTERVAL);
+        }
+        thread.join().expect("threads do not panic");
+    }
+}
+
+fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground, StartError> {
+    let directory = &config.state_directory;
+    let state_error = |source| StartError::State { directory: directory.display().to_string(), source };
+    let lock = lock::take(directory).map_err(state_error)?;
+    let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
+    let ids = sources::assign(directory, &names).map_err(state_error)?;
+    let storage = logs::storage(config.queue.storage);
+    let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, lanes)?;
+    let names = ids.iter().copied().zip(names.iter().map(|name| (*name).to_owned())).collect();
+    let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
+    let dead_letters =
+        dead_letters::start(&storage, &directory.join("dead-letters"), names, tick).map_err(state_error)?;
+    Ok(Ground { logs, budget, storage, dead_letters, ids, lock })
+}
+
+fn start_destinations(
+    config: &Config,
+    ground: &Ground,
+    stop: &Arc<EgressStop>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let shared = destinations::Shared {
+        storage: &ground.storage,
+        directory: &config.state_directory,
+        logs: &ground.logs,
+        queue: &config.queue,
+        letters: &ground.dead_letters.delivery,
+        stop,
+        metrics,
+        health,
+    };
+    Ok(destinations::start(&config.exporters, &shared)?)
+}
+
+fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &Health) -> io::Result<Syncing> {
+    let syncer = Syncer::new(config.queue.sync_interval);
+    let (request, stop) = (syncer.request(), syncer.stopper());
+    let writers = parkers.iter().map(|parker| parker.unparker().clone());
+    let lanes: Vec<_> = logs.iter().map(|open| open.log.clone()).zip(writers).collect();
+    let (component, tick) = (health.component("log"), health.thread("sync", TICK_LIMIT, clock::monotonic()));
+    component.set(State::Ready);
+    let thread = thread::Builder::new().name("sync".to_owned()).spawn(move || {
+        syncer.run(&lanes, &component, &tick);
+        tick.end();
+    })?;
+    Ok(Syncing { request, stop, thread })
+}
+
+fn shared_sources(config: &Config, ids: &[SourceId]) -> Vec<Source> {
+    let source = |(receiver, id): (&Receiver, &SourceId)| {
+        let table = match &receiver.protocol {
+            Protocol::UberagentTcp(limits) => Some(ConnectionTable::new(limits)),
+            Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => None,
+        };
+        Source { id: *id, receiver: receiver.clone(), table, open_connections: Arc::default() }
+    };
+    config.receivers.iter().zip(ids).map(source).collect()
+}
+
+/// From listeners by receiver to listeners by lane.
+fn share_out(bound: Vec<Bound>, lanes: usize) -> Vec<Vec<Listener>> {
+    let mut shares: Vec<Vec<Listener>> = (0..lanes).map(|_| Vec::new()).collect();
+    for bound in bound {
+        for (share, listener) in shares.iter_mut().zip(bound.listeners) {
+            share.push(listener);
+        }
+    }
+    shares
+}
+
+/// Starts a lane on each core in turn; logs beyond the lanes belong to lanes that no longer run.
+fn start_lanes(
+    logs: Vec<OpenLog>,
+    parkers: Vec<Parker>,
+    shares: Vec<Vec<Listener>>,
+    cores: &[CoreId],
+    shared: &ingest::Shared<'_>,
+) -> io::Result<Vec<Lane>> {
+    let mut lanes = Vec::with_capacity(shares.len());
+    for ((open, writer), (number, listeners)) in logs.into_iter().zip(parkers).zip((0u32..).zip(shares)) {
+        let core = cores.get(number as usize % cores.len().max(1)).copied();
+        let OpenLog { log, appender, ledger } = open;
+        lanes.push(ingest::start(LaneParts { number, core, listeners, log, appender, ledger, writer }, shared)?);
+    }
+    Ok(lanes)
+}

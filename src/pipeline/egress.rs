@@ -1,0 +1,319 @@
+//! Egress: the log, through a destination's cursor, to its backend.
+//!
+//! ```text
+//!  log ─► reader (a lane each) ─► window ─► delivery ─► senders ─► backend
+//!            ▲                      │          ▲            │
+//!            └──── cursor ◄─ settled, durable ◄┴── answers ◄┘
+//! ```
+//!
+//! One thread a destination owns everything here: it reads blocks of every lane in turn, offers them to the delivery state
+//! machine, hands requests to the destination's sender threads, books what their answers settle and commits the cursor.
+//! Payloads stay where the log mapped them until they are sent. Only this thread counts in the destination's ledger.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::sync::Parker;
+
+use super::dead_letters::{DeadLetters, DeliveryLetter};
+use super::drain::EgressStop;
+use super::place::Place;
+use super::senders::{Answer, Job, Senders};
+use super::watch::{LaneView, Watch};
+use super::window::Window;
+use crate::block::{Made, Signal};
+use crate::deliver::{Action, BlockOffer, Delivery, Part, Request, Settlement};
+use crate::otlp::slice;
+use crate::queue::{Entry, Position, Reader};
+use crate::sys::clock;
+use crate::telemetry::ledger::{self, DestinationTotals, DropReason};
+
+/// Time between commits of the cursor while something is settled: what a crash makes a destination send again.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest sleep, so that the watchdog sees the thread live.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// What a backend has a place for.
+#[derive(Clone, Copy, Debug)]
+pub struct Takes {
+    /// Log records too.
+    pub logs: bool,
+    /// Only what was encoded from records: blocks passed through are settled without being sent.
+    pub encoded_only: bool,
+}
+
+/// What a destination's thread is told once.
+pub struct EgressOptions {
+    /// The destination's name.
+    pub name: String,
+    /// A reader of every lane, at the cursor's position.
+    pub readers: Vec<Reader>,
+    /// What was read and not yet put behind.
+    pub window: Window<Position>,
+    /// The durable cursor, and who is told of it.
+    pub place: Place,
+    /// When to send what, and what an answer means.
+    pub delivery: Delivery,
+    /// The threads that send.
+    pub senders: Senders,
+    /// What the backend has a place for.
+    pub takes: Takes,
+    /// The destination's balance.
+    pub ledger: Arc<ledger::Destination>,
+    /// Where spans go that the peer refuses for good.
+    pub letters: DeadLetters,
+    /// When to end.
+    pub stop: Arc<EgressStop>,
+    /// Where it is seen.
+    pub watch: Watch,
+}
+
+/// One destination at work.
+pub struct Egress {
+    options: EgressOptions,
+    /// The payloads of the window's blocks, and the index of the first.
+    payloads: VecDeque<Bytes>,
+    first_payload: u64,
+    /// What is on its way, so that a jump leaves it alone.
+    in_flight: Vec<Request>,
+    next_lane: usize,
+    committed_at: Duration,
+}
+
+impl Egress {
+    /// A destination that stands where its cursor says.
+    #[must_use]
+    pub fn new(options: EgressOptions) -> Egress {
+        let committed_at = Duration::ZERO;
+        Egress {
+            options,
+            payloads: VecDeque::new(),
+            first_payload: 0,
+            in_flight: Vec::new(),
+            next_lane: 0,
+            committed_at,
+        }
+    }
+
+    /// The thread's body.
+    pub fn run(mut self, parker: &Parker) {
+        loop {
+            let now = clock::monotonic();
+            let stopping = self.options.stop.is_draining();
+            if stopping {
+                self.options.delivery.drain();
+            }
+            while let Some(answer) = self.options.senders.answer() {
+                self.answered(answer, now);
+            }
+            self.gather(now);
+            let wait = self.dispatch(now);
+            self.put_behind();
+            if now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL {
+                self.commit(now);
+            }
+            self.show(now);
+            if stopping && (self.options.stop.is_over(now) || self.options.window.is_empty()) {
+                break;
+            }
+            parker.park_timeout(wait.min(IDLE));
+        }
+        self.commit(clock::monotonic());
+        self.options.senders.finish();
+        self.options.watch.tick.end();
+    }
+
+    fn show(&mut self, now: Duration) {
+        let EgressOptions { readers, window, place, delivery, watch, .. } = &mut self.options;
+        let views = readers.iter().enumerate().map(|(lane, reader)| LaneView {
+            read: reader.position(),
+            front: window.front(lane),
+            tail: place.tail(lane),
+        });
+        watch.turn(delivery, now, window.unsettled_spans(), views);
+    }
+
+    /// Reads on, a block from each lane in turn, while delivery has room.
+    fn gather(&mut self, now: Duration) {
+        let lanes = self.options.readers.len();
+        let mut empty = 0;
+        while empty < lanes && self.options.delivery.has_room() {
+            let lane = self.next_lane;
+            self.next_lane = (lane + 1) % lanes;
+            match self.options.readers[lane].next() {
+                Some(entry) => {
+                    empty = 0;
+                    self.take(lane, entry, now);
+                }
+                None => empty += 1,
+            }
+        }
+    }
+
+    fn take(&mut self, lane: usize, entry: Entry, now: Duration) {
+        match entry {
+            Entry::Block { meta, payload, end, .. } => {
+                let Takes { logs, encoded_only } = self.options.takes;
+                let signal_taken = meta.signal == Signal::Traces || (logs && meta.signal == Signal::Logs);
+                let wanted = signal_taken && !(encoded_only && meta.made == Made::Passed);
+                let spans = u64::from(meta.spans);
+                let offered = if wanted { meta.spans } else { 0 };
+                let index = self.options.window.push(lane, end.sequence, end, meta.spans);
+                self.offer(BlockOffer { signal: meta.signal, spans: offered, bytes: payload.len() }, payload, now);
+                if !signal_taken {
+                    self.options
+                        .window
+                        .settle(index, meta.spans, |totals| drop_spans(totals, DropReason::SignalNotTaken, spans));
+                } else if !wanted {
+                    self.options.window.settle(index, meta.spans, |totals| totals.delivered += spans);
+                }
+            }
+            Entry::Gap { spans, end } => {
+                tracing::error!(destination = %self.options.name, lane, spans, "spans in damaged parts of the log are lost");
+                self.pass_over(lane, end, now, |totals| totals.lost += spans);
+            }
+        }
+    }
+
+    /// Moves a lane without a block.
+    fn pass_over(&mut self, lane: usize, end: Position, now: Duration, book: impl Fn(&mut DestinationTotals)) {
+        let index = self.options.window.push(lane, end.sequence, end, 0);
+        self.options.window.settle(index, 0, book);
+        self.offer(BlockOffer { signal: Signal::Traces, spans: 0, bytes: 0 }, Bytes::new(), now);
+    }
+
+    fn offer(&mut self, offer: BlockOffer, payload: Bytes, now: Duration) {
+        let index = self.options.delivery.offer(offer, now);
+        self.payloads.push_back(payload);
+        debug_assert_eq!(index, self.first_payload + self.payloads.len() as u64 - 1, "window and delivery count alike");
+    }
+
+    /// Hands what is due to the senders. Returns how long nothing more is due.
+    fn dispatch(&mut self, now: Duration) -> Duration {
+        loop {
+            match self.options.delivery.poll(now) {
+                Action::Send(request) => {
+                    let payloads = request.parts.iter().map(|part| self.body(part)).collect();
+                    self.in_flight.push(request.clone());
+                    self.options.senders.send(Job { request, payloads });
+                }
+                Action::WaitUntil(at) => return at.saturating_sub(now),
+                Action::Idle => return IDLE,
+            }
+        }
+    }
+
+    /// A whole block as it lies in the log, or the bytes of a range of its spans.
+    fn body(&self, part: &Part) -> Bytes {
+        let at = usize::try_from(part.block - self.first_payload).expect("an index into memory");
+        let payload = &self.payloads[at];
+        if part.is_whole() {
+            return payload.clone();
+        }
+        let mut cut = Vec::with_capacity(part.bytes);
+        slice::range(payload, part.first..part.end, &mut cut);
+        cut.into()
+    }
+
+    /// Books what an answer settles.
+    fn answered(&mut self, answer: Answer, now: Duration) {
+        let Answer { id, outcome, elapsed } = answer;
+        self.in_flight.retain(|request| request.id != id);
+        self.options.watch.latency.record(elapsed.as_secs_f64());
+        let (window, ledger) = (&mut self.options.window, &self.options.ledger);
+        match self.options.delivery.answer(id, outcome, now) {
+            Settlement::Nothing => ledger.request_failures.add(1),
+            Settlement::Delivered { parts, delivered, redelivered, message, .. } => {
+                ledger.requests_sent.add(1);
+                if let Some(message) = message {
+                    tracing::warn!(destination = %self.options.name, %message, "the backend took a request in part");
+                }
+                settle_delivered(window, &parts, delivered, redelivered);
+            }
+            Settlement::DeadLetter { part, reason, reply } => {
+                ledger.request_failures.add(1);
+                let payload = self.body(&part);
+                let destination = self.options.name.clone();
+                self.options.letters.keep(DeliveryLetter { destination, reason, reply, payload });
+                self.options
+                    .window
+                    .settle(part.block, part.end - part.first, |totals| totals.dead_lettered += part.spans());
+            }
+            Settlement::Abandoned { parts, .. } => {
+                for part in parts.iter() {
+                    let drop_part = |totals: &mut _| drop_spans(totals, DropReason::Lag, part.spans());
+                    window.settle(part.block, part.end - part.first, drop_part);
+                }
+            }
+        }
+    }
+
+    /// Lets go of what is settled.
+    fn put_behind(&mut self) {
+        let left = self.options.window.advance();
+        self.payloads.drain(..left);
+        self.first_payload += left as u64;
+        self.options.ledger.show(self.options.window.totals());
+    }
+
+    fn commit(&mut self, now: Duration) {
+        self.committed_at = now;
+        self.jump(now);
+        self.put_behind();
+        if let Err(error) = self.options.place.commit(&mut self.options.window) {
+            // The old cursor stands: after a crash more is sent twice, nothing is lost.
+            tracing::warn!(destination = %self.options.name, %error, "the cursor could not be written");
+        }
+    }
+
+    /// An optional destination that lags too far gives up what it cannot keep up with.
+    fn jump(&mut self, now: Duration) {
+        for lane in 0..self.options.readers.len() {
+            let Some(to) = self.options.place.jump(lane, &self.options.window) else { continue };
+            let mut skipped = self.give_up_window();
+            let unread = self.options.readers[lane].skip_to(to);
+            let end = self.options.readers[lane].position();
+            self.pass_over(lane, end, now, |totals| drop_spans(totals, DropReason::Lag, unread));
+            skipped += unread;
+            tracing::warn!(destination = %self.options.name, lane, skipped, "lags further than it may, spans are dropped");
+        }
+    }
+
+    /// Gives up everything read and not on its way; returns how many spans.
+    fn give_up_window(&mut self) -> u64 {
+        let next = self.first_payload + self.payloads.len() as u64;
+        let given_up = self.options.delivery.abandon(next);
+        let mut under_way = vec![0u32; self.payloads.len()];
+        for part in self.in_flight.iter().flat_map(|request| request.parts.iter()) {
+            under_way[usize::try_from(part.block - self.first_payload).expect("an index into memory")] +=
+                part.end - part.first;
+        }
+        for (index, under_way) in (self.first_payload..).zip(under_way) {
+            let left = self.options.window.unsettled(index) - under_way;
+            self.options.window.settle(index, left, |totals| drop_spans(totals, DropReason::Lag, u64::from(left)));
+        }
+        given_up
+    }
+}
+
+fn drop_spans(totals: &mut DestinationTotals, reason: DropReason, spans: u64) {
+    totals.dropped[reason as usize] += spans;
+}
+
+/// A request's spans over its blocks. Which spans a peer refused, no protocol says: they are booked on the last ones.
+fn settle_delivered(window: &mut Window<Position>, parts: &[Part], mut delivered: u64, mut redelivered: u64) {
+    for part in parts {
+        let taken = delivered.min(part.spans());
+        let again = redelivered.min(taken);
+        delivered -= taken;
+        redelivered -= again;
+        window.settle(part.block, part.end - part.first, |totals| {
+            totals.delivered += taken;
+            totals.refused_by_peer += part.spans() - taken;
+            totals.redelivered += again;
+        });
+    }
+}

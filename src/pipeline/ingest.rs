@@ -1,0 +1,302 @@
+//! Ingest: a lane, from its sockets to its log.
+//!
+//! ```text
+//!  sockets ─► reactor ─ decode ─┐
+//!                               ├─► rings ─► writer ─► log ─► sync
+//!  sockets ─► gateway ─ check ──┘     ▲                         │
+//!                  └──── answer ◄─────┴──────── verdicts ◄──────┘
+//! ```
+//!
+//! Reactor and gateway are pinned to the lane's core and share nothing with other lanes; each owns its ring to the lane's
+//! writer. This file only makes them and introduces them to each other.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use crossbeam::sync::{Parker, Unparker};
+
+use super::outlet::{self, RingOutlet, Waiting, WriterEnd};
+use super::sync::SyncRequest;
+use super::writer::{LaneWriter, WriterOptions};
+use crate::block::{DeadLetterSender, SourceId};
+use crate::config::{Config, Protocol, Receiver};
+use crate::queue::{Appender, Log};
+use crate::receive::admission::{ConnectionTable, Overload};
+use crate::receive::gateway::{self, DoorKind, Gateway, GatewayOptions};
+use crate::receive::reactor::{Door, Reactor, ReactorOptions};
+use crate::receive::{LineCounters, ReactorCounters};
+use crate::sys::doorbell::Doorbell;
+use crate::sys::socket::Listener;
+use crate::sys::{affinity, clock};
+use crate::telemetry::health::{Health, Tick};
+use crate::telemetry::ledger::{self, Front};
+use crate::uberagent::Encoder;
+
+/// Blocks that a reactor may have between decode and append: 64 KiB each, so 8 MiB.
+const REACTOR_BLOCKS: usize = 128;
+
+/// Blocks that a gateway may have between check and sync: up to 1 MiB each, 64 KiB as a rule.
+const GATEWAY_BLOCKS: usize = 64;
+
+/// How long a lane's thread may be silent before it counts as stuck.
+const TICK_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest drain of a gateway's connections.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
+
+/// One receiver as all lanes share it.
+pub struct Source {
+    /// Its durable id.
+    pub id: SourceId,
+    /// Its configuration.
+    pub receiver: Receiver,
+    /// TCP connections over all lanes.
+    pub table: Option<Arc<ConnectionTable>>,
+    /// HTTP connections over all lanes.
+    pub open_connections: Arc<AtomicUsize>,
+}
+
+/// What all lanes share.
+pub struct Shared<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The receivers.
+    pub sources: &'a [Source],
+    /// Where undecodable records go.
+    pub dead_letters: &'a DeadLetterSender,
+    /// Declared by one lane, obeyed by all.
+    pub overload: &'a Arc<Overload>,
+    /// The sync thread.
+    pub sync: &'a SyncRequest,
+    /// Producers stop taking.
+    pub stop: &'a Arc<AtomicBool>,
+    /// Writers stop holding what does not fit.
+    pub give_up: &'a Arc<AtomicBool>,
+    /// Where threads tick.
+    pub health: &'a Health,
+}
+
+/// What a lane is made from.
+pub struct LaneParts {
+    /// Its number.
+    pub number: u32,
+    /// Its core; `None` when there are more lanes than cores.
+    pub core: Option<CoreId>,
+    /// Its share of every receiver's listeners, in the order of the receivers.
+    pub listeners: Vec<Listener>,
+    /// Its log.
+    pub log: Arc<Log>,
+    /// The log's writing end.
+    pub appender: Appender,
+    /// Its balance.
+    pub ledger: Arc<ledger::Lane>,
+    /// The writer's parker: the sync thread and the budget know its other half.
+    pub writer: Parker,
+}
+
+/// What a lane counts for one receiver.
+pub struct SourceCounters {
+    /// `reactor` or `gateway`.
+    pub producer: &'static str,
+    /// The receiver's name.
+    pub source: String,
+    /// The front balance.
+    pub front: Arc<Front>,
+    /// The line receiver's other counters.
+    pub lines: Option<Arc<LineCounters>>,
+}
+
+/// A running lane.
+pub struct Lane {
+    /// Reactor and gateway: they end when told to stop.
+    pub producers: Vec<JoinHandle<()>>,
+    /// The writer: it ends after the producers.
+    pub writer: JoinHandle<()>,
+    /// To wake the producers when they are told to stop.
+    pub doorbells: Vec<Doorbell>,
+    /// What waits in the rings.
+    pub waiting: Vec<Waiting>,
+    /// The lane's balance.
+    pub ledger: Arc<ledger::Lane>,
+    /// The reactor's own counters.
+    pub reactor: Arc<ReactorCounters>,
+    /// Its tick, and the turns that it had made at the last one.
+    pub reactor_tick: Tick,
+    /// See `reactor_tick`.
+    pub reactor_turns: u64,
+    /// The counters of every receiver.
+    pub sources: Vec<SourceCounters>,
+}
+
+/// Starts a lane.
+pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
+    let LaneParts { number, core, listeners, log, appender, ledger, writer } = parts;
+    let mut sources = Vec::new();
+    let (mut doors, mut gates) = (Vec::new(), Vec::new());
+    for (source, listener) in shared.sources.iter().zip(listeners) {
+        let front = Arc::new(Front::default());
+        let mut counters = SourceCounters {
+            producer: "gateway",
+            source: source.receiver.name.clone(),
+            front: front.clone(),
+            lines: None,
+        };
+        match gate_kind(&source.receiver.protocol) {
+            None => doors.push(door(source, listener, &mut counters, shared)),
+            Some((kind, limits)) => {
+                let open_connections = source.open_connections.clone();
+                gates.push(gateway::Listener {
+                    socket: listener.socket,
+                    source: source.id,
+                    kind,
+                    limits: limits.clone(),
+                    front,
+                    open_connections,
+                });
+            }
+        }
+        sources.push(counters);
+    }
+    let spans = shared.config.queue.max_spans_in_memory as u64 / 2;
+    let (to_reactor, reactor_end, reactor_waiting) = ring(REACTOR_BLOCKS, spans, writer.unparker())?;
+    let (to_gateway, gateway_end, gateway_waiting) = ring(GATEWAY_BLOCKS, spans, writer.unparker())?;
+    let reactor = Arc::new(ReactorCounters::default());
+    let reactor_tick = shared.health.thread(&format!("reactor-{number}"), TICK_LIMIT, clock::monotonic());
+    let doorbells = vec![to_reactor.doorbell.clone(), to_gateway.doorbell.clone()];
+    let producers = vec![
+        start_reactor(number, core, doors, to_reactor, reactor.clone(), shared)?,
+        start_gateway(number, core, gates, to_gateway, shared)?,
+    ];
+    let options = writer_options(log, appender, ledger.clone(), shared);
+    let writer = start_writer(number, core, options, vec![reactor_end, gateway_end], writer, shared)?;
+    Ok(Lane {
+        producers,
+        writer,
+        doorbells,
+        waiting: vec![reactor_waiting, gateway_waiting],
+        ledger,
+        reactor,
+        reactor_tick,
+        reactor_turns: 0,
+        sources,
+    })
+}
+
+/// A producer's end of a ring with the doorbell that it sleeps on.
+struct Producer {
+    outlet: RingOutlet,
+    doorbell: Doorbell,
+}
+
+fn ring(blocks: usize, spans: u64, writer: &Unparker) -> io::Result<(Producer, WriterEnd, Waiting)> {
+    let doorbell = Doorbell::new()?;
+    let (outlet, end, waiting) = outlet::pair(blocks, spans, doorbell.clone(), writer.clone());
+    Ok((Producer { outlet, doorbell }, end, waiting))
+}
+
+fn gate_kind(protocol: &Protocol) -> Option<(DoorKind, &crate::config::HttpLimits)> {
+    match protocol {
+        Protocol::UberagentTcp(_) => None,
+        Protocol::OtlpHttp(limits) => Some((DoorKind::OtlpHttp, limits)),
+        Protocol::Elasticsearch(limits) => Some((DoorKind::Elasticsearch, limits)),
+    }
+}
+
+fn door(source: &Source, listener: Listener, counters: &mut SourceCounters, shared: &Shared<'_>) -> Door {
+    let Protocol::UberagentTcp(limits) = &source.receiver.protocol else { unreachable!("the caller looked") };
+    let lines = Arc::new(LineCounters::default());
+    counters.producer = "reactor";
+    counters.lines = Some(lines.clone());
+    Door {
+        listeners: vec![listener],
+        source: source.id,
+        limits: limits.clone(),
+        table: source.table.clone().expect("a TCP receiver has a connection table"),
+        encoder: Encoder::new(shared.config.uberagent, source.id),
+        front: counters.front.clone(),
+        counters: lines,
+    }
+}
+
+fn start_reactor(
+    number: u32,
+    core: Option<CoreId>,
+    doors: Vec<Door>,
+    producer: Producer,
+    counters: Arc<ReactorCounters>,
+    shared: &Shared<'_>,
+) -> io::Result<JoinHandle<()>> {
+    let reactor = Reactor::new(ReactorOptions {
+        doors,
+        outlet: producer.outlet,
+        doorbell: producer.doorbell,
+        dead_letters: shared.dead_letters.clone(),
+        overload: shared.overload.clone(),
+        counters,
+        stop: shared.stop.clone(),
+    })?;
+    pinned(format!("reactor-{number}"), core, move || {
+        reactor.run().expect("epoll works as long as the process has its descriptors");
+    })
+}
+
+fn start_gateway(
+    number: u32,
+    core: Option<CoreId>,
+    listeners: Vec<gateway::Listener>,
+    producer: Producer,
+    shared: &Shared<'_>,
+) -> io::Result<JoinHandle<()>> {
+    let (uberagent, stop) = (shared.config.uberagent, shared.stop.clone());
+    pinned(format!("gateway-{number}"), core, move || {
+        let Producer { outlet, doorbell } = producer;
+        let gateway =
+            Gateway::new(GatewayOptions { listeners, outlet, doorbell, uberagent, stop, drain_timeout: GATEWAY_DRAIN });
+        gateway.run().expect("the runtime works as long as the process has its descriptors");
+    })
+}
+
+fn writer_options(log: Arc<Log>, appender: Appender, ledger: Arc<ledger::Lane>, shared: &Shared<'_>) -> WriterOptions {
+    WriterOptions {
+        log,
+        appender,
+        ledger,
+        ack: shared.config.queue.ack,
+        admission: shared.sources.iter().map(|source| (source.id, source.receiver.admission)).collect(),
+        sync_bytes: shared.config.queue.sync_bytes,
+        sync: shared.sync.clone(),
+        give_up: shared.give_up.clone(),
+    }
+}
+
+fn start_writer(
+    number: u32,
+    core: Option<CoreId>,
+    options: WriterOptions,
+    ends: Vec<WriterEnd>,
+    parker: Parker,
+    shared: &Shared<'_>,
+) -> io::Result<JoinHandle<()>> {
+    let name = format!("writer-{number}");
+    let tick: Tick = shared.health.thread(&name, TICK_LIMIT, clock::monotonic());
+    pinned(name, core, move || {
+        LaneWriter::new(options, ends).run(&parker, &tick);
+        tick.end();
+    })
+}
+
+/// A thread of the lane, on the lane's core.
+fn pinned(name: String, core: Option<CoreId>, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Some(core) = core
+            && !affinity::pin(core)
+        {
+            tracing::warn!(thread = %name, core = core.id, "could not be pinned to its core");
+        }
+        body();
+    })
+}

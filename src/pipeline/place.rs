@@ -1,0 +1,102 @@
+//! A destination's place: its durable cursor over all lanes, how far it may lag, and who is told when it has moved.
+//!
+//! Owned by the destination's thread. A commit takes only what is settled and durable; afterwards the segments that nobody
+//! needs any more are released.
+
+use std::io;
+use std::sync::Arc;
+
+use super::release::Release;
+use super::window::{LaneState, Window};
+use crate::config::{Requirement, StartAt};
+use crate::queue::{Cursor, Log, Position};
+use crate::telemetry::ledger::DestinationTotals;
+
+/// The cursor and what belongs to it.
+pub struct Place {
+    cursor: Cursor,
+    lanes: Vec<Arc<Log>>,
+    max_lag_bytes: Option<u64>,
+    release: Option<(Arc<Release>, usize)>,
+}
+
+impl Place {
+    /// The place of a destination over `lanes`, with the state of each: as committed, or where a new one starts.
+    #[must_use]
+    pub fn open(
+        cursor: Cursor,
+        lanes: &[Arc<Log>],
+        requirement: Requirement,
+        start: StartAt,
+    ) -> (Place, Vec<LaneState<Position>>) {
+        let states = lanes.iter().map(|log| match cursor.lane(log) {
+            Some(entry) => LaneState { position: entry.position, totals: entry.totals },
+            None => start_state(log, start),
+        });
+        let states = states.collect();
+        // A destination may lag so far over all lanes together; lanes are filled alike.
+        let max_lag_bytes = match requirement {
+            Requirement::Required => None,
+            Requirement::Optional { max_lag_bytes } => Some(max_lag_bytes / lanes.len().max(1) as u64),
+        };
+        (Place { cursor, lanes: lanes.to_vec(), max_lag_bytes, release: None }, states)
+    }
+
+    /// What vanished lanes, and lanes whose log is another one now, still count.
+    #[must_use]
+    pub fn totals_elsewhere(&self) -> Vec<DestinationTotals> {
+        let here = |lane: u32, incarnation: u64| {
+            self.lanes.iter().any(|log| log.lane() == lane && log.incarnation() == incarnation)
+        };
+        let elsewhere = self.cursor.lanes().iter().filter(|entry| !here(entry.lane, entry.incarnation));
+        elsewhere.map(|entry| entry.totals).collect()
+    }
+
+    /// Segments are released as this destination, the `index`th, moves.
+    pub fn release_with(&mut self, release: Arc<Release>, index: usize) {
+        self.release = Some((release, index));
+    }
+
+    /// Where a lane's cursor has to jump to, if the destination lags further than it may.
+    #[must_use]
+    pub fn jump(&self, lane: usize, window: &Window<Position>) -> Option<Position> {
+        let to = self.lanes[lane].position_at_lag(self.max_lag_bytes?);
+        (window.front(lane) < to).then_some(to)
+    }
+
+    /// The end of a lane's log, as of its last commit-mark.
+    #[must_use]
+    pub fn tail(&self, lane: usize) -> Position {
+        self.lanes[lane].tail()
+    }
+
+    /// Makes what is settled and durable the destination's place.
+    pub fn commit(&mut self, window: &mut Window<Position>) -> io::Result<()> {
+        if !window.catch_up(|lane| self.lanes[lane].durable_sequence()) {
+            return Ok(());
+        }
+        let moves: Vec<(&Log, Position, DestinationTotals)> = self
+            .lanes
+            .iter()
+            .zip(window.committable())
+            .map(|(log, state)| (&**log, state.position, state.totals))
+            .collect();
+        self.cursor.commit(&moves)?;
+        window.committed();
+        if let Some((release, index)) = &self.release {
+            release.moved(*index, window.committable().map(|state| state.position));
+        }
+        Ok(())
+    }
+}
+
+fn start_state(log: &Log, start: StartAt) -> LaneState<Position> {
+    let position = match start {
+        StartAt::Oldest => log.oldest(),
+        StartAt::Tail => log.tail(),
+    };
+    LaneState {
+        position,
+        totals: DestinationTotals { skipped_at_start: position.spans, ..DestinationTotals::default() },
+    }
+}

@@ -1,0 +1,72 @@
+//! Without any destination the log is a bounded retention: the oldest goes, by age or when the budget is used up, counted.
+//!
+//! One thread plays a destination that takes nothing: it has a durable cursor like the others (`destinations/none`), so what
+//! was dropped is in the balance after a restart too. As soon as a destination is configured it does not run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::sync::Parker;
+
+use super::drain::EgressStop;
+use super::place::Place;
+use super::window::Window;
+use crate::queue::{Log, Position};
+use crate::sys::clock;
+use crate::telemetry::health::Tick;
+use crate::telemetry::ledger::{self, DropReason};
+
+/// Time between looks at the log.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the retention keeps.
+pub struct Retention {
+    /// The logs of all lanes.
+    pub lanes: Vec<Arc<Log>>,
+    /// The cursor of the destination that is none.
+    pub place: Place,
+    /// Where it stands.
+    pub window: Window<Position>,
+    /// How long blocks are kept.
+    pub retain: Duration,
+    /// Bytes of entries that a lane may hold, pool and active segment left out.
+    pub lane_bytes: u64,
+    /// What was dropped.
+    pub ledger: Arc<ledger::Destination>,
+    /// When to end.
+    pub stop: Arc<EgressStop>,
+    /// The thread's tick.
+    pub tick: Tick,
+}
+
+impl Retention {
+    /// The thread's body.
+    pub fn run(mut self, parker: &Parker) {
+        while !self.stop.is_draining() {
+            self.turn(clock::wall_ns());
+            self.tick.tick(clock::monotonic());
+            parker.park_timeout(INTERVAL);
+        }
+        self.tick.end();
+    }
+
+    fn turn(&mut self, wall_ns: u64) {
+        let retain_ns = u64::try_from(self.retain.as_nanos()).unwrap_or(u64::MAX);
+        for (lane, log) in self.lanes.iter().enumerate() {
+            let by_age = log.position_at_age(wall_ns.saturating_sub(retain_ns));
+            let to = by_age.max(log.position_at_lag(self.lane_bytes));
+            let front = self.window.front(lane);
+            if to <= front {
+                continue;
+            }
+            let spans = to.spans_since(&front);
+            let index = self.window.push(lane, to.sequence, to, 0);
+            self.window.settle(index, 0, |totals| totals.dropped[DropReason::NoDestination as usize] += spans);
+        }
+        self.window.advance();
+        self.ledger.show(self.window.totals());
+        if let Err(error) = self.place.commit(&mut self.window) {
+            tracing::warn!(%error, "the retention's cursor could not be written");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The durable table of source ids: `sources` in the state directory, one receiver's name a line.
+//!
+//! Blocks in the log name their source by a number, and the log outlives the configuration; so a receiver keeps its number
+//! for ever: the index of its name's line. New names are appended, lines are never removed, numbers never reused.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::block::SourceId;
+
+/// The ids of `names`, in their order; names not seen before are given new ids, durably. Fails when the table cannot be
+/// read or written, or when it is full.
+pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Vec<SourceId>> {
+    let path = state_directory.join("sources");
+    let mut known: Vec<String> = match fs::read_to_string(&path) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let before = known.len();
+    let mut ids = Vec::with_capacity(names.len());
+    for name in names {
+        let index = known.iter().position(|k| k == name).unwrap_or_else(|| {
+            known.push((*name).to_owned());
+            known.len() - 1
+        });
+        let id = u16::try_from(index).ok().map(SourceId).filter(|id| *id != SourceId::MIXED);
+        ids.push(id.ok_or_else(|| io::Error::other(format!("{} holds too many sources", path.display())))?);
+    }
+    if known.len() > before {
+        write_durably(state_directory, &path, &known)?;
+    }
+    Ok(ids)
+}
+
+/// Replaces the table by rename, so that a crash leaves the old one or the new one.
+fn write_durably(directory: &Path, path: &Path, names: &[String]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    for name in names {
+        writeln!(file, "{name}")?;
+    }
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_keeps_its_id_whatever_happens_to_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let assign = |names: &[&str]| assign(directory.path(), names).unwrap();
+        assert_eq!(assign(&["uberagent", "otlp"]), [SourceId(0), SourceId(1)]);
+        assert_eq!(assign(&["otlp"]), [SourceId(1)]);
+        assert_eq!(assign(&["elasticsearch", "uberagent"]), [SourceId(2), SourceId(0)]);
+        assert_eq!(assign(&["otlp", "elasticsearch"]), [SourceId(1), SourceId(2)]);
+    }
+}
