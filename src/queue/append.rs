@@ -20,7 +20,7 @@ use super::pool::{NoSpare, Spare};
 use super::position::Position;
 use super::segment::Segment;
 use super::storage::SegmentWriter;
-use crate::block::{HEADER_BYTES, Header, Kind, MAX_BYTES, Meta};
+use crate::block::{HEADER_BYTES, Header, Kind, Meta};
 use crate::telemetry::ledger::LaneTotals;
 
 /// Populated ahead of the writer.
@@ -100,7 +100,7 @@ impl Appender {
     /// Appends a block and publishes it; its sequence is durable once [`Log::durable_sequence`] has reached it.
     /// Readers are woken by [`Appender::wake_readers`], once a batch.
     pub fn append(&mut self, meta: &Meta, payload: &[u8]) -> Result<u64, AppendError> {
-        assert!(payload.len() <= MAX_BYTES, "a block of {} bytes", payload.len());
+        assert!(payload.len() <= self.log.options.max_payload_bytes, "a block of {} bytes", payload.len());
         if self.log.has_failed() {
             return Err(AppendError::Failed);
         }
@@ -142,10 +142,15 @@ impl Appender {
     /// Whether a block of any size could be appended now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let fits = |active: &Active| {
-            active.end + entry_bytes(MAX_BYTES) + entry_bytes(MARK_BYTES) <= active.segment.file.bytes()
-        };
+        let largest = entry_bytes(self.log.options.max_payload_bytes) + entry_bytes(MARK_BYTES);
+        let fits = |active: &Active| active.end + largest <= active.segment.file.bytes();
         self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
+    }
+
+    /// Where the next entry would go: segment and offset.
+    #[cfg(test)]
+    pub(super) fn place(&self) -> Option<(u64, u64)> {
+        self.active.as_ref().map(|active| (active.segment.id, active.end))
     }
 
     /// The lane balance of everything appended so far.

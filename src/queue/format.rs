@@ -1,8 +1,9 @@
 //! The segment file, byte by byte. Integers are little-endian.
 //!
 //! ```text
-//!     0  512  header, copy A         4096  512  footer, once sealed and synced
-//!   512  512  header, copy B         8192   ..  entries, each at a multiple of 64
+//!     0  512  header, copy A         4096  512  footer, once sealed and synced, copy A
+//!   512  512  header, copy B         4608  512  footer, copy B
+//!                                  8192   ..  entries, each at a multiple of 64
 //!
 //! header                                  footer
 //! off size field                          off size field
@@ -27,26 +28,28 @@
 //! not written by recovery says that everything before it had been synced when it was written.
 
 use std::hash::Hasher;
+use std::io;
 
 use siphasher::sip::SipHasher13;
 
 use super::fields::{Fields, Writer};
 use super::mark::read_totals;
+use super::storage::StoredFile;
 use crate::block::{HEADER_BYTES, HeaderKey};
 use crate::telemetry::ledger::LaneTotals;
 
 const MAGIC: [u8; 8] = *b"MRSEG001";
 const FOOTER_MAGIC: [u8; 8] = *b"MRFOOT01";
-const COPY_BYTES: u64 = 512;
+const COPY_BYTES: usize = 512;
 const HEADER_FIELDS: usize = 72;
 const FOOTER_FIELDS: usize = 136;
 
-/// Where the footer stands.
-pub(super) const FOOTER_OFFSET: u64 = 4096;
+/// Offsets of the two footer copies.
+pub(super) const FOOTER_OFFSETS: [u64; 2] = [4096, 4608];
 /// Where the first entry stands.
 pub(super) const FIRST_ENTRY: u64 = 8192;
 /// Offsets of the two header copies.
-pub(super) const HEADER_OFFSETS: [u64; 2] = [0, COPY_BYTES];
+pub(super) const HEADER_OFFSETS: [u64; 2] = [0, COPY_BYTES as u64];
 
 /// Bytes that an entry with `stored` bytes takes, header and padding included.
 pub(super) fn entry_bytes(stored: usize) -> u64 {
@@ -74,7 +77,7 @@ pub(super) enum HeaderFound {
 }
 
 impl SegmentHeader {
-    pub(super) fn encode(&self) -> [u8; COPY_BYTES as usize] {
+    pub(super) fn encode(&self) -> [u8; COPY_BYTES] {
         let mut writer = Writer::default();
         writer.0.extend_from_slice(&MAGIC);
         writer.u32(0);
@@ -88,12 +91,12 @@ impl SegmentHeader {
         writer.0.extend_from_slice(&self.key.0);
         let crc = crc32c::crc32c(&writer.0);
         writer.u32(crc);
-        let mut out = [0u8; COPY_BYTES as usize];
+        let mut out = [0u8; COPY_BYTES];
         out[..writer.0.len()].copy_from_slice(&writer.0);
         out
     }
 
-    pub(super) fn decode(bytes: &[u8; COPY_BYTES as usize]) -> HeaderFound {
+    pub(super) fn decode(bytes: &[u8; COPY_BYTES]) -> HeaderFound {
         let crc = u32::from_le_bytes(bytes[HEADER_FIELDS..HEADER_FIELDS + 4].try_into().expect("four bytes"));
         if bytes[..8] != MAGIC || crc != crc32c::crc32c(&bytes[..HEADER_FIELDS]) {
             return HeaderFound::Damaged;
@@ -132,9 +135,9 @@ pub(super) struct Footer {
 
 impl Footer {
     /// Bytes of an encoded footer.
-    pub(super) const BYTES: usize = FOOTER_FIELDS + 8;
+    const BYTES: usize = FOOTER_FIELDS + 8;
 
-    pub(super) fn encode(&self, key: HeaderKey, segment: u64) -> [u8; Footer::BYTES] {
+    fn encode(&self, key: HeaderKey, segment: u64) -> [u8; Footer::BYTES] {
         let mut writer = Writer::default();
         writer.0.extend_from_slice(&FOOTER_MAGIC);
         let fields = [
@@ -164,7 +167,25 @@ impl Footer {
         writer.0.try_into().expect("the fields above are as long as the format says")
     }
 
-    pub(super) fn decode(bytes: &[u8; Footer::BYTES], key: HeaderKey, segment: u64) -> Option<Footer> {
+    /// Writes both copies and syncs them; what is before the footer must be durable already.
+    pub(super) fn write(&self, file: &dyn StoredFile, key: HeaderKey, segment: u64) -> io::Result<()> {
+        let bytes = self.encode(key, segment);
+        for offset in FOOTER_OFFSETS {
+            file.write_at(offset, &bytes)?;
+        }
+        file.sync()
+    }
+
+    /// The first copy that is valid for this use of the file.
+    pub(super) fn read(file: &dyn StoredFile, key: HeaderKey, segment: u64) -> Option<Footer> {
+        FOOTER_OFFSETS.into_iter().find_map(|offset| {
+            let mut bytes = [0u8; Footer::BYTES];
+            file.read_at(offset, &mut bytes).ok()?;
+            Footer::decode(&bytes, key, segment).filter(|footer| footer.end <= file.bytes())
+        })
+    }
+
+    fn decode(bytes: &[u8; Footer::BYTES], key: HeaderKey, segment: u64) -> Option<Footer> {
         let (body, check) = bytes.split_at(FOOTER_FIELDS);
         if body[..8] != FOOTER_MAGIC || Fields(check).u64()? != footer_check(key, body, segment) {
             return None;

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam::sync::Unparker;
 
 use super::budget::Budget;
-use super::format::FOOTER_OFFSET;
 use super::mark::Mark;
 use super::pool::{NoSpare, Pool};
 use super::position::Position;
@@ -34,6 +33,8 @@ pub struct Options {
     pub lane: u32,
     /// Bytes of a segment file, a multiple of 4096.
     pub segment_bytes: u64,
+    /// Bytes of the largest payload; a segment must hold one.
+    pub max_payload_bytes: usize,
     /// Recycled segments kept ready.
     pub pool_segments: usize,
     /// The disk budget, shared by all lanes.
@@ -353,9 +354,7 @@ impl Log {
                 continue;
             }
             let Some(footer) = segment.footer.get() else { continue };
-            let bytes = footer.encode(segment.key, segment.id);
-            let written = segment.file.write_at(FOOTER_OFFSET, &bytes).and_then(|()| segment.file.sync());
-            if written.is_err() {
+            if footer.write(&*segment.file, segment.key, segment.id).is_err() {
                 // The entries are durable; without its footer the segment is scanned at the next start.
                 self.sync_failures.fetch_add(1, Ordering::Relaxed);
                 segment.suspect.store(true, Ordering::Relaxed);

@@ -26,6 +26,7 @@
 //!     quarantine: state.join("log/quarantine"),
 //!     lane: 0,
 //!     segment_bytes: 4 << 20,
+//!     max_payload_bytes: millrace::block::MAX_BYTES,
 //!     pool_segments: 2,
 //!     budget,
 //!     wall_ns: 1,
@@ -82,7 +83,7 @@ pub use cursor::{Cursor, LaneCursor, MAX_LANES};
 pub use log::{Log, LogStats, Options, SyncError};
 pub use position::Position;
 pub use read::{Entry, Reader};
-pub use recover::{MIN_SEGMENT_BYTES, OpenError, Recovered};
+pub use recover::{OpenError, Recovered};
 pub use storage::{FileStorage, MmapStorage, SegmentWriter, Storage, StoredFile};
 
 impl Log {

@@ -109,7 +109,8 @@ impl Pool {
 
     /// The spare, or one made now.
     pub(super) fn take(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
-        match self.lock().spare.take() {
+        let spare = self.lock().spare.take();
+        match spare {
             Some(spare) => Ok(spare),
             None => self.make(storage, wall_ns),
         }
@@ -211,10 +212,6 @@ impl Pool {
         if alone && self.lock().free.len() < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes() {
             let name = self.free_name();
             storage.rename(&path, &self.directory.join("free").join(&name))?;
-            if planted(Sabotage::EarlyRecycle) {
-                self.lock().free.push(name);
-                return Ok(None);
-            }
             return Ok(Some(name));
         }
         storage.remove(&path)?;

@@ -17,9 +17,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::append::{Appender, add_block};
 use super::extent::Extent;
-use super::format::{FIRST_ENTRY, FOOTER_OFFSET, Footer};
+use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::log::{Log, Options};
-use super::mark::Mark;
+use super::mark::{MARK_BYTES, Mark};
 use super::pool::Pool;
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
@@ -69,12 +69,11 @@ pub enum OpenError {
     SegmentTooSmall(u64),
 }
 
-/// Bytes of the smallest segment that a lane can be configured with.
-pub const MIN_SEGMENT_BYTES: u64 = 64 * 1024;
-
 /// Opens the log in `options.directory`, which is created when it is not there.
 pub(super) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
-    if options.segment_bytes < MIN_SEGMENT_BYTES {
+    // A segment holds at least its first mark, one block and its last mark.
+    let least = FIRST_ENTRY + 2 * entry_bytes(MARK_BYTES) + entry_bytes(options.max_payload_bytes);
+    if options.segment_bytes < least {
         return Err(OpenError::SegmentTooSmall(options.segment_bytes));
     }
     let directory = options.directory.display().to_string();
@@ -110,10 +109,10 @@ impl Recovery {
         recovery.recovered.state_lost = state.is_none() && !found.is_empty();
         let state = recovery.state_or_derived(state, &found)?;
         recovery.durable = state.mark.durable;
-        let mut segments = recovery.scan_all(&mut found, state.incarnation);
+        let mut segments = recovery.scan_all(&mut found, state.incarnation)?;
         recovery.judge(&found);
         let ended = recovery.total_up(&mut segments, &found, &state);
-        recovery.make_durable(&segments, &found)?;
+        write_verdicts(&segments, &found)?;
         recovery.last_sequence = recovery.last_sequence.max(recovery.durable).max(state.sequence_floor);
         let next_segment = segments.last().map_or(0, |segment| segment.id + 1).max(state.next_segment);
         // Written before anything is appended, so that the incarnation never changes.
@@ -138,9 +137,9 @@ impl Recovery {
             let id = found.header.id;
             let right_name = name == super::pool::segment_name(id);
             let stays = match by_id.remove(&id) {
-                None => found,
+                None => *found,
                 Some(other) => {
-                    let (stays, goes) = if right_name { (found, other) } else { (other, found) };
+                    let (stays, goes) = if right_name { (*found, other) } else { (other, *found) };
                     self.quarantine(&goes.path, &name)?;
                     stays
                 }
@@ -172,7 +171,7 @@ impl Recovery {
         Ok(State { incarnation, next_segment: 1, ..State::default() })
     }
 
-    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> Vec<Segment> {
+    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> io::Result<Vec<Segment>> {
         found.retain(|found| found.header.incarnation == incarnation);
         let mut segments: Vec<Segment> = found.iter().map(new_segment).collect();
         let mut limit = u64::MAX;
@@ -183,6 +182,12 @@ impl Recovery {
                     limit = limit.min(footer.before_sequence);
                 }
                 None => {
+                    // What stands in the page cache only (after a kill) is synced before it counts as durable, and read
+                    // from the disk: after a failed sync the cache would show what is not there.
+                    if !planted(Sabotage::RecoveredNotSynced) {
+                        found.file.sync()?;
+                        found.file.forget()?;
+                    }
                     found.entries = scan(segment);
                     cut(&mut found.entries, limit);
                     if let Some(before) = first_mark(&found.entries) {
@@ -193,15 +198,15 @@ impl Recovery {
         }
         let marks = found.iter().flat_map(|found| &found.entries).filter_map(|entry| entry.mark);
         self.durable = marks.map(|mark| mark.durable).fold(self.durable, u64::max);
-        segments
+        Ok(segments)
     }
 
     /// Finds what is missing or damaged, tells loss from the crash's tail, and with it how far marks are believed.
     fn judge(&mut self, found: &[Found]) {
-        let mut last = 0;
+        let mut last = None;
         for found in found {
             if let Some(footer) = &found.footer {
-                last = footer.last_sequence;
+                last = Some(footer.last_sequence);
                 self.recovered.blocks += footer.blocks;
                 continue;
             }
@@ -210,29 +215,30 @@ impl Recovery {
                 match entry.header.kind {
                     Kind::CommitMark { .. } if entry.mark.is_some() => {
                         self.missing(last, sequence);
-                        last = last.max(sequence);
+                        last = last.max(Some(sequence));
                     }
                     Kind::CommitMark { .. } => {}
                     Kind::Block(_) => {
                         self.missing(last, sequence - 1);
-                        last = sequence;
+                        last = Some(sequence);
                         if entry.intact {
                             self.recovered.blocks += 1;
                         } else {
-                            self.missing(sequence - 1, sequence);
+                            self.missing(Some(sequence - 1), sequence);
                         }
                     }
                 }
             }
         }
         self.missing(last, self.durable);
-        self.last_sequence = last;
+        self.last_sequence = last.unwrap_or(0);
     }
 
-    /// Books the blocks `after + 1 ..= to` as not there.
-    fn missing(&mut self, after: u64, to: u64) {
-        // The first block of a lane has sequence 1, and every start leaves a hole of a known size.
-        if to <= after || to - after >= SEQUENCE_JUMP || after == 0 && self.recovered.blocks == 0 {
+    /// Books the blocks behind `after` up to `to` as not there. What was before the first entry was consumed.
+    fn missing(&mut self, after: Option<u64>, to: u64) {
+        let Some(after) = after else { return };
+        // Every start leaves a hole of a known size.
+        if to <= after || to - after >= SEQUENCE_JUMP {
             return;
         }
         let durable_to = to.min(self.durable);
@@ -308,22 +314,6 @@ impl Recovery {
         Footer { last_sequence: *sequence, totals: *totals, ..footer }
     }
 
-    /// What was scanned may stand in the page cache only (after a kill): it is synced before it counts as durable, and only
-    /// then the verdict is written.
-    fn make_durable(&mut self, segments: &[Segment], found: &[Found]) -> io::Result<()> {
-        for (segment, _) in segments.iter().zip(found).filter(|(_, found)| found.footer.is_none()) {
-            if !planted(Sabotage::RecoveredNotSynced) {
-                segment.file.sync()?;
-            }
-            let footer = segment.footer.get().expect("total_up gave it one");
-            segment.file.write_at(FOOTER_OFFSET, &footer.encode(segment.key, segment.id))?;
-            if !planted(Sabotage::RecoveredNotSynced) {
-                segment.file.sync()?;
-            }
-        }
-        Ok(())
-    }
-
     fn finish(
         mut self,
         segments: Vec<Segment>,
@@ -362,6 +352,15 @@ impl Recovery {
         let appender = Appender::start(Arc::clone(&log), totals, sequence);
         Ok((log, appender, self.recovered))
     }
+}
+
+/// Writes the verdict on what was scanned; that was synced before it was read.
+fn write_verdicts(segments: &[Segment], found: &[Found]) -> io::Result<()> {
+    for (segment, _) in segments.iter().zip(found).filter(|(_, found)| found.footer.is_none()) {
+        let footer = segment.footer.get().expect("total_up gave it one");
+        footer.write(&*segment.file, segment.key, segment.id)?;
+    }
+    Ok(())
 }
 
 fn new_segment(found: &Found) -> Segment {

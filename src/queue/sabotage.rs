@@ -35,8 +35,11 @@ pub(crate) enum Sabotage {
     EarlyFooter,
     /// Recovery does not sync what it found in the page cache.
     RecoveredNotSynced,
-    /// A segment is recycled while its release is not durable.
-    EarlyRecycle,
+    /// Releases segments by a cursor that is not durable yet (planted in the destination of the tests).
+    #[cfg(test)]
+    EarlyRelease,
+    /// Commits a cursor past what is durable.
+    CursorAhead,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{FIRST_ENTRY, FOOTER_OFFSET, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
+use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
 use super::mark::Mark;
 use super::sabotage::{Sabotage, planted};
 use super::segment::Segment;
@@ -45,7 +45,7 @@ pub(super) struct Found {
 /// A file of the lane's directory, judged by its header.
 #[derive(Debug)]
 pub(super) enum Judged {
-    Segment(Found),
+    Segment(Box<Found>),
     /// Not to be read: damaged, or of a version that we do not know.
     Foreign,
 }
@@ -67,11 +67,8 @@ pub(super) fn open_segment(storage: &dyn Storage, path: &Path, lane: u32) -> io:
         break;
     }
     let Some(header) = header else { return Ok(Judged::Foreign) };
-    let mut bytes = [0u8; Footer::BYTES];
-    let footer = file.read_at(FOOTER_OFFSET, &mut bytes).ok();
-    let footer =
-        footer.and_then(|()| Footer::decode(&bytes, header.key, header.id)).filter(|footer| footer.end <= file.bytes());
-    Ok(Judged::Segment(Found { path: path.to_owned(), file, header, footer, entries: Vec::new() }))
+    let footer = Footer::read(&*file, header.key, header.id);
+    Ok(Judged::Segment(Box::new(Found { path: path.to_owned(), file, header, footer, entries: Vec::new() })))
 }
 
 /// Every entry of a segment without a footer, from end to end.

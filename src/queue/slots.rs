@@ -21,11 +21,14 @@ use super::fields::{Fields, Writer};
 use super::sabotage::{Sabotage, planted};
 use super::storage::{Storage, StoredFile};
 
-const SLOT_BYTES: u64 = 16 * 1024;
+const SLOT_BYTES: usize = 16 * 1024;
+/// Where the two slots stand.
+const OFFSETS: [u64; 2] = [0, SLOT_BYTES as u64];
+const FILE_BYTES: u64 = 2 * SLOT_BYTES as u64;
 const HEADER_BYTES: usize = 24;
 
 /// Payload bytes that fit a slot.
-pub(super) const MAX_PAYLOAD_BYTES: usize = SLOT_BYTES as usize - HEADER_BYTES;
+pub(super) const MAX_PAYLOAD_BYTES: usize = SLOT_BYTES - HEADER_BYTES;
 
 /// The file of two slots.
 #[derive(Debug)]
@@ -33,14 +36,14 @@ pub(super) struct Slots {
     file: Arc<dyn StoredFile>,
     magic: [u8; 8],
     generation: u64,
-    next: u64,
+    next: usize,
 }
 
 impl Slots {
     /// Opens the file, or creates it; the payload is that of the newer valid slot.
     pub(super) fn open(storage: &dyn Storage, path: &Path, magic: [u8; 8]) -> io::Result<(Slots, Option<Vec<u8>>)> {
         let file = match storage.open(path) {
-            Ok(file) if file.bytes() >= 2 * SLOT_BYTES => file,
+            Ok(file) if file.bytes() >= FILE_BYTES => file,
             Ok(_) => {
                 storage.remove(path)?;
                 create(storage, path)?
@@ -48,9 +51,12 @@ impl Slots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(storage, path)?,
             Err(error) => return Err(error),
         };
-        let mut best: Option<(u64, u64, Vec<u8>)> = None;
+        // What an earlier process failed to write must not be believed from the cache.
+        file.sync()?;
+        file.forget()?;
+        let mut best: Option<(u64, usize, Vec<u8>)> = None;
         for slot in [0, 1] {
-            let Some((generation, payload)) = read_slot(&*file, slot * SLOT_BYTES, magic) else { continue };
+            let Some((generation, payload)) = read_slot(&*file, OFFSETS[slot], magic) else { continue };
             let newer = best.as_ref().is_none_or(|(best, ..)| generation > *best);
             if newer != planted(Sabotage::OlderSlot) || best.is_none() {
                 best = Some((generation, slot, payload));
@@ -73,7 +79,7 @@ impl Slots {
         let crc = crc32c::crc32c_append(crc32c::crc32c(&writer.0), payload);
         writer.u32(crc);
         writer.0.extend_from_slice(payload);
-        self.file.write_at(self.next * SLOT_BYTES, &writer.0)?;
+        self.file.write_at(OFFSETS[self.next], &writer.0)?;
         if !planted(Sabotage::SlotNotSynced) {
             self.file.sync()?;
         }
@@ -86,7 +92,7 @@ impl Slots {
 }
 
 fn create(storage: &dyn Storage, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
-    let file = storage.create(path, 2 * SLOT_BYTES)?;
+    let file = storage.create(path, FILE_BYTES)?;
     if let Some(directory) = path.parent() {
         storage.sync_directory(directory)?;
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// The smallest page of any kernel we run on; a multiple of it is what offsets are rounded to.
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 const POPULATE_BYTES: usize = 2 * 1024 * 1024;
 const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -70,7 +70,7 @@ impl ReadMapping {
         if low <= start && end <= high {
             return Ok(());
         }
-        let from = start - start % PAGE_BYTES as usize;
+        let from = start - start % PAGE_BYTES;
         let to = end.next_multiple_of(POPULATE_BYTES).min(self.map.len());
         match self.map.advise_range(Advice::PopulateRead, from, to - from) {
             // Kernels before 5.14 do not know the advice.
@@ -150,7 +150,7 @@ impl WriteWindow {
         {
             return Ok(());
         }
-        let base = from - from % PAGE_BYTES;
+        let base = from - from % PAGE_BYTES as u64;
         let bytes = WINDOW_BYTES.max(to - base).min(self.file_bytes - base);
         let len = usize::try_from(bytes).map_err(io::Error::other)?;
         self.map = Some(MmapOptions::new().offset(base).len(len).map_raw(file)?);

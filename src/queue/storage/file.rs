@@ -125,6 +125,10 @@ impl StoredFile for PlainFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    fn forget(&self) -> io::Result<()> {
+        file::forget_cached(&self.file)
+    }
 }
 
 #[derive(Debug)]

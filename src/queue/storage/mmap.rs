@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::file::{FileStorage, create_allocated, open_existing};
 use super::{SegmentWriter, Storage, StoredFile};
+use crate::sys::file;
 use crate::sys::mapping::{ReadMapping, WriteWindow};
 
 /// The file system with segments mapped into memory.
@@ -107,6 +108,10 @@ impl StoredFile for MappedFile {
     fn sync(&self) -> io::Result<()> {
         // fdatasync covers pages dirtied through a mapping too.
         self.file.sync_data()
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        file::forget_cached(&self.file)
     }
 }
 
