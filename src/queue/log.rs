@@ -368,7 +368,6 @@ impl Log {
         if lock(&self.retired).is_empty() || side.failures_in_a_row > 0 {
             return Ok(());
         }
-        let retired = std::mem::take(&mut *lock(&self.retired));
         let mark = side.durable_mark.mark;
         side.state.write(&State {
             incarnation: self.incarnation,
@@ -376,15 +375,21 @@ impl Log {
             sequence_floor: self.published_sequence(),
             mark,
         })?;
+        let retired = std::mem::take(&mut *lock(&self.retired));
         let mut recycled = Vec::new();
+        let mut failure = None;
         for segment in retired {
-            recycled.extend(self.pool.take_back(&*self.storage, segment)?);
+            match self.pool.take_back(&*self.storage, segment) {
+                Ok(name) => recycled.extend(name),
+                // Its file stays until the next start, counted in the budget; the others go.
+                Err(error) => failure = Some(error),
+            }
         }
         self.storage.sync_directory(&self.options.directory)?;
         self.storage.sync_directory(&self.options.directory.join("free"))?;
         self.pool.add_free(recycled);
         self.options.budget.wake();
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sizes and counts.

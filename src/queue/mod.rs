@@ -74,6 +74,8 @@ mod segment;
 mod slots;
 mod state;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

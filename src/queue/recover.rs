@@ -203,13 +203,22 @@ impl Recovery {
 
     /// Finds what is missing or damaged, tells loss from the crash's tail, and with it how far marks are believed.
     fn judge(&mut self, found: &[Found]) {
-        let mut last = None;
+        let (mut last, mut last_id, mut verdict) = (None, 0, &Footer { trusted: u64::MAX, ..Footer::default() });
         for found in found {
+            if found.header.id != last_id + 1 {
+                // What stood between was consumed, or its file is gone: the next mark tells those who had not read it.
+                last = None;
+            }
+            last_id = found.header.id;
             if let Some(footer) = &found.footer {
-                last = Some(footer.last_sequence);
+                if footer.blocks > 0 {
+                    last = Some(footer.last_sequence);
+                }
                 self.recovered.blocks += footer.blocks;
+                verdict = footer;
                 continue;
             }
+            self.keep_verdict(verdict, &found.entries);
             for entry in &found.entries {
                 let sequence = entry.header.sequence;
                 match entry.header.kind {
@@ -218,6 +227,8 @@ impl Recovery {
                         last = last.max(Some(sequence));
                     }
                     Kind::CommitMark { .. } => {}
+                    // The second copy of a block that was moved.
+                    Kind::Block(_) if last >= Some(sequence) => {}
                     Kind::Block(_) => {
                         self.missing(last, sequence - 1);
                         last = Some(sequence);
@@ -232,6 +243,14 @@ impl Recovery {
         }
         self.missing(last, self.durable);
         self.last_sequence = last.unwrap_or(0);
+    }
+
+    /// A recovery that was cut off has judged the segment before, and this one is of the same run: the verdict holds.
+    fn keep_verdict(&mut self, verdict: &Footer, entries: &[Scanned]) {
+        let same_run = |first: &Scanned| first.header.sequence.saturating_sub(verdict.last_sequence) < SEQUENCE_JUMP;
+        if verdict.trusted < u64::MAX && entries.first().is_some_and(same_run) {
+            self.trusted = self.trusted.min(verdict.trusted);
+        }
     }
 
     /// Books the blocks behind `after` up to `to` as not there. What was before the first entry was consumed.
@@ -265,10 +284,7 @@ impl Recovery {
                 sequence = footer.last_sequence;
                 continue;
             }
-            let mut footer = self.footer_of(&found.entries, &mut totals, &mut sequence);
-            if self.trusted == u64::MAX && found.entries.is_empty() {
-                footer.spans_before = totals.appended;
-            }
+            let footer = self.footer_of(&found.entries, &mut totals, &mut sequence);
             segment.start.sequence = footer.before_sequence;
             segment.start.spans = footer.spans_before;
             segment.trusted = self.trusted;
@@ -278,29 +294,30 @@ impl Recovery {
         if state.mark.totals.appended > totals.appended { state.mark.totals } else { totals }
     }
 
+    /// Adds up as a reader will: a block once, whichever of two copies comes first, and a mark that is not behind.
     fn footer_of(&self, entries: &[Scanned], totals: &mut LaneTotals, sequence: &mut u64) -> Footer {
-        if let Some(before) = first_totals(entries, self.trusted) {
-            *totals = before;
-        }
-        let before_sequence = first_mark(entries).unwrap_or(*sequence);
-        let mut footer = Footer {
-            end: FIRST_ENTRY,
-            before_sequence,
-            spans_before: totals.appended,
-            trusted: self.trusted,
-            ..Footer::default()
-        };
-        *sequence = before_sequence;
+        let mut footer = Footer { end: FIRST_ENTRY, trusted: self.trusted, ..Footer::default() };
+        let mut before = (*sequence, totals.appended);
         for entry in entries {
             footer.end = entry.end();
-            *sequence = entry.header.sequence;
+            let this = entry.header.sequence;
             match (entry.header.kind, &entry.mark) {
-                (Kind::CommitMark { .. }, Some(mark)) if entry.header.sequence <= self.trusted => *totals = mark.totals,
-                (Kind::CommitMark { .. }, _) => {}
+                (Kind::CommitMark { .. }, Some(mark)) => {
+                    if this >= *sequence && this <= self.trusted {
+                        *totals = mark.totals;
+                        *sequence = this;
+                    }
+                    if entry.offset == FIRST_ENTRY {
+                        before = (this, totals.appended);
+                    }
+                }
+                (Kind::CommitMark { .. }, None) => {}
                 (Kind::Block(meta), _) => {
                     // A damaged block that was durable stays in the balance; the next mark makes a gap of it.
-                    if entry.intact || entry.header.sequence <= self.durable {
+                    let counts = entry.intact || this <= self.durable;
+                    if counts && (this > *sequence || planted(Sabotage::BothCopies)) {
                         add_block(totals, &meta);
+                        *sequence = this;
                     }
                     footer.blocks += 1;
                     footer.records += u64::from(meta.records);
@@ -311,7 +328,8 @@ impl Recovery {
                 }
             }
         }
-        Footer { last_sequence: *sequence, totals: *totals, ..footer }
+        let (before_sequence, spans_before) = before;
+        Footer { before_sequence, spans_before, last_sequence: *sequence, totals: *totals, ..footer }
     }
 
     fn finish(
@@ -403,9 +421,4 @@ fn cut(entries: &mut Vec<Scanned>, limit: u64) {
 fn first_mark(entries: &[Scanned]) -> Option<u64> {
     let first = entries.first().filter(|first| first.offset == FIRST_ENTRY && first.mark.is_some())?;
     Some(first.header.sequence)
-}
-
-fn first_totals(entries: &[Scanned], trusted: u64) -> Option<LaneTotals> {
-    let first = entries.first().filter(|first| first.offset == FIRST_ENTRY && first.header.sequence <= trusted)?;
-    first.mark.as_ref().map(|mark: &Mark| mark.totals)
 }

@@ -1,1 +1,5 @@
-//! The simulated world. Nobody imports it but tests.
+//! The simulated world: a disk that can be cut off at any call, and shows what a crash would have left.
+//!
+//! Nobody imports it but tests.
+
+pub mod disk;

@@ -1,0 +1,388 @@
+//! Every peer's queue has lost data in a crash that its tests did not try. This one tries states by the ten thousand.
+//!
+//! A run is a lane on a simulated disk with a destination: it appends (hostile payloads among them), syncs, tends, reads,
+//! commits and releases, and is cut off at any call, also in the middle of recovery, also after failed syncs and with
+//! rotten bits. After each cut the log is opened again and read to its end, and must keep these promises:
+//!
+//! 1. a durable block that no rot touched is there, once, byte for byte, in order;
+//! 2. nothing is there that was not written, and what was once missing stays missing;
+//! 3. without rot nothing is reported lost, and with it the spans read and lost add up to the lane's balance;
+//! 4. no sequence is used twice, and the destination's totals are those of its position.
+//!
+//! The planted bugs at the end say whether the explorer could see a breach.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{meta, small_options};
+use crate::block::{HEADER_BYTES, Header, HeaderKey, Kind};
+use crate::queue::sabotage::{Sabotage, plant, planted};
+use crate::queue::{Appender, Budget, Cursor, Entry, Log, Position, Reader, Storage};
+use crate::sim::disk::SimDisk;
+use crate::telemetry::ledger::DestinationTotals;
+
+const CUTS_PER_RUN: u64 = 8;
+
+/// A block that was appended.
+struct Written {
+    payload: Vec<u8>,
+    spans: u32,
+    /// Somebody was told that it is durable.
+    acknowledged: bool,
+    /// A recovery did not find it.
+    gone: bool,
+}
+
+/// The destination.
+struct Destination {
+    cursor: Cursor,
+    reader: Reader,
+    totals: DestinationTotals,
+    /// Settled and not yet committed.
+    waiting: Vec<(Position, DestinationTotals)>,
+}
+
+struct Run {
+    disk: SimDisk,
+    random: fastrand::Rng,
+    written: BTreeMap<u64, Written>,
+    rot: bool,
+    /// Bits that rotted and have not yet been seen to cost a block.
+    rotten_bits: u64,
+    has_rotted: bool,
+}
+
+struct Process {
+    log: Arc<Log>,
+    appender: Appender,
+    destination: Destination,
+    now: Duration,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let rot = random.u8(..) < 64;
+        Run {
+            disk: SimDisk::new(random.u64(..)),
+            random,
+            written: BTreeMap::new(),
+            rot,
+            rotten_bits: 0,
+            has_rotted: false,
+        }
+    }
+
+    fn explore(&mut self) {
+        for _ in 0..CUTS_PER_RUN {
+            if let Some(mut process) = self.start() {
+                let mut fuse = self.random.u64(1..400);
+                if self.random.bool() {
+                    fuse /= 8;
+                }
+                self.disk.light_fuse(fuse + 1);
+                while !self.disk.is_off() {
+                    self.step(&mut process);
+                }
+            }
+            self.cut();
+        }
+        self.disk.remove_fuse();
+        if let Some(mut process) = self.start() {
+            assert!(self.append(&mut process), "after all that a block is taken");
+        }
+    }
+
+    /// Opens the log and checks what it holds. `None` when the power went in the middle.
+    fn start(&mut self) -> Option<Process> {
+        if self.random.u8(..) < 96 {
+            let fuse = self.random.u64(1..60);
+            self.disk.light_fuse(fuse);
+        }
+        let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
+        let options = small_options("state", &Arc::new(Budget::new(1 << 20, 0)));
+        let opened = Log::open(Arc::clone(&storage), options);
+        let opened = opened.and_then(|(log, appender, recovered)| {
+            let cursor = Cursor::open(&*storage, Path::new("state/destination"));
+            let cursor = cursor.map_err(|source| crate::queue::OpenError::Storage {
+                directory: "state/destination".to_owned(),
+                source,
+            })?;
+            Ok((log, appender, recovered, cursor))
+        });
+        let (log, mut appender, recovered, cursor) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // A failed sync ends this start; the next one must not believe what the cache still shows.
+                let failed_sync = matches!(&error, crate::queue::OpenError::Storage { source, .. }
+                    if source.raw_os_error() == Some(libc::EIO));
+                assert!(self.disk.is_off() || failed_sync, "recovery refused: {error}");
+                return None;
+            }
+        };
+        let (from, totals) = match cursor.lane(&log) {
+            Some(lane) => (lane.position, lane.totals),
+            None => (Position::default(), DestinationTotals::default()),
+        };
+        let as_of_position =
+            if self.has_rotted { totals.settled() >= from.spans } else { totals.settled() == from.spans };
+        assert!(as_of_position, "the slot's totals are not as of its position");
+        assert_eq!(recovered.totals.imbalance(), 0, "the lane balance does not open in balance");
+        if !self.has_rotted {
+            assert_eq!(recovered.lost_blocks, 0, "a crash alone has lost durable blocks");
+            assert_eq!(recovered.quarantined, 0, "a crash alone has sent files into quarantine");
+        }
+        if appender.place().is_none() {
+            // The power went, or a sync failed, while the first segment was made.
+            return None;
+        }
+        appender.commit_mark(recovered.totals, 1).ok()?;
+        self.verify(&log, from, recovered.totals.appended);
+        self.disk.remove_fuse();
+        let reader = log.reader(from);
+        let destination = Destination { cursor, reader, totals, waiting: Vec::new() };
+        Some(Process { log, appender, destination, now: Duration::ZERO })
+    }
+
+    fn verify(&mut self, log: &Arc<Log>, from: Position, appended: u64) {
+        let mut reader = log.reader(from);
+        let (mut read, mut lost, mut last) = (0, 0, from.sequence);
+        while let Some(entry) = reader.next() {
+            match entry {
+                Entry::Block { sequence, payload, meta, .. } => {
+                    assert!(sequence > last, "block {sequence} after {last}");
+                    // What is between was not found; it must never come back.
+                    self.not_found(last, sequence);
+                    last = sequence;
+                    let written = self.written.get(&sequence);
+                    let written = written.unwrap_or_else(|| panic!("block {sequence} was never written"));
+                    assert!(!written.gone, "block {sequence} came back");
+                    assert_eq!(written.payload, payload, "block {sequence} is not what was written");
+                    assert_eq!(written.spans, meta.spans);
+                    read += u64::from(meta.spans);
+                }
+                Entry::Gap { spans, .. } => lost += spans,
+            }
+        }
+        self.not_found(last, u64::MAX);
+        assert_eq!(reader.position().spans, appended, "the last mark is not the balance");
+        if self.has_rotted {
+            // Rot in durable blocks that no mark knew to be durable: the cursor may have counted what the log then forgets.
+            assert!(from.spans + read + lost >= appended, "read {read} and lost {lost} from {from:?} of {appended}");
+        } else {
+            assert_eq!(from.spans + read, appended, "read {read} from {from:?}");
+            assert_eq!(lost, 0, "a crash alone has lost spans");
+        }
+    }
+
+    fn not_found(&mut self, after: u64, before: u64) {
+        if after + 1 >= before {
+            return;
+        }
+        for (sequence, written) in self.written.range_mut(after + 1..before) {
+            if written.gone {
+                continue;
+            }
+            written.gone = true;
+            if written.acknowledged {
+                assert!(self.rotten_bits > 0, "block {sequence} was durable and is gone");
+                self.rotten_bits -= 1;
+            }
+        }
+    }
+
+    fn step(&mut self, process: &mut Process) {
+        match self.random.u8(..) {
+            0..=119 => {
+                self.append(process);
+            }
+            120..=159 => self.sync(process),
+            160..=174 => {
+                // A power cut in the middle is found by the next operation.
+                process.log.tend(1).ok();
+            }
+            175..=194 => {
+                process.now += Duration::from_millis(self.random.u64(0..700));
+                process.appender.maintain(process.now, 1).ok();
+            }
+            195..=224 => self.deliver(process),
+            225..=249 => self.commit(process),
+            250..=252 => {
+                let syncs = self.random.u64(0..4);
+                self.disk.fail_sync_after(syncs);
+            }
+            _ => {
+                process.appender.commit_mark(process.appender.totals(), 1).ok();
+            }
+        }
+        if process.log.has_failed() {
+            // The process ends; what it leaves in the cache is the next one's.
+            self.disk.light_fuse(0);
+        }
+    }
+
+    fn append(&mut self, process: &mut Process) -> bool {
+        let len = self.random.usize(0..1500);
+        let mut payload: Vec<u8> = (0..len).map(|_| self.random.u8(..)).collect();
+        if self.random.bool() {
+            forge(&mut payload, process.appender.place());
+        }
+        let spans = self.random.u32(1..9);
+        let Ok(sequence) = process.appender.append(&meta(spans), &payload) else { return false };
+        let written = Written { payload, spans, acknowledged: false, gone: false };
+        assert!(self.written.insert(sequence, written).is_none(), "sequence {sequence} was used before");
+        true
+    }
+
+    fn sync(&mut self, process: &Process) {
+        let before = process.log.durable_sequence();
+        if let Ok(durable) = process.log.sync()
+            && durable > before
+        {
+            for (_, written) in self.written.range_mut(before + 1..=durable) {
+                written.acknowledged = true;
+            }
+        }
+    }
+
+    fn deliver(&mut self, process: &mut Process) {
+        let destination = &mut process.destination;
+        for _ in 0..self.random.u8(1..20) {
+            match destination.reader.next() {
+                Some(Entry::Block { sequence, payload, meta, end }) => {
+                    let written = &self.written[&sequence];
+                    assert!(!written.gone, "block {sequence} came back");
+                    assert_eq!(written.payload, payload, "block {sequence} is not what was written");
+                    destination.totals.delivered += u64::from(meta.spans);
+                    destination.waiting.push((end, destination.totals));
+                }
+                Some(Entry::Gap { spans, end }) => {
+                    destination.totals.lost += spans;
+                    destination.waiting.push((end, destination.totals));
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn commit(&mut self, process: &mut Process) {
+        let destination = &mut process.destination;
+        let durable = process.log.durable_sequence();
+        let ahead = planted(Sabotage::CursorAhead);
+        let settled = destination.waiting.iter().take_while(|(end, _)| ahead || end.sequence <= durable).count();
+        let Some(&(end, totals)) = settled.checked_sub(1).and_then(|last| destination.waiting.get(last)) else {
+            return;
+        };
+        if planted(Sabotage::EarlyRelease) {
+            process.log.release(&end);
+            process.log.tend(1).ok();
+        }
+        if destination.cursor.commit(&[(&process.log, end, totals)]).is_ok() {
+            destination.waiting.drain(..settled);
+            process.log.release(&end);
+        }
+    }
+
+    /// Cuts the power, or only kills the process; perhaps bits rot.
+    fn cut(&mut self) {
+        if self.random.u8(..) < 40 {
+            self.disk.remove_fuse();
+        } else {
+            self.disk = self.disk.after_power_cut();
+        }
+        if self.rot && self.random.bool() {
+            for _ in 0..self.random.u8(1..4) {
+                self.flip();
+            }
+        }
+    }
+
+    fn flip(&mut self) {
+        let files: Vec<(PathBuf, usize)> =
+            self.disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("seg-")).collect();
+        let Some((path, bytes)) = self.random.choice(files) else { return };
+        // Behind the header pages: those stand twice, and a test of its own damages them.
+        self.disk.flip_bit(&path, self.random.usize(8192 * 8..bytes * 8));
+        self.rotten_bits += 1;
+        self.has_rotted = true;
+    }
+}
+
+/// Puts a header into the payload that would be believed if headers were not keyed.
+fn forge(payload: &mut [u8], place: Option<(u64, u64)>) {
+    let Some((segment, end)) = place else { return };
+    let header = |sequence| {
+        let body = b"forged";
+        let kind = Kind::Block(meta(1));
+        Header { stored_bytes: 6, sequence, crc: crc32c::crc32c(body), kind }
+    };
+    let mut at = 0;
+    while at + HEADER_BYTES + 6 <= payload.len() {
+        let offset = end + (HEADER_BYTES + at) as u64;
+        let forged = header(1 << 40).encode(HeaderKey([7; 16]), segment, offset);
+        payload[at..at + HEADER_BYTES].copy_from_slice(&forged);
+        payload[at + HEADER_BYTES..at + HEADER_BYTES + 6].copy_from_slice(b"forged");
+        at += 4 * HEADER_BYTES;
+    }
+}
+
+fn states(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn every_promise_holds_in_every_crash_state() {
+    let states = states("MILLRACE_CRASH_STATES", 6_000);
+    let first = self::states("MILLRACE_CRASH_SEED", 1);
+    for seed in first..first + states / CUTS_PER_RUN {
+        let mut run = Run::new(seed);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run.explore())) {
+            eprintln!("MILLRACE_CRASH_SEED={seed} MILLRACE_CRASH_STATES={CUTS_PER_RUN}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Whether a planted bug is found, and after how many states.
+fn states_until_found(bug: Sabotage, limit: u64) -> Option<u64> {
+    plant(Some(bug));
+    let found = (1..=limit / CUTS_PER_RUN).find(|&seed| {
+        let mut run = Run::new(seed);
+        catch_unwind(AssertUnwindSafe(|| run.explore())).is_err()
+    });
+    plant(None);
+    found.map(|runs| runs * CUTS_PER_RUN)
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let bugs = [
+        Sabotage::AckBeforeSync,
+        Sabotage::DirectoryNotSynced,
+        Sabotage::OneKeyForAll,
+        Sabotage::PayloadUnchecked,
+        Sabotage::StopAtFirstDamage,
+        Sabotage::SequenceReused,
+        Sabotage::SyncRetried,
+        Sabotage::BothCopies,
+        Sabotage::SlotUnchecked,
+        Sabotage::OlderSlot,
+        Sabotage::SameSlot,
+        Sabotage::SlotNotSynced,
+        Sabotage::TornMarksBelieved,
+        Sabotage::EarlyFooter,
+        Sabotage::RecoveredNotSynced,
+        Sabotage::EarlyRelease,
+        Sabotage::CursorAhead,
+    ];
+    let found: Vec<(Sabotage, Option<u64>)> =
+        bugs.into_iter().map(|bug| (bug, states_until_found(bug, 20_000))).collect();
+    for (bug, states) in &found {
+        eprintln!("{bug:?}: {states:?}");
+    }
+    let missed: Vec<_> = found.iter().filter(|(_, states)| states.is_none()).collect();
+    assert!(missed.is_empty(), "not found within 20,000 states: {missed:?}");
+}

@@ -1,0 +1,34 @@
+//! The suites of the log: a model over all three storages, crash states, planted bugs, bit rot, and small cases.
+
+mod cases;
+mod crash;
+mod model;
+mod rot;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::*;
+use crate::block::{Made, Meta, Signal, SourceId};
+
+/// The directories and sizes of a small lane under `root`.
+fn small_options(root: &str, budget: &Arc<Budget>) -> Options {
+    let root = PathBuf::from(root);
+    Options {
+        directory: root.join("log/lane-00"),
+        quarantine: root.join("log/quarantine"),
+        lane: 0,
+        segment_bytes: 16 * 1024,
+        max_payload_bytes: 2048,
+        pool_segments: 2,
+        budget: Arc::clone(budget),
+        wall_ns: 1,
+    }
+}
+
+fn meta(spans: u32) -> Meta {
+    let mut meta = Meta::empty(Signal::Traces, Made::Encoded, SourceId(1), 7);
+    meta.records = spans.saturating_sub(1);
+    meta.spans = spans;
+    meta
+}
