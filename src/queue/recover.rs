@@ -205,9 +205,9 @@ impl Recovery {
     fn judge(&mut self, found: &[Found]) {
         let (mut last, mut last_id, mut verdict) = (None, 0, &Footer { trusted: u64::MAX, ..Footer::default() });
         for found in found {
-            if found.header.id != last_id + 1 {
-                // What stood between was consumed, or its file is gone: the next mark tells those who had not read it.
-                last = None;
+            if found.footer.is_none() && found.header.id != last_id + 1 {
+                // What stood between was durable and consumed, or its file is gone: the next mark tells those who miss it.
+                last = first_mark(&found.entries).or(last);
             }
             last_id = found.header.id;
             if let Some(footer) = &found.footer {
@@ -253,9 +253,9 @@ impl Recovery {
         }
     }
 
-    /// Books the blocks behind `after` up to `to` as not there. What was before the first entry was consumed.
+    /// Books the blocks behind `after` up to `to` as not there. What was durable before the first entry was consumed.
     fn missing(&mut self, after: Option<u64>, to: u64) {
-        let Some(after) = after else { return };
+        let after = after.unwrap_or(self.durable);
         // Every start leaves a hole of a known size.
         if to <= after || to - after >= SEQUENCE_JUMP {
             return;
