@@ -4,6 +4,7 @@
 //! everything above takes `now` as an argument.
 
 pub mod affinity;
+pub mod bytes;
 pub mod clock;
 pub mod doorbell;
 pub mod file;

@@ -28,11 +28,96 @@ pub(crate) enum Value {
     Nested,
 }
 
+/// A value as it is stored: what it is, and its bits. Written and read as two plain words: an enum would be written in
+/// pieces and read whole, and the processor waits for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    what: What,
+    bits: u64,
+}
+
+/// What a stored value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum What {
+    Text,
+    Unescaped,
+    Int,
+    Double,
+    Bool,
+    Null,
+    Nested,
+    Unread,
+}
+
+impl Packed {
+    /// A range of the line: a text, or what is to be read later.
+    #[inline]
+    pub(crate) fn range(is_text: bool, start: u32, bytes: u32) -> Packed {
+        Packed { what: if is_text { What::Text } else { What::Unread }, bits: range_bits(start, bytes) }
+    }
+
+    /// The range of a value that is to be read later.
+    #[inline]
+    pub(crate) fn unread(self) -> Option<(usize, usize)> {
+        let (start, bytes) = range_of(self.bits);
+        (self.what == What::Unread).then_some((start as usize, bytes as usize))
+    }
+
+    /// Whether it is an object or array.
+    #[inline]
+    pub(crate) fn is_nested(self) -> bool {
+        self.what == What::Nested
+    }
+
+    #[inline]
+    fn value(self) -> Value {
+        let (start, bytes) = range_of(self.bits);
+        match self.what {
+            What::Text => Value::Text { start, bytes },
+            What::Unescaped => Value::Unescaped { start, bytes },
+            What::Int => Value::Int(self.bits.cast_signed()),
+            What::Double => Value::Double(f64::from_bits(self.bits)),
+            What::Bool => Value::Bool(self.bits != 0),
+            What::Null => Value::Null,
+            What::Nested | What::Unread => Value::Nested,
+        }
+    }
+}
+
+impl From<Value> for Packed {
+    #[inline]
+    fn from(value: Value) -> Packed {
+        let (what, bits) = match value {
+            Value::Text { start, bytes } => (What::Text, range_bits(start, bytes)),
+            Value::Unescaped { start, bytes } => (What::Unescaped, range_bits(start, bytes)),
+            Value::Int(number) => (What::Int, number.cast_unsigned()),
+            Value::Double(number) => (What::Double, number.to_bits()),
+            Value::Bool(value) => (What::Bool, u64::from(value)),
+            Value::Null => (What::Null, 0),
+            Value::Nested => (What::Nested, 0),
+        };
+        Packed { what, bits }
+    }
+}
+
+#[inline]
+fn range_bits(start: u32, bytes: u32) -> u64 {
+    u64::from(start) << 32 | u64::from(bytes)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of a word")]
+fn range_of(bits: u64) -> (u32, u32) {
+    ((bits >> 32) as u32, bits as u32)
+}
+
 /// The values of one row.
 #[derive(Debug)]
 pub(crate) struct Row {
     present: [u64; SET_WORDS],
-    values: [Value; FIELD_COUNT],
+    whats: [What; FIELD_COUNT],
+    bits: [u64; FIELD_COUNT],
     /// Texts that had escapes.
     pub arena: Vec<u8>,
     /// Fields that are not in the table.
@@ -41,7 +126,13 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new() -> Row {
-        Row { present: [0; SET_WORDS], values: [Value::Null; FIELD_COUNT], arena: Vec::with_capacity(4096), unknown: 0 }
+        Row {
+            present: [0; SET_WORDS],
+            whats: [What::Null; FIELD_COUNT],
+            bits: [0; FIELD_COUNT],
+            arena: Vec::with_capacity(4096),
+            unknown: 0,
+        }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -52,9 +143,22 @@ impl Row {
 
     /// Sets a field, whatever it was before.
     #[inline]
-    pub(crate) fn set(&mut self, field: usize, value: Value) {
+    pub(crate) fn set(&mut self, field: usize, value: impl Into<Packed>) {
+        let Packed { what, bits } = value.into();
         self.present[field / 64] |= 1 << (field % 64);
-        self.values[field] = value;
+        self.whats[field] = what;
+        self.bits[field] = bits;
+    }
+
+    /// The fields that were set.
+    pub(crate) fn present(&self) -> [u64; SET_WORDS] {
+        self.present
+    }
+
+    /// The value of a field that was set.
+    #[inline]
+    pub(crate) fn packed(&self, field: usize) -> Packed {
+        Packed { what: self.whats[field], bits: self.bits[field] }
     }
 
     /// Copies a text to the arena. Control characters, which only escapes can bring in, become U+FFFD.
@@ -104,8 +208,8 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn value(self, field: usize) -> Option<Value> {
         let present = self.row.present[field / 64] & (1 << (field % 64)) != 0;
-        let value = self.row.values[field];
-        (present && value != Value::Null).then_some(value)
+        let packed = self.row.packed(field);
+        (present && packed.what != What::Null).then(|| packed.value())
     }
 
     /// A text field's bytes, empty or not.

@@ -7,9 +7,9 @@
 //! a time, with zeros behind the line's end.
 
 use super::fields;
-use super::marks::{Marks, Walk};
+use super::marks::Marks;
 use super::names::{MAX_NAME_BYTES, Names, fold};
-use super::row::{Row, Value, is_unwanted};
+use super::row::{Packed, Row, Value, is_unwanted};
 use super::tape::unit;
 
 /// More digits than this may not fit an `i64`.
@@ -18,51 +18,82 @@ const MAX_DIGITS: usize = 18;
 /// Integers up to here are exact as doubles.
 const MAX_EXACT: u64 = 1 << 53;
 
+/// Makes digits their values, and everything else at least 10.
+const DIGITS: u64 = 0x3030_3030_3030_3030;
+
 /// Reads `line` into an empty row. `None` when it is unusual: the row then has no meaning.
 pub(crate) fn scan(line: &[u8], marks: &mut Marks, names: &Names, row: &mut Row) -> Option<()> {
-    let mut at = line.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
-    if line[at] != b'{' {
+    let line = line.trim_ascii_end();
+    let marks = marks.index(line)?;
+    if byte(line, 0) != b'{' || marks[0] as usize != skip_blank(line, 1) {
         return None;
     }
-    let mut walk = marks.walk(line);
-    walk.seek(at);
+    let mut mark = 0;
     loop {
-        at = skip_blank(line, at + 1);
-        let start = at + 1;
-        // A mark where the name's quote is expected is the quote.
-        if walk.next() != at || byte(line, at) != b'"' {
+        let (open, close) = (marks[mark] as usize, marks[mark + 1] as usize);
+        if byte(line, open) != b'"' || byte(line, close) != b'"' || byte(line, close + 1) != b':' {
             return None;
         }
-        let end = walk.next();
-        if byte(line, end) != b'"' || byte(line, end + 1) != b':' {
+        let field = name(line, open + 1, close - open - 1, names);
+        let found = value(line, skip_blank(line, close + 2), (marks, mark + 2), row)?;
+        if found.value.is_nested() && field != Some(fields::META) {
             return None;
         }
-        let field = name(line, start, end - start, names);
-        at = skip_blank(line, end + 2);
-        let (value, end) = value(line, at, field, (&mut walk, row))?;
         match field {
-            Some(field) => row.set(field, value),
+            Some(field) => row.set(field, found.value),
+            None if found.value.unread().is_some_and(|range| settle(line, range.0, range.1).is_none()) => return None,
             None => row.unknown += 1,
         }
-        at = end;
-        match byte(line, at) {
-            b',' => {}
-            b'}' => break,
-            _ => return None,
+        mark = found.mark;
+        if mark + 4 >= marks.len() {
+            break;
         }
     }
-    line[at + 1..].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).then_some(())
+    settle_all(line, row)
 }
 
-/// The byte at `at`; 0, which no token begins with, beyond the end.
-#[inline]
-fn byte(line: &[u8], at: usize) -> u8 {
-    line.get(at).copied().unwrap_or(0)
+/// A value that was found.
+struct Found {
+    value: Packed,
+    /// The place in the marks of the opening quote of the next name; that of the line's end behind the last value.
+    mark: usize,
 }
 
+/// The value that begins at `at`; `mark` is the place of the next mark.
+///
+/// The next name begins at the next mark behind the value: the very next one behind anything that is no text, two further
+/// behind a text. Which it is cannot be predicted where the sender mixes its keys, so it is computed, not branched on.
 #[inline]
-fn skip_blank(line: &[u8], at: usize) -> usize {
-    at + usize::from(byte(line, at) == b' ')
+fn value(line: &[u8], at: usize, (marks, mark): (&[u32], usize), row: &mut Row) -> Option<Found> {
+    let is_text = byte(line, at) == b'"';
+    let quotes = usize::from(is_text);
+    let next = mark + 2 * quotes;
+    let closing = *marks.get(next.checked_sub(1)?)? as usize;
+    if byte(line, closing) != b'"' {
+        return escaped_text(line, at + 1, (marks, mark + 1), row);
+    }
+    if byte(line, at) == b'{' {
+        return nested(line, at, (marks, mark));
+    }
+    let end = separator(line, marks, next)?;
+    // A text ends with its closing quote; of anything else the mark before the next name is the one in front of it.
+    if is_text & (closing + 1 != end) {
+        return None;
+    }
+    let start = at + quotes;
+    let bytes = u32::try_from((end - quotes).checked_sub(start)?).ok()?;
+    let value = Packed::range(is_text, u32::try_from(start).ok()?, bytes);
+    Some(Found { value, mark: next })
+}
+
+/// Where the comma in front of the name at a mark is, or the brace that ends the line.
+#[inline]
+fn separator(line: &[u8], marks: &[u32], mark: usize) -> Option<usize> {
+    let next = *marks.get(mark)? as usize;
+    let is_last = mark + 4 >= marks.len();
+    let end = next.checked_sub(1)?;
+    let end = end - usize::from(line[end] == b' ');
+    (byte(line, end) == if is_last { b'}' } else { b',' }).then_some(end)
 }
 
 /// The field with this name, if it is known. A longer name is not, and unknown names are only counted.
@@ -74,70 +105,81 @@ fn name(line: &[u8], at: usize, bytes: usize, names: &Names) -> Option<usize> {
     names.find(&fold(&window(line, at), bytes))
 }
 
-/// The value that begins at `at`, and where it ends.
-#[inline]
-fn value(
-    line: &[u8],
-    at: usize,
-    field: Option<usize>,
-    (walk, row): (&mut Walk<'_>, &mut Row),
-) -> Option<(Value, usize)> {
-    match byte(line, at) {
-        b'"' => text(line, at, walk, row),
-        b'-' | b'0'..=b'9' => number(line, at),
-        b'{' if field == Some(fields::META) => {
-            let (value, end) = nested(line, at)?;
-            walk.seek(end);
-            Some((value, end))
-        }
-        b't' if line[at..].starts_with(b"true") => Some((Value::Bool(true), at + 4)),
-        b'f' if line[at..].starts_with(b"false") => Some((Value::Bool(false), at + 5)),
-        b'n' if line[at..].starts_with(b"null") => Some((Value::Null, at + 4)),
-        _ => None,
-    }
-}
-
 /// What Fluent Bit puts in for the action line of a bulk request.
-fn nested(line: &[u8], at: usize) -> Option<(Value, usize)> {
+fn nested(line: &[u8], at: usize, (marks, mark): (&[u32], usize)) -> Option<Found> {
     let known: [&[u8]; 3] = [br#"{"create":{}}"#, br#"{"index":{}}"#, b"{}"];
-    let found = known.into_iter().find(|known| line[at..].starts_with(known))?;
-    Some((Value::Nested, at + found.len()))
+    let end = at + known.into_iter().find(|known| line[at..].starts_with(known))?.len();
+    let mark = mark + marks[mark..].iter().position(|mark| *mark as usize >= end)?;
+    (separator(line, marks, mark)? == end).then_some(Found { value: Value::Nested.into(), mark })
 }
 
-/// The text whose opening quote stands at `at`.
-#[inline]
-fn text(line: &[u8], at: usize, walk: &mut Walk<'_>, row: &mut Row) -> Option<(Value, usize)> {
-    // The opening quote is the next mark: no value before it held one.
-    walk.next();
-    let end = walk.next();
-    match byte(line, end) {
-        b'"' => {
-            let value = Value::Text { start: u32::try_from(at + 1).ok()?, bytes: u32::try_from(end - at - 1).ok()? };
-            Some((value, end + 1))
-        }
-        b'\\' => escaped_text(line, (at + 1, end), walk, row),
-        _ => None,
-    }
-}
-
-/// A text with escapes, copied to the arena without them; the first escape is at `mark`.
-fn escaped_text(
-    line: &[u8],
-    (mut at, mut mark): (usize, usize),
-    walk: &mut Walk<'_>,
-    row: &mut Row,
-) -> Option<(Value, usize)> {
-    let start = row.arena.len();
+/// A text with escapes from `at`, copied to the arena without them; `mark` is the place of its first mark.
+fn escaped_text(line: &[u8], at: usize, (marks, mut mark): (&[u32], usize), row: &mut Row) -> Option<Found> {
+    let begin = row.arena.len();
+    let mut from = at;
     loop {
-        row.arena.extend_from_slice(line.get(at..mark)?);
-        match byte(line, mark) {
-            b'"' => return Some((row.kept_since(start), mark + 1)),
-            b'\\' => at = mark + escape(line, mark, &mut row.arena)?,
+        let found = *marks.get(mark)? as usize;
+        row.arena.extend_from_slice(line.get(from..found)?);
+        mark += 1;
+        match byte(line, found) {
+            b'"' => {
+                let value = row.kept_since(begin).into();
+                return (separator(line, marks, mark)? == found + 1).then_some(Found { value, mark });
+            }
+            b'\\' => from = found + escape(line, found, &mut row.arena)?,
             _ => return None,
         }
-        walk.seek(at);
-        mark = walk.next();
+        // The escape itself may hold a mark.
+        mark += marks[mark..].iter().position(|mark| *mark as usize >= from)?;
     }
+}
+
+/// Reads all numbers and words of the row. Later than the texts, because fields now come in the table's order, in which
+/// the kind of each can be predicted.
+fn settle_all(line: &[u8], row: &mut Row) -> Option<()> {
+    let present = row.present();
+    for (word, present) in present.into_iter().enumerate() {
+        let mut set = present;
+        while set != 0 {
+            let field = word * 64 + set.trailing_zeros() as usize;
+            set &= set - 1;
+            if let Some((start, bytes)) = row.packed(field).unread() {
+                row.set(field, settle(line, start, bytes)?);
+            }
+        }
+    }
+    Some(())
+}
+
+/// Reads a number or a word.
+#[inline]
+fn settle(line: &[u8], start: usize, bytes: usize) -> Option<Value> {
+    let digits = word(line, start) ^ DIGITS;
+    if leading_digits(digits) == bytes && (1..8).contains(&bytes) && (bytes == 1 || byte(line, start) != b'0') {
+        let value = eight_digits(digits << (64 - 8 * bytes));
+        return Some(Value::Int(value.cast_signed()));
+    }
+    settle_unusual(line, start, bytes)
+}
+
+fn settle_unusual(line: &[u8], start: usize, bytes: usize) -> Option<Value> {
+    match line.get(start..start + bytes)? {
+        b"true" => Some(Value::Bool(true)),
+        b"false" => Some(Value::Bool(false)),
+        b"null" => Some(Value::Null),
+        _ => number(line, start).filter(|(_, end)| *end == start + bytes).map(|(value, _)| value),
+    }
+}
+
+/// The byte at `at`; 0, which no token begins with, beyond the end.
+#[inline]
+fn byte(line: &[u8], at: usize) -> u8 {
+    line.get(at).copied().unwrap_or(0)
+}
+
+#[inline]
+fn skip_blank(line: &[u8], at: usize) -> usize {
+    at + usize::from(byte(line, at) == b' ')
 }
 
 /// Appends what the escape at `at` stands for; the bytes that it takes.
@@ -209,10 +251,8 @@ fn fraction(line: &[u8], start: usize, at: usize, whole: (u64, usize)) -> Option
 fn digits(line: &[u8], at: usize) -> (u64, usize) {
     let (mut value, mut count) = (0u64, 0);
     while count < 24 {
-        // Digits become their values, everything else at least 10.
-        let chunk = word(line, at + count) ^ 0x3030_3030_3030_3030;
-        let others = (chunk.wrapping_add(0x7676_7676_7676_7676) | chunk) & 0x8080_8080_8080_8080;
-        let found = others.trailing_zeros() as usize / 8;
+        let chunk = word(line, at + count) ^ DIGITS;
+        let found = leading_digits(chunk);
         if found == 8 {
             value = value.wrapping_mul(POWERS[8]).wrapping_add(eight_digits(chunk));
             count += 8;
@@ -225,6 +265,14 @@ fn digits(line: &[u8], at: usize) -> (u64, usize) {
         return (value, count + found);
     }
     (value, count)
+}
+
+/// How many of the bytes of `word ^ DIGITS` are values of digits, from the first on.
+#[inline]
+fn leading_digits(chunk: u64) -> usize {
+    // Adding 0x76 sets the top bit of what is 10 or more; a carry spoils only bytes behind such a one.
+    let others = (chunk.wrapping_add(0x7676_7676_7676_7676) | chunk) & 0x8080_8080_8080_8080;
+    others.trailing_zeros() as usize / 8
 }
 
 /// The number that eight digit values make, the first in the lowest byte: pairs, then fours, then all.
