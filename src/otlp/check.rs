@@ -364,7 +364,7 @@ fn any_value(mut rest: &[u8], depth: u32) -> Result<(), Reason> {
 
 /// An `ArrayValue` or a `KeyValueList`: nothing but elements, each checked by `element`.
 fn values(mut rest: &[u8], element: fn(&[u8], u32) -> Result<(), Reason>, depth: u32) -> Result<(), Reason> {
-    if depth + 1 >= MAX_DEPTH {
+    if depth >= MAX_DEPTH {
         return Err(Reason::TooDeep);
     }
     while let Some(&tag) = rest.first() {
@@ -446,4 +446,4 @@ fn is_utf8(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

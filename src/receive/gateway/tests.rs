@@ -1,1 +1,500 @@
+//! The gateway over loopback sockets, in front of an outlet that is a vector.
 
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+
+use super::*;
+use crate::block::{Block, MAX_BYTES, Refusal, Ticket, Verdict, VerdictOutcome};
+use crate::config::{Mapping, OtherSourcetypes};
+use crate::otlp::messages::{ExportTraceServiceResponse, Status};
+use crate::otlp::slice::count_spans;
+
+/// What the writer of the test does with blocks.
+#[derive(Clone, Copy, PartialEq)]
+enum Policy {
+    Answer(VerdictOutcome),
+    Hold,
+}
+
+struct Ring {
+    policy: Policy,
+    capacity: usize,
+    blocks: Vec<Block>,
+    answered: u64,
+    verdicts: VecDeque<Verdict>,
+    taken: u64,
+}
+
+#[derive(Clone)]
+struct TestOutlet {
+    ring: Arc<Mutex<Ring>>,
+    doorbell: Doorbell,
+}
+
+impl TestOutlet {
+    fn answer_all(&self, outcome: VerdictOutcome) {
+        let mut ring = self.ring.lock().unwrap();
+        let pushed = ring.blocks.len() as u64;
+        if pushed > ring.answered {
+            let verdict = Verdict { first: Ticket(ring.answered), last: Ticket(pushed - 1), outcome };
+            ring.verdicts.push_back(verdict);
+            ring.answered = pushed;
+        }
+        drop(ring);
+        self.doorbell.ring();
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        self.ring.lock().unwrap().blocks.clone()
+    }
+}
+
+impl Outlet for TestOutlet {
+    fn room(&self) -> usize {
+        let ring = self.ring.lock().unwrap();
+        ring.capacity - (ring.blocks.len() - usize::try_from(ring.taken).unwrap())
+    }
+
+    fn push(&mut self, block: Block) -> Ticket {
+        assert!(self.room() > 0, "pushed without room");
+        assert!(block.payload.len() <= MAX_BYTES && block.awaited);
+        let mut ring = self.ring.lock().unwrap();
+        ring.blocks.push(block);
+        let ticket = Ticket(ring.blocks.len() as u64 - 1);
+        let policy = ring.policy;
+        drop(ring);
+        if let Policy::Answer(outcome) = policy {
+            self.answer_all(outcome);
+        }
+        ticket
+    }
+
+    fn spare(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn verdict(&mut self) -> Option<Verdict> {
+        let mut ring = self.ring.lock().unwrap();
+        let verdict = ring.verdicts.pop_front()?;
+        ring.taken = verdict.last.0 + 1;
+        Some(verdict)
+    }
+
+    fn park(&mut self) {}
+}
+
+struct Rig {
+    otlp: SocketAddr,
+    bulk: SocketAddr,
+    outlet: TestOutlet,
+    fronts: [Arc<Front>; 2],
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+fn limits() -> HttpLimits {
+    HttpLimits {
+        max_body_bytes: 8 << 20,
+        max_inflated_bytes: 32 << 20,
+        max_connections: 100,
+        header_timeout: Duration::from_millis(300),
+        body_timeout: Duration::from_millis(300),
+    }
+}
+
+impl Rig {
+    fn start(policy: Policy, capacity: usize) -> Rig {
+        Rig::with_limits(policy, capacity, limits())
+    }
+
+    fn with_limits(policy: Policy, capacity: usize, limits: HttpLimits) -> Rig {
+        let ring = Ring { policy, capacity, blocks: Vec::new(), answered: 0, verdicts: VecDeque::new(), taken: 0 };
+        let doorbell = Doorbell::new().unwrap();
+        let outlet = TestOutlet { ring: Arc::new(Mutex::new(ring)), doorbell: doorbell.clone() };
+        let fronts = [Arc::new(Front::default()), Arc::new(Front::default())];
+        let listener = |source: u16, kind| {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (front, open_connections) = (fronts[usize::from(source)].clone(), Arc::default());
+            Listener { socket, source: SourceId(source), kind, limits: limits.clone(), front, open_connections }
+        };
+        let listeners = vec![listener(0, DoorKind::OtlpHttp), listener(1, DoorKind::Elasticsearch)];
+        let [otlp, bulk] = [0, 1].map(|index: usize| listeners[index].socket.local_addr().unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let uberagent = config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
+        let options = GatewayOptions {
+            listeners,
+            outlet: outlet.clone(),
+            doorbell,
+            uberagent,
+            stop: stop.clone(),
+            drain_timeout: Duration::from_secs(5),
+        };
+        let thread = Some(std::thread::spawn(move || Gateway::new(options).run()));
+        Rig { otlp, bulk, outlet, fronts, stop, thread }
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.outlet.doorbell.ring();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+
+    fn traces(&self, body: &[u8]) -> Reply {
+        post(self.otlp, "/v1/traces", &["content-type: application/x-protobuf"], body)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    fn message(&self) -> String {
+        Status::decode(self.body.as_slice()).unwrap().message
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn read_reply(stream: &mut TcpStream) -> Option<Reply> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let reply = Reply { status, head, body: Vec::new() };
+    let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    Some(Reply { body, ..reply })
+}
+
+fn send(stream: &mut TcpStream, method: &str, path: &str, headers: &[&str], body: &[u8]) {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", body.len());
+    for header in headers {
+        request += header;
+        request += "\r\n";
+    }
+    request += "\r\n";
+    let mut bytes = request.into_bytes();
+    bytes.extend_from_slice(body);
+    // A server that refuses by the head alone may close before the body is out.
+    drop(stream.write_all(&bytes));
+}
+
+fn post(address: SocketAddr, path: &str, headers: &[&str], body: &[u8]) -> Reply {
+    let mut stream = connect(address);
+    send(&mut stream, "POST", path, headers, body);
+    read_reply(&mut stream).unwrap()
+}
+
+fn span(id: u8, name_bytes: usize) -> Span {
+    Span {
+        trace_id: vec![id; 16],
+        span_id: vec![id; 8],
+        name: "n".repeat(name_bytes),
+        start_time_unix_nano: 5,
+        end_time_unix_nano: 9,
+        ..Span::default()
+    }
+}
+
+fn request(spans: Vec<Span>) -> Vec<u8> {
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+}
+
+const DURABLE: Policy = Policy::Answer(VerdictOutcome::Durable);
+const REFUSED: Policy = Policy::Answer(VerdictOutcome::Refused(Refusal::Full));
+const PROTOBUF: &str = "content-type: application/x-protobuf";
+
+#[test]
+fn a_good_request_is_stored_as_it_came_and_answered_with_an_empty_body() {
+    let rig = Rig::start(DURABLE, 100);
+    for body in [request(vec![span(1, 10)]), request(vec![span(2, 100_000)])] {
+        let reply = rig.traces(&body);
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+        assert_eq!(reply.header("content-type"), Some("application/x-protobuf"));
+        let block = rig.outlet.blocks().pop().unwrap();
+        assert_eq!(block.payload, body);
+        assert_eq!((block.meta.spans, block.meta.first_span_ns, block.meta.last_span_ns), (1, 5, 9));
+        assert_eq!((block.meta.source, block.meta.made), (SourceId(0), crate::block::Made::Passed));
+    }
+    assert_eq!(rig.fronts[0].spans_passed.get(), 2);
+    assert_eq!(rig.traces(b"").status, 200, "an empty request is a success");
+    assert_eq!(rig.outlet.blocks().len(), 2);
+}
+
+#[test]
+fn ureq_is_served_with_gzip_and_zstd() {
+    let rig = Rig::start(DURABLE, 100);
+    let body = request(vec![span(1, 3000)]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&body).unwrap();
+    let zstd = zstd::encode_all(body.as_slice(), 1).unwrap();
+    for (encoding, packed) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd), ("identity", body.clone())] {
+        let url = format!("http://{}/v1/traces", rig.otlp);
+        let call =
+            ureq::post(url).header("content-type", "application/x-protobuf").header("content-encoding", encoding);
+        assert_eq!(call.send(&packed[..]).unwrap().status(), 200, "{encoding}");
+    }
+    let blocks = rig.outlet.blocks();
+    assert_eq!(blocks.iter().map(|block| count_spans(&block.payload)).sum::<u32>(), 3);
+    assert!(blocks.iter().all(|block| block.payload == body));
+}
+
+#[test]
+fn nothing_is_answered_before_the_verdict() {
+    let rig = Rig::start(Policy::Hold, 100);
+    let mut streams: Vec<_> = (0..20).map(|_| connect(rig.otlp)).collect();
+    for (id, stream) in (1u8..).zip(&mut streams) {
+        send(stream, "POST", "/v1/traces", &[PROTOBUF], &request(vec![span(id, 10)]));
+    }
+    let all_in = || rig.outlet.blocks().iter().map(|block| block.meta.spans).sum::<u32>() == 20;
+    while !all_in() {
+        std::thread::yield_now();
+    }
+    streams[0].set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(streams[0].read(&mut [0]).is_err(), "an answer came before the verdict");
+    streams[0].set_read_timeout(None).unwrap();
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    for stream in &mut streams {
+        assert_eq!(read_reply(stream).unwrap().status, 200);
+    }
+    assert_eq!(rig.outlet.blocks().iter().map(|block| count_spans(&block.payload)).sum::<u32>(), 20);
+}
+
+#[test]
+fn a_refused_block_is_503_with_retry_after() {
+    for outcome in [VerdictOutcome::Refused(Refusal::Storage), VerdictOutcome::Unknown] {
+        let rig = Rig::start(Policy::Answer(outcome), 100);
+        let reply = rig.traces(&request(vec![span(1, 10)]));
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+        assert_eq!(rig.fronts[0].requests_refused.get(), 1);
+    }
+}
+
+#[test]
+fn without_room_for_all_of_it_nothing_is_stored() {
+    let rig = Rig::start(Policy::Hold, 2);
+    let three_blocks = request((1..=6).map(|id| span(id, MAX_BYTES * 2 / 5)).collect());
+    assert_eq!(rig.traces(&three_blocks).status, 503);
+    assert!(rig.outlet.blocks().is_empty());
+    let two_blocks = request((1..=4).map(|id| span(id, MAX_BYTES * 2 / 5)).collect());
+    let mut stream = connect(rig.otlp);
+    send(&mut stream, "POST", "/v1/traces", &[PROTOBUF], &two_blocks);
+    while rig.outlet.blocks().len() < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.traces(&request(vec![span(1, 10)])).status, 503, "the ring is full");
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    assert_eq!(read_reply(&mut stream).unwrap().status, 200);
+}
+
+#[test]
+fn bad_spans_are_reported_and_the_rest_is_stored() {
+    let rig = Rig::start(DURABLE, 100);
+    let bad = Span { trace_id: vec![0; 16], ..span(2, 10) };
+    let too_big = span(3, MAX_BYTES);
+    let reply = rig.traces(&request(vec![span(1, 10), bad.clone(), too_big]));
+    assert_eq!(reply.status, 200);
+    let partial = ExportTraceServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    assert_eq!(partial.rejected_spans, 2);
+    assert!(partial.error_message.contains("trace id"), "{}", partial.error_message);
+    assert_eq!(count_spans(&rig.outlet.blocks()[0].payload), 1);
+    assert_eq!((rig.fronts[0].spans_passed.get(), rig.fronts[0].spans_rejected.get()), (1, 2));
+    let reply = rig.traces(&request(vec![bad]));
+    let partial = ExportTraceServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    assert_eq!((reply.status, partial.rejected_spans), (200, 1));
+}
+
+#[test]
+fn refusals_are_statuses_in_the_encoding_of_the_request() {
+    let rig = Rig::with_limits(DURABLE, 100, HttpLimits { max_body_bytes: 10_000, ..limits() });
+    let reply = rig.traces(b"not protobuf");
+    assert_eq!(reply.status, 400);
+    assert!(reply.message().contains("byte 0"), "{}", reply.message());
+    assert_eq!(rig.traces(&[0; 10_001]).status, 413);
+    let json = post(rig.otlp, "/v1/traces", &["content-type: application/json; charset=utf-8"], b"{");
+    assert_eq!((json.status, json.json()["code"].as_i64()), (400, Some(3)));
+    for path in ["/v1/metrics", "/v1/logs", "/"] {
+        let reply = post(rig.otlp, path, &[PROTOBUF], b"");
+        assert_eq!((reply.status, Status::decode(reply.body.as_slice()).unwrap().code), (404, 12), "{path}");
+    }
+    assert_eq!(post(rig.otlp, "/v1/traces", &["content-type: text/plain"], b"").status, 415);
+    for encodings in [
+        &["content-encoding: gzip, gzip"][..],
+        &["content-encoding: br"],
+        &["content-encoding: gzip", "content-encoding: gzip"],
+    ] {
+        let mut headers = vec![PROTOBUF];
+        headers.extend_from_slice(encodings);
+        assert_eq!(post(rig.otlp, "/v1/traces", &headers, b"x").status, 415, "{encodings:?}");
+    }
+    assert_eq!(post(rig.otlp, "/v1/traces", &[PROTOBUF, "content-encoding: gzip"], b"x").status, 400);
+    let mut stream = connect(rig.otlp);
+    send(&mut stream, "PUT", "/v1/traces", &[PROTOBUF], b"");
+    let reply = read_reply(&mut stream).unwrap();
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
+    assert!(rig.outlet.blocks().is_empty());
+}
+
+#[test]
+fn json_is_taken_and_answered_in_json() {
+    let rig = Rig::start(DURABLE, 100);
+    let body = br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"x"}]}]}]}"#;
+    let reply = post(rig.otlp, "/v1/traces", &["content-type: application/json"], body);
+    assert_eq!((reply.status, reply.body.as_slice()), (200, b"{}".as_slice()));
+    assert_eq!(count_spans(&rig.outlet.blocks()[0].payload), 1);
+}
+
+#[test]
+fn slow_heads_and_bodies_are_cut_off_and_idle_connections_are_not() {
+    let rig = Rig::start(DURABLE, 100);
+    let mut idle = connect(rig.otlp);
+    let mut slow = connect(rig.otlp);
+    slow.write_all(b"POST /v1/tr").unwrap();
+    assert!(read_reply(&mut slow).is_none(), "a slow head is not answered");
+    let mut slow = connect(rig.otlp);
+    slow.write_all(
+        b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 9\r\n\r\nabc",
+    )
+    .unwrap();
+    assert_eq!(read_reply(&mut slow).unwrap().status, 408);
+    for _ in 0..2 {
+        send(&mut idle, "POST", "/v1/traces", &[PROTOBUF], &request(vec![span(1, 10)]));
+        assert_eq!(read_reply(&mut idle).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed() {
+    let rig = Rig::with_limits(DURABLE, 100, HttpLimits { max_connections: 2, ..limits() });
+    let mut kept: Vec<_> = (0..2).map(|_| connect(rig.otlp)).collect();
+    for stream in &mut kept {
+        send(stream, "POST", "/v1/traces", &[PROTOBUF], b"");
+        assert_eq!(read_reply(stream).unwrap().status, 200);
+    }
+    assert!(read_reply(&mut connect(rig.otlp)).is_none());
+    drop(kept.pop());
+    let answered = || {
+        let mut stream = connect(rig.otlp);
+        send(&mut stream, "POST", "/v1/traces", &[PROTOBUF], b"");
+        read_reply(&mut stream).is_some()
+    };
+    while !answered() {}
+}
+
+#[test]
+fn a_drain_finishes_what_is_in_flight() {
+    let mut rig = Rig::start(Policy::Hold, 100);
+    let mut stream = connect(rig.otlp);
+    send(&mut stream, "POST", "/v1/traces", &[PROTOBUF], &request(vec![span(1, 10)]));
+    while rig.outlet.blocks().is_empty() {
+        std::thread::yield_now();
+    }
+    rig.stop.store(true, Ordering::Release);
+    rig.outlet.doorbell.ring();
+    while TcpStream::connect(rig.otlp).is_ok() {}
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    let reply = read_reply(&mut stream).unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+    rig.stop();
+}
+
+#[test]
+fn elasticsearch_clients_find_what_they_look_for() {
+    let rig = Rig::start(DURABLE, 100);
+    let mut stream = connect(rig.bulk);
+    for (method, path, body) in [("GET", "/", ""), ("PUT", "/_template/uberagent", "{}"), ("GET", "/_license", "")] {
+        send(&mut stream, method, path, &[], body.as_bytes());
+        let reply = read_reply(&mut stream).unwrap();
+        assert_eq!((reply.status, reply.header("x-elastic-product")), (200, Some("Elasticsearch")), "{path}");
+    }
+    let reply = post(rig.bulk, "/_search", &[], b"{}");
+    assert_eq!((reply.status, reply.json()["status"].as_i64()), (404, Some(404)));
+    let reply = post(rig.bulk, "/_bulk", &["content-type: application/x-ndjson"], b"{\"create\":{}}\n{}\nnonsense\n");
+    assert_eq!(reply.status, 400);
+    assert!(reply.json()["error"]["reason"].as_str().unwrap().contains("[3]"));
+    assert_eq!(rig.fronts[1].received.get(), 0, "a malformed action stores nothing");
+}
+
+#[test]
+fn rows_are_answered_item_by_item_and_the_ledger_balances() {
+    let rig = Rig::start(DURABLE, 100);
+    let rows = include_str!("../../../tests/data/uberagent/wire_es_bulk.ndjson");
+    let body = format!("{rows}{{\"create\":{{}}}}\nnot json\n{{\"delete\":{{}}}}\n");
+    let reply = post(rig.bulk, "/uberagent/_bulk", &["content-type: application/x-ndjson"], body.as_bytes());
+    assert_eq!(reply.status, 200);
+    let reply = reply.json();
+    let items = reply["items"].as_array().unwrap();
+    let documents = rows.lines().count() / 2;
+    assert_eq!((items.len(), reply["errors"].as_bool()), (documents + 2, Some(true)));
+    assert_eq!(items[documents]["create"]["status"], 400);
+    assert_eq!(items[documents]["create"]["_index"], "uberagent");
+    assert_eq!(items[documents + 1]["delete"]["status"], 400);
+    let front = &rig.fronts[1];
+    assert_eq!(front.received.get(), documents as u64 + 2);
+    assert_eq!(front.received.get(), front.rejected.get() + front.filtered.get() + front.encoded.get());
+    let records: u32 = rig.outlet.blocks().iter().map(|block| block.meta.records).sum();
+    assert_eq!(u64::from(records), front.encoded.get());
+}
+
+#[test]
+fn a_full_ring_refuses_rows_with_429() {
+    let rig = Rig::start(DURABLE, 2);
+    let reply = post(rig.bulk, "/_bulk", &[], b"{\"create\":{}}\n{}\n");
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+    let rig = Rig::start(DURABLE, 3);
+    let row = format!("{{\"create\":{{}}}}\n{{\"pad\":\"{}\"}}\n", "x".repeat(20_000));
+    let reply = post(rig.bulk, "/_bulk", &[], row.repeat(3).as_bytes()).json();
+    assert_ne!(reply["items"][0]["create"]["status"], 429);
+    assert_eq!(reply["items"][1]["create"]["status"], 429);
+    assert_eq!(reply["items"][2]["create"]["status"], 429);
+    assert_eq!(rig.fronts[1].received.get(), 3);
+}
+
+#[test]
+fn rows_refused_by_the_log_are_429_as_a_whole() {
+    let rig = Rig::start(REFUSED, 100);
+    let rows = include_str!("../../../tests/data/uberagent/wire_es_bulk.ndjson");
+    let reply = post(rig.bulk, "/_bulk", &[], rows.as_bytes());
+    let stored_nothing = rig.outlet.blocks().is_empty();
+    assert_eq!(reply.status, if stored_nothing { 200 } else { 429 });
+}
