@@ -333,7 +333,19 @@ fn scope(mut rest: &[u8], depth: u32) -> Result<(), Reason> {
 /// A `KeyValue` field, `depth` being the depth of the `KeyValue` itself. The hot loop: a dozen a span.
 #[inline]
 fn attribute(rest: &mut &[u8], depth: u32) -> Result<(), Reason> {
-    key_value(message(rest)?, depth)
+    let body = message(rest)?;
+    if is_plain_text(body) { Ok(()) } else { key_value(body, depth) }
+}
+
+/// Whether a `KeyValue` is a short key and a short text, both ASCII, as encoders write nearly all of them: key, value
+/// and lengths are then ASCII as a whole, so that one look at all bytes proves the text and the one-byte lengths.
+#[inline]
+fn is_plain_text(body: &[u8]) -> bool {
+    let &[0x0a, key_bytes, ref rest @ ..] = body else { return false };
+    let Some(&[0x12, value_bytes, 0x0a, text_bytes, ref text @ ..]) = rest.get(usize::from(key_bytes)..) else {
+        return false;
+    };
+    usize::from(text_bytes) == text.len() && usize::from(value_bytes) == text.len() + 2 && is_ascii(body)
 }
 
 fn key_value(mut rest: &[u8], depth: u32) -> Result<(), Reason> {
@@ -427,6 +439,11 @@ fn unknown(rest: &mut &[u8], known: &[u32]) -> Result<(), Reason> {
 /// call into the standard library's validator would cost more than all other checks together.
 #[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
+    is_ascii(bytes) || std::str::from_utf8(bytes).is_ok()
+}
+
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut seen = 0u64;
     if let Some(last) = bytes.last_chunk::<8>() {
@@ -442,7 +459,7 @@ fn is_utf8(bytes: &[u8]) -> bool {
             seen |= u64::from(byte);
         }
     }
-    seen & HIGH == 0 || std::str::from_utf8(bytes).is_ok()
+    seen & HIGH == 0
 }
 
 #[cfg(test)]

@@ -116,12 +116,11 @@ impl<'a> Wrapper<'a> {
 
     fn close(&mut self, out: &mut [u8]) {
         let Some(at) = self.opened_at.take() else { return };
-        let mut length = out.len() - at;
+        let length = out.len() - at;
         debug_assert!(length < 1 << (7 * LENGTH_BYTES), "a wrapper of {length} bytes");
         for (index, byte) in out[at - LENGTH_BYTES..at].iter_mut().enumerate() {
             let more = if index + 1 < LENGTH_BYTES { 0x80 } else { 0 };
-            *byte = (length & 0x7f) as u8 | more;
-            length >>= 7;
+            *byte = (length >> (7 * index)).to_le_bytes()[0] & 0x7f | more;
         }
     }
 }

@@ -110,15 +110,13 @@ async fn take<O: Outlet>(
     encoding: Option<Encoding>,
     wall_ns: u64,
 ) -> Result<Option<CutOut>, Refused> {
-    match request.uri().path() {
-        "/v1/traces" => {}
-        "/v1/metrics" | "/v1/logs" => return Err(Refused::TracesOnly),
-        _ => return Err(Refused::NoRoute),
-    }
-    if request.method() != Method::POST {
-        return Err(Refused::Method);
-    }
-    let encoding = encoding.ok_or(Refused::ContentType)?;
+    let encoding = match route(&request).and_then(|()| encoding.ok_or(Refused::ContentType)) {
+        Ok(encoding) => encoding,
+        Err(refused) => {
+            door.pass_over(request).await;
+            return Err(refused);
+        }
+    };
     let mut body = door.read(request).await?;
     if encoding == Encoding::Json {
         let mut protobuf = door.intake.buffer();
@@ -128,6 +126,15 @@ async fn take<O: Outlet>(
         converted?;
     }
     store(door, body, wall_ns).await
+}
+
+fn route(request: &Request<Incoming>) -> Result<(), Refused> {
+    match (request.uri().path(), request.method()) {
+        ("/v1/traces", &Method::POST) => Ok(()),
+        ("/v1/traces", _) => Err(Refused::Method),
+        ("/v1/metrics" | "/v1/logs", _) => Err(Refused::TracesOnly),
+        _ => Err(Refused::NoRoute),
+    }
 }
 
 /// Checks a body, hands it in and waits until it is durable; what was cut out of it.

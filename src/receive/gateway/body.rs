@@ -74,13 +74,23 @@ impl Body {
 /// Reads a body and inflates it; also its size as it was sent.
 pub(crate) async fn read<O: Outlet>(
     headers: &HeaderMap,
-    incoming: Incoming,
+    mut incoming: Incoming,
     limits: &HttpLimits,
     intake: &Intake<O>,
 ) -> Result<(Body, usize), BodyError> {
-    let encoding = content_encoding(headers)?;
-    let collected = tokio::time::timeout(limits.body_timeout, collect(incoming, limits.max_body_bytes, intake));
-    let body = collected.await.map_err(|_| BodyError::TimedOut)??;
+    let collected = async {
+        let encoding = content_encoding(headers)?;
+        Ok::<_, BodyError>((encoding, collect(&mut incoming, limits.max_body_bytes, intake).await?))
+    };
+    let collected = tokio::time::timeout(limits.body_timeout, collected).await.unwrap_or(Err(BodyError::TimedOut));
+    let (encoding, body) = match collected {
+        Ok(collected) => collected,
+        Err(error @ (BodyError::TooLarge(_) | BodyError::Encoding)) => {
+            pass_over(incoming, limits).await;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
     let sent_bytes = body.bytes().len();
     if encoding == ContentEncoding::Identity {
         return Ok((body, sent_bytes));
@@ -97,6 +107,21 @@ pub(crate) async fn read<O: Outlet>(
     }
 }
 
+/// Reads a refused body and forgets it, within bounds. A server that closes with bytes unread resets the connection, and the
+/// client may never see the refusal: it would send the same again for ever.
+pub(crate) async fn pass_over(mut incoming: Incoming, limits: &HttpLimits) {
+    let rest = async {
+        let mut left_bytes = limits.max_inflated_bytes;
+        while let Ok(Some(data)) = next_frame(&mut incoming).await
+            && data.len() <= left_bytes
+        {
+            left_bytes -= data.len();
+        }
+    };
+    // Whether it ended or the time did, the refusal is sent.
+    drop(tokio::time::timeout(limits.body_timeout, rest).await);
+}
+
 fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, BodyError> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     match (values.next(), values.next()) {
@@ -106,12 +131,12 @@ fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, BodyError> {
     }
 }
 
-async fn collect<O: Outlet>(mut incoming: Incoming, max_bytes: usize, intake: &Intake<O>) -> Result<Body, BodyError> {
+async fn collect<O: Outlet>(incoming: &mut Incoming, max_bytes: usize, intake: &Intake<O>) -> Result<Body, BodyError> {
     let declared = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
-    let Some(first) = next_frame(&mut incoming).await? else { return Ok(Body::Lent(Bytes::new())) };
+    let Some(first) = next_frame(incoming).await? else { return Ok(Body::Lent(Bytes::new())) };
     if first.len() > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
@@ -122,7 +147,7 @@ async fn collect<O: Outlet>(mut incoming: Incoming, max_bytes: usize, intake: &I
     buffer.reserve(declared.clamp(first.len(), MAX_BYTES));
     buffer.extend_from_slice(&first);
     drop(first);
-    while let Some(data) = next_frame(&mut incoming).await? {
+    while let Some(data) = next_frame(incoming).await? {
         if buffer.len() + data.len() > max_bytes {
             intake.give_back(buffer);
             return Err(BodyError::TooLarge(max_bytes));

@@ -234,6 +234,11 @@ impl<O: Outlet> Door<O> {
         self.front.received_bytes.add(sent_bytes as u64);
         Ok(body)
     }
+
+    /// Reads the body of a request that is refused by its head alone.
+    pub(crate) async fn pass_over(&self, request: Request<Incoming>) {
+        body::pass_over(request.into_body(), &self.limits).await;
+    }
 }
 
 impl<O> Drop for Door<O> {

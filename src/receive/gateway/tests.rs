@@ -376,6 +376,17 @@ fn refusals_are_statuses_in_the_encoding_of_the_request() {
 }
 
 #[test]
+fn a_client_that_sends_far_too_much_still_hears_why() {
+    let rig = Rig::start(DURABLE, 100);
+    let body = vec![0; 12 << 20];
+    assert_eq!(rig.traces(&body).status, 413);
+    assert_eq!(post(rig.otlp, "/v1/metrics", &[PROTOBUF], &body).status, 404);
+    assert_eq!(post(rig.otlp, "/v1/traces", &["content-type: text/plain"], &body).status, 415);
+    assert_eq!(post(rig.bulk, "/_bulk", &[], &body).status, 413);
+    assert!(rig.outlet.blocks().is_empty());
+}
+
+#[test]
 fn json_is_taken_and_answered_in_json() {
     let rig = Rig::start(DURABLE, 100);
     let body = br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"x"}]}]}]}"#;
