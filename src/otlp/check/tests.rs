@@ -175,6 +175,24 @@ fn mutants_pass_only_when_prost_agrees() {
 }
 
 #[test]
+fn every_byte_of_a_small_request_may_take_every_value() {
+    let mut attributes = Vec::new();
+    for value in [Any::StringValue("value".into()), Any::IntValue(300), Any::StringValue("é".into())] {
+        let attribute = KeyValue { key: "key".into(), value: Some(AnyValue { value: Some(value) }) };
+        wire_bytes(&mut attributes, 9, &attribute.encode_to_vec());
+    }
+    let good = request_with(&attributes);
+    assert!(compare_with_prost(&good));
+    for at in 0..good.len() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            compare_with_prost(&bytes);
+        }
+    }
+}
+
+#[test]
 fn noise_never_panics() {
     let mut rng = Rng::with_seed(3);
     for _ in 0..20_000 {
