@@ -15,7 +15,7 @@ use mio::{Interest, Poll, Token};
 use super::connection::{Connection, StreamState};
 use super::{Mode, Reactor};
 use crate::block::Outlet;
-use crate::sys::socket::{Listener, reset_on_close};
+use crate::sys::socket::{Listener, Sharing, reset_on_close};
 
 /// Connections accepted a turn and listener.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -63,17 +63,25 @@ impl Gate {
         }
     }
 
-    /// Resets one connection with the spare descriptor; `false` when that did not work either.
-    pub(super) fn reset_one(&mut self) -> bool {
+    /// Accepts with the spare descriptor and resets what comes; what came of it.
+    pub(super) fn reset_one(&mut self) -> Accepted {
         self.spare = None;
-        let reset = self.listener.socket.accept().is_ok_and(|(stream, _)| reset(stream));
+        let accepted = match accept(&self.listener) {
+            Accepted::Connection(stream, _) => {
+                reset(stream);
+                Accepted::Gone
+            }
+            other => other,
+        };
         self.spare = spare();
-        reset
+        accepted
     }
 }
 
 /// What came of one accept.
-enum Accepted {
+#[derive(Debug)]
+pub(super) enum Accepted {
+    /// Somebody.
     Connection(TcpStream, SocketAddr),
     /// Nobody waits any more.
     Nobody,
@@ -95,13 +103,18 @@ impl<O: Outlet> Reactor<O> {
                     break;
                 }
                 let door = self.gates[index].door;
-                match accept(&self.gates[index].listener) {
+                let mut accepted = accept(&self.gates[index].listener);
+                if let Accepted::NoDescriptor = accepted {
+                    // The kernel says so before it looks whether anybody waits.
+                    accepted = self.gates[index].reset_one();
+                    if let Accepted::Gone = accepted {
+                        self.sources[door].decoder.counters.refused.add("no_descriptors", 1);
+                    }
+                }
+                match accepted {
                     Accepted::Connection(stream, peer) => self.admit(stream, peer, door, now),
                     Accepted::Nobody => self.gates[index].waiting = false,
                     Accepted::Gone => {}
-                    Accepted::NoDescriptor if self.gates[index].reset_one() => {
-                        self.sources[door].decoder.counters.refused.add("no_descriptors", 1);
-                    }
                     Accepted::NoDescriptor | Accepted::Failed => {
                         self.sources[door].decoder.counters.accept_failures.add(1);
                         self.gates[index].rest(&self.poll, now);
@@ -111,9 +124,10 @@ impl<O: Outlet> Reactor<O> {
         }
     }
 
-    /// On stopping: whoever waits behind our own listeners would be reset by their close, and is counted.
+    /// On stopping: whoever waits behind our own listeners would be reset by their close, and is counted. Behind
+    /// inherited ones peers go on waiting, for the next process.
     pub(super) fn refuse_waiting(&mut self) {
-        for gate in &self.gates {
+        for gate in self.gates.iter().filter(|gate| gate.listener.sharing == Sharing::Own) {
             for _ in 0..ACCEPTS_PER_TURN {
                 let Accepted::Connection(stream, _) = accept(&gate.listener) else {
                     break;
@@ -179,11 +193,11 @@ fn accept(listener: &Listener) -> Accepted {
     if stream.set_nonblocking(true).is_err() { Accepted::Gone } else { Accepted::Connection(stream, peer) }
 }
 
-/// Closes a connection so that its peer notices; `false` when it could only be closed in the ordinary way.
-fn reset(stream: TcpStream) -> bool {
-    let reset = reset_on_close(&stream).is_ok();
+/// Closes a connection so that its peer notices.
+fn reset(stream: TcpStream) {
+    // It fails for a connection that is gone; then there is nobody to notice.
+    reset_on_close(&stream).ok();
     drop(stream);
-    reset
 }
 
 fn spare() -> Option<File> {

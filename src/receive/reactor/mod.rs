@@ -243,7 +243,6 @@ impl<O: Outlet> Reactor<O> {
         self.cut_endings(now, wall_ns);
         self.close_aged_blocks(now);
         self.sweep(now, wall_ns);
-        self.outflow.hand_over(now);
         self.finish_drain(now)
     }
 
@@ -316,6 +315,7 @@ impl<O: Outlet> Reactor<O> {
     fn withdraw_overload(&mut self) {
         if std::mem::take(&mut self.declared) {
             self.overload.withdraw();
+            tracing::info!("the log takes blocks again: line receivers serve their peers");
         }
     }
 

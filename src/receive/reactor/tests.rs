@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use self::harness::{Lane, ROW_COUNT, ROWS, RingOutlet, Setting, send_in_background};
+use super::accept::Accepted;
 use super::*;
 
 mod harness;
@@ -64,6 +65,30 @@ fn splunk_csv_is_read_under_the_header_of_its_connection() {
 }
 
 #[test]
+fn a_header_that_cannot_be_read_does_not_leave_its_rows_to_the_one_before() {
+    let mut lane = Lane::new(Setting::default());
+    let header = "***SPLUNK*** host=a sourcetype=uberAgent:Process:LogonProcesses";
+    let too_long = format!("{header} source={}", "x".repeat(2_000));
+    let mut sender = lane.connected();
+    sender.write_all(format!("{header}\n{too_long}\n1747033126563,smss.exe\n").as_bytes()).unwrap();
+    lane.until_received(2);
+    assert_eq!(lane.count(|counters| &counters.dead_lettered, "splunk_header"), 1);
+    assert_eq!(lane.count(|counters| &counters.dead_lettered, "csv_without_header"), 1);
+}
+
+#[test]
+fn bytes_that_could_have_been_a_wrong_protocol_are_not_lost() {
+    let mut lane = Lane::new(Setting::default());
+    let mut sender = lane.connected();
+    for part in [&b"\r"[..], b"\n", b"\r", b"\n{\"create\":{}}\n", first_row()] {
+        sender.write_all(part).unwrap();
+        lane.step();
+    }
+    lane.until_received(1);
+    assert_eq!((lane.front.encoded.get(), lane.counters.not_records.get()), (1, 3));
+}
+
+#[test]
 fn documents_of_a_bulk_request_are_rows_and_its_actions_are_not() {
     let mut lane = Lane::new(Setting::default());
     let mut sender = lane.connected();
@@ -92,7 +117,7 @@ fn hostile_lines_are_booked_as_decided_and_the_last_one_is_a_line_at_the_end() {
 #[test]
 fn a_dead_letter_holds_the_bytes_as_they_were_sent() {
     let mut lane = Lane::new(Setting { dead_letters: 1, ..Setting::default() });
-    let sent: &[u8] = br#"{"Sourcetype":"uberAgent:Process:LogonProcesses","a":"\u0041\n","event":"\\x"}"#;
+    let sent: &[u8] = br#"{"Sourcetype":"uberAgent:Process:LogonProcesses","a":"\ud800\u0041","event":"\\x"}"#;
     let mut sender = lane.connected();
     sender.write_all(&[sent, b"\r\n", sent, b"\n"].concat()).unwrap();
     lane.until_received(2);
@@ -369,12 +394,25 @@ fn lanes_share_an_inherited_socket() {
 }
 
 #[test]
+fn stopping_leaves_peers_behind_an_inherited_socket_to_the_next_process() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listener::inherited(&socket, 1).unwrap();
+    let mut lane = Lane::new(Setting { listeners, ..Setting::default() });
+    lane.stop.store(true, Ordering::Release);
+    let mut sender = lane.connect();
+    lane.stop();
+    sender.write_all(b"x").unwrap();
+    let (mut taken, _) = socket.accept().unwrap();
+    taken.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
 fn out_of_descriptors_one_connection_is_reset_with_the_spare() {
     let mut lane = Lane::new(Setting::default());
     let mut sender = lane.connect();
-    assert!(lane.reactor.gates[0].reset_one());
+    assert!(matches!(lane.reactor.gates[0].reset_one(), Accepted::Gone));
     assert_eq!(read_to_close(&mut sender).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert!(!lane.reactor.gates[0].reset_one(), "nobody waits");
+    assert!(matches!(lane.reactor.gates[0].reset_one(), Accepted::Nobody));
 }
 
 #[test]
