@@ -39,3 +39,19 @@ fn means(key: &str, setting: &Explained) -> bool {
         || setting.key.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'))
         || by_variable.map(|known| known.path.join(".")).any(|path| under(&path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_whole_a_part_a_last_word_or_a_variable() {
+        let setting = |key: &str| Explained { key: key.to_owned(), value: String::new(), source: String::new() };
+        let (max, port) = (setting("queue.max_bytes"), setting("receivers.uberagent.protocols.tcp.port"));
+        for key in ["queue.max_bytes", "queue", "max_bytes"] {
+            assert!(means(key, &max) && !means(key, &port), "{key}");
+        }
+        assert!(means("LISTEN_PORT", &port) && !means("LISTEN_PORT", &max));
+        assert!(!means("bytes", &max) && !means("que", &max));
+    }
+}

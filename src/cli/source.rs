@@ -145,3 +145,36 @@ fn resolve(name: &str) -> Vec<IpAddr> {
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_the_one_named_else_the_one_of_the_service_else_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().display().to_string();
+        let environment = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| path.clone());
+        let source = Source::default();
+        assert_eq!(source.file(&environment), None);
+        let file = directory.path().join("millrace.yaml");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(source.file(&environment), Some(file));
+        let named = Source { config: Some("other.yaml".into()), ..Source::default() };
+        assert_eq!(named.file(&environment), Some("other.yaml".into()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_configuration_error() {
+        let source = Source { config: Some("/nowhere/millrace.yaml".into()), ..Source::default() };
+        assert!(source.load().unwrap_err().is::<Unusable>());
+    }
+
+    #[test]
+    fn the_addresses_of_this_host_are_told_from_others() {
+        assert!(is_local("127.0.0.1".parse().unwrap()));
+        // Documentation's own network (RFC 5737) belongs to nobody.
+        assert!(!is_local("192.0.2.1".parse().unwrap()));
+        assert!(resolve("localhost").iter().any(IpAddr::is_loopback));
+    }
+}

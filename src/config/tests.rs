@@ -124,6 +124,18 @@ fn every_variable_of_proxytrace_works_without_a_file() {
 }
 
 #[test]
+fn only_the_first_otlp_destination_may_hold_senders_up() {
+    let requirements = |text: &str| -> Vec<bool> {
+        let exporters = file(text).config().exporters;
+        exporters.iter().map(|exporter| exporter.requirement == Requirement::Required).collect()
+    };
+    assert_eq!(requirements("exporters: {influxdb: {endpoint: 'http://i'}}"), [false]);
+    let both = "exporters: {influxdb: {endpoint: 'http://i'}, otlphttp: {endpoint: 'http://a'}, otlphttp/b: {endpoint: 'http://b'}}";
+    assert_eq!(requirements(both), [false, true, false]);
+    assert_eq!(requirements("exporters: {otlphttp: {endpoint: 'http://a', required: false}}"), [false]);
+}
+
+#[test]
 fn the_batch_size_is_a_cap_only_when_it_is_set() {
     let config = variables(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://jaeger:4318")]).config();
     let batch = config.exporters[0].batch;
