@@ -11,9 +11,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use millrace::fleet::Wire;
 use millrace::sys::clock;
 
+use crate::compare::{self, Scenario, Setup};
+use crate::limits::Limits;
 use crate::load::Pace;
 use crate::load::otlp::{self, OtlpLoad};
 use crate::load::rows::{self, RowLoad};
+use crate::report;
 use crate::sink::{Expectation, Sink, SinkOptions, verify};
 
 /// Load, sink, limits, comparison and report for Millrace.
@@ -32,6 +35,12 @@ enum Command {
     Otlp(OtlpArguments),
     /// Take OTLP/HTTP and InfluxDB writes, count and verify.
     Sink(SinkArguments),
+    /// Measure what this machine can do at best.
+    Limits(LimitsArguments),
+    /// Measure Millrace and its peers beside the machine's limits.
+    Compare(CompareArguments),
+    /// Write the results of `compare` as Markdown and SVG.
+    Report(ReportArguments),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -131,12 +140,56 @@ struct SinkArguments {
     delay_ms: u64,
 }
 
+#[derive(Debug, clap::Args)]
+struct LimitsArguments {
+    /// On the file system that the log would be on.
+    #[arg(long, default_value = ".")]
+    directory: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct CompareArguments {
+    /// The `millrace` binary, built in release.
+    millrace: PathBuf,
+    /// rotel's agent, from its Python wheel (`rotel/rotel-agent` in it).
+    #[arg(long)]
+    rotel: Option<PathBuf>,
+    /// What to measure; everything when absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Scenario>,
+    /// Runs of each case; the median counts.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Rows or spans of a run.
+    #[arg(long, default_value_t = 1_000_000)]
+    items: u64,
+    /// Where logs and states go: the file system under the log.
+    #[arg(long, default_value = ".")]
+    directory: PathBuf,
+    /// Where the results go, for `report`.
+    #[arg(long, default_value = "bench-results.json")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReportArguments {
+    /// What `compare` wrote.
+    #[arg(default_value = "bench-results.json")]
+    results: PathBuf,
+    /// Where the picture goes; the table goes to standard output.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Fleet(fleet) => run_fleet(&fleet),
         Command::Otlp(otlp) => run_otlp(&otlp),
         Command::Sink(sink) => run_sink(sink),
+        Command::Limits(limits) => print(&Limits::measure(&limits.directory)?.to_json()),
+        Command::Compare(compare) => run_compare(compare),
+        Command::Report(report) => run_report(&report),
     }
 }
 
@@ -205,6 +258,30 @@ fn run_sink(arguments: SinkArguments) -> Result<()> {
         report["verdict"] = verify(sink.take_ids(), &expectation).to_json();
     }
     print(&report)
+}
+
+fn run_compare(arguments: CompareArguments) -> Result<()> {
+    let scenarios = if arguments.only.is_empty() { Scenario::value_variants().to_vec() } else { arguments.only };
+    let setup = Setup {
+        millrace: arguments.millrace,
+        rotel: arguments.rotel,
+        directory: arguments.directory,
+        items: arguments.items,
+    };
+    let results = compare::compare(&setup, &scenarios, arguments.runs.max(1))?;
+    std::fs::write(&arguments.out, serde_json::to_vec_pretty(&results)?)
+        .with_context(|| format!("writing {}", arguments.out.display()))?;
+    write!(io::stdout(), "{}", report::markdown(&results)?).context("writing the table")
+}
+
+fn run_report(arguments: &ReportArguments) -> Result<()> {
+    let bytes =
+        std::fs::read(&arguments.results).with_context(|| format!("reading {}", arguments.results.display()))?;
+    let results = serde_json::from_slice(&bytes)?;
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, report::svg(&results)?).with_context(|| format!("writing {}", path.display()))?;
+    }
+    write!(io::stdout(), "{}", report::markdown(&results)?).context("writing the table")
 }
 
 impl PaceArguments {

@@ -4,8 +4,11 @@
 //! JSON or as a table, everything else to standard error.
 
 mod command;
+mod compare;
 mod http;
+mod limits;
 mod load;
+mod report;
 mod sink;
 mod spans;
 mod usage;

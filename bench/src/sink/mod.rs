@@ -25,7 +25,7 @@ use serde_json::json;
 use crate::http::{Head, Messages};
 use crate::spans::{self, SpanId};
 
-pub(crate) use verify::{Expectation, Verdict, verify};
+pub(crate) use verify::{Expectation, verify};
 
 const NO_PANIC: &str = "no connection panics while it holds the lock";
 

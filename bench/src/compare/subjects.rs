@@ -1,0 +1,116 @@
+//! The programs that are compared, and how each is configured: Millrace, and rotel's agent from its Python wheel.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::process::{Scratch, Subject, free_address};
+
+/// How Millrace is run in a scenario.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// `WORKER_COUNT`.
+    pub(super) lanes: usize,
+    /// Spans at which a batch is sent.
+    pub(super) batch: Batch,
+    /// Write the session map as well.
+    pub(super) influx: bool,
+}
+
+/// When a batch is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Batch {
+    /// At so many spans or more.
+    AtLeast(usize),
+    /// `BATCH_SIZE`: a hard cap.
+    AtMost(usize),
+}
+
+/// A running Millrace and its addresses.
+#[derive(Debug)]
+pub(super) struct Millrace {
+    /// The process.
+    pub(super) subject: Subject,
+    /// Rows over TCP.
+    pub(super) rows: SocketAddr,
+    /// OTLP/HTTP.
+    pub(super) otlp: SocketAddr,
+    management: SocketAddr,
+    _state: Scratch,
+}
+
+impl Millrace {
+    /// Starts `program`, exporting to `backend`, with its log below `directory`.
+    pub(super) fn start(program: &Path, directory: &Path, backend: SocketAddr, settings: Settings) -> Result<Millrace> {
+        let state = Scratch::new(directory, "state")?;
+        let (rows, otlp, management) = (free_address()?, free_address()?, free_address()?);
+        let file = state.0.join("millrace.yaml");
+        std::fs::write(&file, configuration(rows, otlp, backend, settings))?;
+        let mut command = Command::new(program);
+        command
+            .args(["run", "--config"])
+            .arg(&file)
+            .env("STATE_DIRECTORY", state.0.join("data"))
+            .env("WORKER_COUNT", settings.lanes.to_string())
+            .env("METRICS_PORT", management.port().to_string());
+        if let Batch::AtMost(spans) = settings.batch {
+            command.env("BATCH_SIZE", spans.to_string());
+        }
+        std::fs::create_dir_all(state.0.join("data"))?;
+        let log = directory.join("millrace-bench-millrace.log");
+        let subject = Subject::start(&mut command, &log, otlp)?;
+        Ok(Millrace { subject, rows, otlp, management, _state: state })
+    }
+
+    /// Bytes that each lane has appended to its log.
+    pub(super) fn lane_bytes(&self) -> Result<Vec<f64>> {
+        let mut stream = TcpStream::connect(self.management).context("asking for the metrics")?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let lines = text.lines().filter(|line| line.starts_with("millrace_lane_appended_bytes_total{"));
+        Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect())
+    }
+}
+
+fn configuration(rows: SocketAddr, otlp: SocketAddr, backend: SocketAddr, settings: Settings) -> String {
+    let send_at = match settings.batch {
+        Batch::AtLeast(spans) => format!("processors:\n  batch:\n    send_batch_size: {spans}\n"),
+        Batch::AtMost(_) => "processors:\n  batch: {}\n".to_owned(),
+    };
+    let (influx, exporters) = if settings.influx {
+        (format!("  influxdb:\n    endpoint: http://{backend}\n"), "[otlphttp, influxdb]")
+    } else {
+        (String::new(), "[otlphttp]")
+    };
+    format!(
+        "receivers:\n  uberagent:\n    protocols:\n      tcp:\n        endpoint: {rows}\n  \
+           otlp:\n    protocols:\n      http:\n        endpoint: {otlp}\n\
+         {send_at}\
+         exporters:\n  otlphttp:\n    endpoint: http://{backend}\n    compression: none\n{influx}\
+         service:\n  telemetry:\n    metrics:\n      host: 127.0.0.1\n  pipelines:\n    traces:\n      \
+           receivers: [uberagent, otlp]\n      processors: [batch]\n      exporters: {exporters}\n"
+    )
+}
+
+/// Starts rotel's agent: OTLP/HTTP in and out, uncompressed, batches of at least 512 spans as Millrace's.
+pub(super) fn start_rotel(program: &Path, directory: &Path, backend: SocketAddr) -> Result<(Subject, SocketAddr)> {
+    let (http, grpc) = (free_address()?, free_address()?);
+    let mut command = Command::new(program);
+    command
+        .arg("start")
+        .args(["--otlp-http-endpoint", &http.to_string(), "--otlp-grpc-endpoint", &grpc.to_string()])
+        .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-compression", "none"])
+        .args(["--otlp-exporter-endpoint", &format!("http://{backend}")])
+        .arg("--pid-file")
+        .arg(directory.join("millrace-bench-rotel.pid"))
+        .arg("--log-file")
+        .arg(directory.join("millrace-bench-rotel-agent.log"));
+    let subject = Subject::start(&mut command, &directory.join("millrace-bench-rotel.log"), http)?;
+    Ok((subject, http))
+}
