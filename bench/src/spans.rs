@@ -207,6 +207,14 @@ pub(crate) fn walk(request: &[u8], mut visit: impl FnMut(&[u8]) -> Result<()>) -
     })
 }
 
+/// Walks every field of a span and of its attributes: what any check of a span must do at least.
+pub(crate) fn walk_whole(span: &[u8]) -> Result<()> {
+    walk_fields(span, |field, attribute| match field {
+        9 => walk_fields(attribute, |part, value| if part == 2 { walk_fields(value, |_, _| Ok(())) } else { Ok(()) }),
+        _ => Ok(()),
+    })
+}
+
 /// Calls `visit` with number and bytes of every length-delimited field of a message, and skips the others.
 fn walk_fields<'a>(message: &'a [u8], mut visit: impl FnMut(u64, &'a [u8]) -> Result<()>) -> Result<()> {
     let mut rest = message;

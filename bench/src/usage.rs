@@ -1,4 +1,4 @@
-//! What a process or a thread has cost: CPU time and memory, read from `/proc`.
+//! What a process or a thread has cost: CPU time, and memory from `/proc`.
 //!
 //! A process's CPU time covers threads that have ended, but counts in ticks of 10 ms; a thread's own time is exact.
 
@@ -56,9 +56,8 @@ pub(crate) fn process_memory(pid: u32) -> Result<Memory> {
     Ok(Memory { anonymous: kib("RssAnon") * 1024, shared: kib("RssShmem") * 1024, file: kib("RssFile") * 1024 })
 }
 
-/// CPU time of the calling thread.
-pub(crate) fn thread_cpu() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").context("reading /proc/thread-self/schedstat")?;
-    let on_cpu_ns = stat.split(' ').next().context("schedstat is empty")?.parse()?;
-    Ok(Duration::from_nanos(on_cpu_ns))
+/// CPU time of the calling thread, to the nanosecond: `schedstat` would be a scheduler tick old.
+pub(crate) fn thread_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).expect("CPU time is never negative")
 }
