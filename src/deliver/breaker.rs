@@ -71,6 +71,11 @@ impl Breaker {
         self.state
     }
 
+    /// How often it has opened since it was closed last.
+    pub(super) fn openings(&self) -> u32 {
+        self.openings
+    }
+
     /// What may be sent at `now`; an opening that is over becomes half-open here.
     pub(super) fn gate(&mut self, now: Duration) -> Gate {
         match self.state {

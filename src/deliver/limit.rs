@@ -34,11 +34,31 @@ impl SizeLimit {
         }
         self.bytes = self.bytes.min((bytes / 2).max(self.largest_accepted)).max(1);
     }
+
+    /// A request of `bytes` does not get through, and nothing says why. Its size is only suspect when nothing as large was
+    /// ever accepted.
+    pub(super) fn suspected(&mut self, bytes: usize) {
+        if bytes > self.largest_accepted {
+            self.refused(bytes);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_suspect_only_when_nothing_as_large_was_accepted() {
+        let mut limit = SizeLimit::new(1 << 20);
+        limit.accepted(90_000);
+        limit.suspected(80_000);
+        assert_eq!(limit.bytes(), 1 << 20);
+        limit.suspected(1 << 20);
+        assert_eq!(limit.bytes(), 1 << 19);
+        limit.suspected(95_000);
+        assert_eq!(limit.bytes(), 90_000);
+    }
 
     #[test]
     fn it_halves_what_was_refused_but_keeps_what_was_accepted() {

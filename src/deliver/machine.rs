@@ -30,6 +30,10 @@ use crate::config::{Batch, Compression, Retry};
 /// Blocks that may be unsettled at once, so that a stuck span cannot grow the tracker without end.
 const MOST_BLOCKS: usize = 16 * 1024;
 
+/// From this opening of the breaker on a probe is half of the oldest request, and half of that the next time: a peer that
+/// breaks off every large request looks like one that is down, and only a smaller one can tell. Halves are joined later.
+const SMALLER_PROBE_OPENINGS: u32 = 4;
+
 /// The delivery of one destination in one configuration generation: a reload makes a new one.
 #[derive(Debug)]
 pub struct Delivery {
@@ -54,6 +58,7 @@ pub struct Delivery {
     letters: LetterRate,
     /// A request was accepted in this generation: from now on a refusal is about the data.
     succeeded: bool,
+    accepted_at: Duration,
     abandoned_below: u64,
     last_error: Option<LastError>,
 }
@@ -134,6 +139,7 @@ impl Delivery {
             limit: SizeLimit::new(batch.max_request_bytes.max(1)),
             letters: LetterRate::new(),
             succeeded: false,
+            accepted_at: Duration::ZERO,
             abandoned_below: 0,
             last_error: None,
         }
@@ -261,13 +267,16 @@ impl Delivery {
 
     fn send_breaker_probe(&mut self, now: Duration) -> Action {
         let oldest = self.waiting.keys().next().copied();
-        match self.take_older(oldest, now) {
-            Some(work) => {
-                self.breaker.probe_sent();
-                self.send(work, Role::BreakerProbe, now)
-            }
-            None => self.gather.due_at().map_or(Action::Idle, Action::WaitUntil),
+        let Some(mut work) = self.take_older(oldest, now) else {
+            return self.gather.due_at().map_or(Action::Idle, Action::WaitUntil);
+        };
+        if self.breaker.openings() >= SMALLER_PROBE_OPENINGS && work.spans > 1 {
+            let [probe, rest] = work.halve();
+            self.waiting.insert(rest.key(), rest);
+            work = probe;
         }
+        self.breaker.probe_sent();
+        self.send(work, Role::BreakerProbe, now)
     }
 
     /// A misconfigured destination is asked with its oldest request, one that refuses data with a single span.

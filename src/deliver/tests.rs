@@ -4,6 +4,8 @@
 //! settled twice, what is called delivered was taken by the peer, the frontier never passes an unsettled span, retries
 //! stay within their budget, and nothing waits for a time that has passed.
 
+#![expect(clippy::cast_possible_truncation, reason = "indexes of a test's few blocks")]
+
 mod faults;
 mod generated;
 mod originals;

@@ -20,6 +20,10 @@ pub(super) struct Work {
     pub(super) not_before: Duration,
     /// Transport failures so far.
     pub(super) failures: u32,
+    /// When it failed last.
+    pub(super) failed_at: Option<Duration>,
+    /// Failures between which the peer accepted something else.
+    pub(super) lonely_failures: u32,
     /// The next attempt repeats a failed one and is paid from the retry budget.
     pub(super) costs_budget: bool,
     /// It has been in a request before.
@@ -42,6 +46,8 @@ impl Work {
             parts,
             not_before: Duration::ZERO,
             failures: 0,
+            failed_at: None,
+            lonely_failures: 0,
             costs_budget: false,
             attempted: false,
             uncompressed: false,
@@ -77,7 +83,7 @@ impl Work {
 
     /// Whether `other` may travel in the same request: both only wait because a request failed.
     pub(super) fn can_join(&self, other: &Work) -> bool {
-        let failed = |work: &Work| work.costs_budget && work.refusals == 0;
+        let failed = |work: &Work| work.costs_budget && work.refusals == 0 && work.lonely_failures == 0;
         let alike = self.uncompressed == other.uncompressed && self.answer_lost == other.answer_lost;
         self.signal == other.signal && failed(self) && failed(other) && alike
     }
@@ -101,7 +107,7 @@ impl Work {
                 (front.to_vec(), back.to_vec())
             }
         };
-        [front, back].map(|parts| Work { costs_budget: false, ..self.with_parts(parts) })
+        [front, back].map(|parts| self.with_parts(parts))
     }
 }
 

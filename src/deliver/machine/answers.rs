@@ -13,6 +13,9 @@ use super::super::{HoldReason, Outcome, Part, Settlement};
 use super::{Delivery, Flight, Role};
 use crate::config::Retry;
 
+/// After so many failures of one request, with other requests accepted in between, it is sent in halves.
+const LONELY_FAILURES: u32 = 3;
+
 /// What is said of a dead letter.
 struct Letter {
     reason: &'static str,
@@ -42,6 +45,7 @@ impl Delivery {
             self.compression_given_up = true;
         }
         self.succeeded = true;
+        self.accepted_at = now;
         self.throttles = 0;
         self.limit.accepted(work.bytes);
         self.letters.delivered(work.spans, now);
@@ -108,12 +112,20 @@ impl Delivery {
         if let Some(asked) = asked {
             self.paused_until = self.paused_until.max(now + retry_after(asked, &mut self.rng));
         }
+        let Some(work) = work else { return Settlement::Nothing };
         let Retry { initial, max, .. } = self.retry;
-        let work = work.map(|work| {
-            let not_before = now + full_jitter(initial, max, work.failures, &mut self.rng);
-            Work { failures: work.failures.saturating_add(1), not_before, costs_budget: true, ..work }
-        });
-        self.wait(work)
+        let not_before = now + full_jitter(initial, max, work.failures, &mut self.rng);
+        let lonely = work.failed_at.is_some_and(|failed_at| failed_at < self.accepted_at);
+        let lonely_failures = work.lonely_failures + u32::from(lonely);
+        let failures = work.failures.saturating_add(1);
+        let work = Work { failures, failed_at: Some(now), lonely_failures, not_before, costs_budget: true, ..work };
+        if lonely_failures < LONELY_FAILURES || work.spans == 1 {
+            return self.wait(Some(work));
+        }
+        // The peer is well, and this request kills it, times out or is cut off every time: proxies reset a connection
+        // whose body is too large before their 413 can be read. In pieces all but the cause gets through.
+        self.limit.suspected(work.bytes);
+        self.split(Work { failures: 0, lonely_failures: 0, ..work }, now)
     }
 
     fn too_large(&mut self, work: Option<Work>, role: Role, reply: String, now: Duration) -> Settlement {
@@ -192,7 +204,7 @@ impl Delivery {
 
     fn split(&mut self, work: Work, now: Duration) -> Settlement {
         for half in work.halve() {
-            self.waiting.insert(half.key(), Work { not_before: now, ..half });
+            self.waiting.insert(half.key(), Work { not_before: now, costs_budget: false, ..half });
         }
         Settlement::Nothing
     }

@@ -39,7 +39,7 @@ fn a_peer_that_fails_now_and_then_is_retried_within_the_budget() {
         };
         let mut rig = Rig::new(Compression::None, seed, Box::new(peer));
         feed(&mut rig, 300, secs(300));
-        rig.settle_within(secs(120));
+        rig.settle_within(secs(300));
         let retries = rig.sent.iter().filter(|(.., retry)| *retry).count();
         assert!(retries * 5 <= rig.sent.len() + 5 * 4, "seed {seed}: {retries} of {}", rig.sent.len());
     }
@@ -75,4 +75,34 @@ fn concurrency_grows_while_a_slow_but_well_peer_lags_and_shrinks_when_it_is_over
     rig.peer = Box::new(|_, _| (throttled(Some(ms(100))), ms(100)));
     rig.run_for(secs(3));
     assert_eq!(rig.delivery.state(rig.now).concurrency, 1);
+}
+
+/// Many proxies answer 413 and reset the connection before the body is through: all that is seen is a broken connection.
+#[test]
+fn a_peer_that_cuts_large_bodies_off_gets_them_in_pieces() {
+    let peer = |request: &Request, _: Duration| {
+        (if request.bytes > 300_000 { unavailable() } else { Outcome::Accepted }, ms(20))
+    };
+    let mut rig = Rig::new(Compression::None, 5, Box::new(peer));
+    for _ in 0..60 {
+        rig.offer(300);
+    }
+    for _ in 0..600 {
+        rig.offer(200);
+        rig.run_for(ms(500));
+    }
+    rig.settle_within(secs(300));
+    assert_eq!(rig.letters, []);
+}
+
+/// A span that makes the backend crash must not take the others with it; it is kept, because no peer ever refused it.
+#[test]
+fn a_span_that_kills_the_peer_waits_alone() {
+    let peer = |request: &Request, _: Duration| {
+        (if contains(request, 3, 7) { unavailable() } else { Outcome::Accepted }, ms(20))
+    };
+    let mut rig = Rig::new(Compression::None, 5, Box::new(peer));
+    feed(&mut rig, 300, secs(1_800));
+    rig.run_for(secs(300));
+    assert_eq!((rig.unsettled, rig.fates[3][7], rig.delivery.frontier()), (1, Fate::Unsettled, 3));
 }
