@@ -122,8 +122,10 @@ fn meaning(reply: &Reply, sent: Sent) -> Outcome {
         Ok(None)
     } else if reply.is_of_type("json") {
         partial_success_json(&reply.body)
-    } else {
+    } else if reply.is_of_type("protobuf") {
         partial_success(&reply.body)
+    } else {
+        Err(())
     };
     match partial {
         Ok(None) => Outcome::Accepted,

@@ -70,9 +70,8 @@ impl Reply {
     /// The beginning of the body as printable text. An OTLP peer answers in protobuf: `google.rpc.Status`, whose second
     /// field is the message.
     fn said(&self) -> String {
-        let body =
-            if self.is_of_type("protobuf") { Fields::of(&self.body).bytes(2).unwrap_or(b"") } else { &self.body };
-        printable(body)
+        let status = if self.is_of_type("protobuf") { Fields::of(&self.body).bytes(2) } else { None };
+        printable(status.unwrap_or(&self.body))
     }
 }
 
