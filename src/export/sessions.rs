@@ -52,40 +52,62 @@ pub(super) struct Session<'a> {
 }
 
 /// The sessions seen lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
     young: HashSet<TraceId>,
     old: HashSet<TraceId>,
+    /// Where spans of many sessions alternate, one of these spares the hash; all zeros is no session.
+    latest: [TraceId; LATEST],
+}
+
+const LATEST: usize = 256;
+const NO_SESSION: TraceId = [0; 16];
+
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent { young: HashSet::new(), old: HashSet::new(), latest: [NO_SESSION; LATEST] }
+    }
+}
+
+/// Its place among the latest: the low bytes of the GUID's time differ between sessions.
+fn latest_index(id: &TraceId) -> usize {
+    usize::from(id[8] ^ id[9].rotate_left(4) ^ id[10])
 }
 
 impl Recent {
-    /// Remembers a session; false when it was remembered already.
-    fn insert(&mut self, id: TraceId) -> bool {
-        if self.contains(&id) {
-            return false;
-        }
+    fn remember(&mut self, id: TraceId) {
         if self.young.len() >= REMEMBERED {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
+            self.latest = [NO_SESSION; LATEST];
         }
         self.young.insert(id);
-        true
+        self.latest[latest_index(&id)] = id;
     }
 
-    fn contains(&self, id: &TraceId) -> bool {
-        self.young.contains(id) || self.old.contains(id)
+    fn remembers(&mut self, id: &TraceId) -> bool {
+        let latest = &mut self.latest[latest_index(id)];
+        if latest == id {
+            return true;
+        }
+        let remembered = self.young.contains(id) || self.old.contains(id);
+        if remembered {
+            *latest = *id;
+        }
+        remembered
     }
 
     /// Forgets a session, because its line was not taken.
     pub(super) fn forget(&mut self, id: &TraceId) {
         self.young.remove(id);
         self.old.remove(id);
+        self.latest[latest_index(id)] = NO_SESSION;
     }
 }
 
 /// Appends the sessions of `payload` that are not in `recent`, and remembers them.
 pub(super) fn find<'a>(payload: &'a [u8], recent: &mut Recent, found: &mut Vec<Session<'a>>) {
-    let mut last = [0; 16];
+    let mut last = NO_SESSION;
     for resource_spans in Fields::of(payload).each(1) {
         for scope_spans in Fields::of(resource_spans).each(2) {
             for span in Fields::of(scope_spans).each(2) {
@@ -99,16 +121,16 @@ pub(super) fn find<'a>(payload: &'a [u8], recent: &mut Recent, found: &mut Vec<S
                     2 => SessionKind::Logoff,
                     _ => continue,
                 };
-                if recent.contains(&id) {
+                if recent.remembers(&id) {
                     continue;
                 }
                 match session(kind, id, span, resource_spans) {
                     Some(session) => {
-                        recent.insert(id);
+                        recent.remember(id);
                         found.push(session);
                     }
                     // A synthesised root proves nothing; the next span of the trace may.
-                    None => last = [0; 16],
+                    None => last = NO_SESSION,
                 }
             }
         }
@@ -294,7 +316,7 @@ mod tests {
         for number in 0..(4 * REMEMBERED as u64) {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&number.to_le_bytes());
-            recent.insert(id);
+            recent.remember(id);
             assert!(recent.young.len() + recent.old.len() <= 2 * REMEMBERED);
         }
         assert_eq!(count(&mut recent), 1, "forgotten long ago");

@@ -45,24 +45,36 @@ impl<'a> Fields<'a> {
         })
     }
 
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
-        // One byte is by far the most frequent: tags, short lengths, small numbers.
-        let (&first, rest) = self.0.split_first()?;
-        if first < 0x80 {
-            self.0 = rest;
-            return Some(u64::from(first));
+        // One byte or two is by far the most frequent: tags, lengths of spans, small numbers.
+        match *self.0 {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(first))
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
         }
-        let mut value = u64::from(first & 0x7f);
-        for (index, &byte) in rest.iter().take(9).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * (index + 1));
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for (index, &byte) in self.0.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
-                self.0 = &rest[index + 1..];
+                self.0 = &self.0[index + 1..];
                 return Some(value);
             }
         }
         None
     }
 
+    #[inline]
     fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(bytes)?;
         self.0 = rest;
@@ -73,6 +85,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = (u32, Value<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<(u32, Value<'a>)> {
         let tag = u32::try_from(self.varint()?).ok()?;
         let value = match tag & 7 {
