@@ -28,7 +28,7 @@ def through_rotel(scene):
         f"--otlp-http-endpoint=127.0.0.1:{http_port}",
         f"--otlp-grpc-endpoint=127.0.0.1:{grpc_port}",
         "--exporter=otlp",
-        f"--otlp-exporter-traces-endpoint={behind.url}",
+        f"--otlp-exporter-endpoint=http://127.0.0.1:{behind.port}",
         "--otlp-exporter-protocol=http",
         "--otlp-exporter-compression=none",
         "--batch-timeout=100ms",
@@ -36,6 +36,7 @@ def through_rotel(scene):
     ]
     peer = scene.start(arguments, "rotel")
     until(lambda: accepts(http_port), 15, lambda: f"rotel listens\n{peer.log()}")
+    expect(peer.alive(), lambda: f"rotel ended at its start:\n{peer.log()}")
     appliance = Appliance(scene, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{http_port}").start()
     appliance.send_lines(sample_bytes())
     arrived(behind, 384, 20, appliance)

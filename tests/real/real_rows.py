@@ -6,7 +6,7 @@ from harness import reference
 from harness.appliance import Appliance, arrived
 from harness.receiver import Receiver
 from harness.registry import real
-from harness.samples import sample_bytes
+from harness.samples import as_lines, made_rows, sample_bytes
 from harness.scene import expect, until
 
 ROWS, TRACES = 376, 8
@@ -49,6 +49,23 @@ def original_mapping(scene):
     until(lambda: len(receiver.spans) >= ROWS, 20, lambda: f"376 spans, {len(receiver.spans)} are there")
     appliance.settle()
     compare(receiver, "original")
+
+
+@real("children of a reused PID go to the latest older process that had it")
+def reused_pid(scene):
+    receiver = Receiver(scene)
+    appliance = Appliance(scene, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url).start()
+    first, *rest = made_rows(1, rows_each=5)
+    made = [dict(row, ProcParentID=first["ProcID"]) for row in rest]
+    made[0].update(ProcStartTimeRelativeMs=50)
+    made[1].update(ProcStartTimeRelativeMs=100, ProcID=first["ProcID"], ProcParentID=4)
+    made[2].update(ProcStartTimeRelativeMs=150)
+    made[3].update(ProcStartTimeRelativeMs=99)
+    rows = [first, *made]
+    appliance.send_lines(as_lines(rows))
+    arrived(receiver, 6, 20, appliance)
+    differences = reference.check(rows, receiver.spans, "session")
+    expect(not differences, "\n".join(differences))
 
 
 @real("rows sent by rsyslog arrive whole")
