@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Made, Meta, Signal, SourceId};
-use crate::queue::{Appender, Budget, Log, MIN_SEGMENT_BYTES, Options, Storage};
+use crate::queue::{Appender, Budget, Log, Options, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
 
@@ -28,8 +28,8 @@ const STORE_BYTES: u64 = 64 << 20;
 /// Bytes of a store's segments: a whole block and its marks have to fit.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// Front letters that may wait for the thread.
-const WAITING: usize = 1024;
+/// Letters of each kind that may wait for the thread.
+const WAITING: usize = 128;
 
 /// Bytes kept of one letter.
 const KEPT_BYTES: usize = MAX_BYTES - 4096;
@@ -144,12 +144,12 @@ struct Store {
 
 impl Store {
     fn open(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Store, crate::queue::OpenError> {
-        debug_assert!(SEGMENT_BYTES >= MIN_SEGMENT_BYTES);
         let options = Options {
             directory: directory.to_owned(),
             quarantine: directory.join("quarantine"),
             lane: 0,
             segment_bytes: SEGMENT_BYTES,
+            max_payload_bytes: MAX_BYTES,
             pool_segments: 1,
             budget: Arc::new(Budget::new(STORE_BYTES, 0)),
             wall_ns: clock::wall_ns(),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::block::MAX_BYTES;
 use crate::config;
 use crate::queue::{Appender, Budget, FileStorage, Log, MmapStorage, OpenError, Options, Storage};
 use crate::sys::clock;
@@ -47,6 +48,7 @@ pub fn open(
             quarantine: directory.join("quarantine"),
             lane,
             segment_bytes: settings.segment_bytes,
+            max_payload_bytes: MAX_BYTES,
             pool_segments: settings.pool_segments,
             budget: Arc::clone(&budget),
             wall_ns: clock::wall_ns(),
