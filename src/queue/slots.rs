@@ -53,7 +53,7 @@ impl Slots {
         };
         // What an earlier process failed to write must not be believed from the cache.
         file.sync()?;
-        file.forget()?;
+        file.forget(FILE_BYTES)?;
         let mut best: Option<(u64, usize, Vec<u8>)> = None;
         for slot in [0, 1] {
             let Some((generation, payload)) = read_slot(&*file, OFFSETS[slot], magic) else { continue };

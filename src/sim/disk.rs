@@ -344,11 +344,12 @@ impl StoredFile for SimFile {
         Ok(())
     }
 
-    fn forget(&self) -> io::Result<()> {
+    fn forget(&self, bytes: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         let content = &mut world.files[self.file];
         let (sectors, _rest) = content.live.as_chunks_mut::<SECTOR_BYTES>();
-        for (sector, bytes) in sectors.iter_mut().enumerate() {
+        let count = usize::try_from(bytes).map_err(io::Error::other)?.div_ceil(SECTOR_BYTES);
+        for (sector, bytes) in sectors.iter_mut().enumerate().take(count) {
             if !content.dirty.contains(&sector) {
                 let start = sector * SECTOR_BYTES;
                 bytes.copy_from_slice(&content.durable[start..start + SECTOR_BYTES]);

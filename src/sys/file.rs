@@ -30,11 +30,12 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Drops the clean cached pages of a file, so that the next read shows what is on the disk. After a failed sync the cache
+/// Drops the clean cached pages of the first `bytes` of a file, so that the next read shows what is on the disk. After a failed sync the cache
 /// holds bytes that are marked clean and were never written.
-pub fn forget_cached(file: &File) -> io::Result<()> {
+pub fn forget_cached(file: &File, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: posix_fadvise takes no pointers, and the descriptor is open as long as the borrow lasts.
-    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length, libc::POSIX_FADV_DONTNEED) };
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 

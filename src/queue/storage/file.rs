@@ -126,8 +126,8 @@ impl StoredFile for PlainFile {
         self.file.sync_data()
     }
 
-    fn forget(&self) -> io::Result<()> {
-        file::forget_cached(&self.file)
+    fn forget(&self, bytes: u64) -> io::Result<()> {
+        file::forget_cached(&self.file, bytes)
     }
 }
 
