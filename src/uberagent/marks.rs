@@ -8,6 +8,9 @@ use crate::sys::bytes::{BLOCK_BYTES, marks};
 /// Positions that are written together: more than most blocks have, so the loop over them is mostly not taken twice.
 const BURST: usize = 12;
 
+/// [`BLOCK_BYTES`], as positions are counted.
+const BLOCK: u32 = 64;
+
 /// The marks of one line; reused for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
@@ -28,7 +31,7 @@ impl Marks {
         let (mut count, mut from) = (0, 0);
         for block in blocks {
             count = self.write(count, from, marks(block));
-            from += BLOCK_BYTES as u32;
+            from += BLOCK;
         }
         let mut last = [b' '; BLOCK_BYTES];
         last[..rest.len()].copy_from_slice(rest);
