@@ -23,6 +23,7 @@ use super::shown;
 use super::sources;
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::block::SourceId;
+use crate::config::budget::pools;
 use crate::config::{Config, Protocol, Receiver};
 use crate::queue::{Budget, OpenError, Storage};
 use crate::receive::admission::ConnectionTable;
@@ -141,6 +142,7 @@ impl Appliance {
         let sources = shared_sources(config, &ground.ids);
         let shared = ingest::Shared {
             config,
+            pools: pools(config, lanes),
             sources: &sources,
             dead_letters: &ground.dead_letters.front,
             overload: &Arc::default(),

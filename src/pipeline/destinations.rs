@@ -31,7 +31,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::ledger;
 use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics};
 
-/// How long a destination's thread may be silent before it counts as stuck.
+/// How long a destination's thread may be silent before it counts as stuck: it never waits for its backend, its senders do.
 const TICK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the destinations could not be started.

@@ -23,6 +23,7 @@ use super::outlet::{self, RingOutlet, Waiting, WriterEnd};
 use super::sync::SyncRequest;
 use super::writer::{LaneWriter, WriterOptions};
 use crate::block::{DeadLetterSender, SourceId};
+use crate::config::budget::Pools;
 use crate::config::{Config, Protocol, Receiver};
 use crate::queue::{Appender, Log};
 use crate::receive::admission::{ConnectionTable, Overload};
@@ -35,12 +36,6 @@ use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::ledger::{self, Front};
 use crate::uberagent::Encoder;
-
-/// Blocks that a reactor may have between decode and append: 64 KiB each, so 8 MiB.
-const REACTOR_BLOCKS: usize = 128;
-
-/// Blocks that a gateway may have between check and sync: up to 1 MiB each, 64 KiB as a rule.
-const GATEWAY_BLOCKS: usize = 64;
 
 /// How long a lane's thread may be silent before it counts as stuck.
 const TICK_LIMIT: Duration = Duration::from_secs(10);
@@ -64,6 +59,8 @@ pub struct Source {
 pub struct Shared<'a> {
     /// The configuration.
     pub config: &'a Config,
+    /// The sizes that the memory budget has counted.
+    pub pools: Pools,
     /// The receivers.
     pub sources: &'a [Source],
     /// Where undecodable records go.
@@ -161,9 +158,11 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
         }
         sources.push(counters);
     }
-    let spans = shared.config.queue.max_spans_in_memory as u64 / 2;
-    let (to_reactor, reactor_end, reactor_waiting) = ring(REACTOR_BLOCKS, spans, writer.unparker())?;
-    let (to_gateway, gateway_end, gateway_waiting) = ring(GATEWAY_BLOCKS, spans, writer.unparker())?;
+    let pools = &shared.pools;
+    let (to_reactor, reactor_end, reactor_waiting) =
+        ring(pools.reactor_ring_blocks, pools.ring_spans, writer.unparker())?;
+    // A gateway's senders wait for the sync and would be refused for what others wait for: blocks bound them, not spans.
+    let (to_gateway, gateway_end, gateway_waiting) = ring(pools.gateway_ring_blocks, u64::MAX, writer.unparker())?;
     let reactor = Arc::new(ReactorCounters::default());
     let reactor_tick = shared.health.thread(&format!("reactor-{number}"), TICK_LIMIT, clock::monotonic());
     let doorbells = vec![to_reactor.doorbell.clone(), to_gateway.doorbell.clone()];
