@@ -112,7 +112,8 @@ impl Egress {
             self.gather(now);
             let wait = self.dispatch(now);
             self.put_behind();
-            if now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL {
+            let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
+            if due || self.options.place.frees_a_segment(&self.options.window) {
                 self.commit(now);
             }
             self.show(now);

@@ -64,6 +64,14 @@ impl Place {
         (window.front(lane) < to).then_some(to)
     }
 
+    /// A lane has come to another segment since the last commit: committing now lets the one before be written again while
+    /// it is still in the page cache.
+    #[must_use]
+    pub fn frees_a_segment(&self, window: &Window<Position>) -> bool {
+        let mut lanes = window.committable().enumerate();
+        lanes.any(|(lane, committed)| window.front(lane).segment > committed.position.segment)
+    }
+
     /// The end of a lane's log, as of its last commit-mark.
     #[must_use]
     pub fn tail(&self, lane: usize) -> Position {
