@@ -368,7 +368,8 @@ impl Log {
         if lock(&self.retired).is_empty() || side.failures_in_a_row > 0 {
             return Ok(());
         }
-        let mark = side.durable_mark.mark;
+        // Whatever was released is durable: recovery must know it, or it would take what is gone for the tail of a crash.
+        let mark = Mark { durable: self.durable_sequence(), totals: side.durable_mark.mark.totals };
         side.state.write(&State {
             incarnation: self.incarnation,
             next_segment: self.pool.next_segment(),

@@ -202,9 +202,14 @@ impl Recovery {
     fn judge(&mut self, found: &[Found]) {
         let (mut last, mut last_id, mut verdict) = (None, 0, &Footer { trusted: u64::MAX, ..Footer::default() });
         for found in found {
-            if found.footer.is_none() && found.header.id != last_id + 1 {
-                // What stood between was durable and consumed, or its file is gone: the next mark tells those who miss it.
-                last = first_mark(&found.entries).or(last);
+            if found.header.id != last_id + 1
+                && let Some(first) = found.entries.first()
+            {
+                // What was durable between was consumed, or its file is gone: the next mark tells those who miss it.
+                let is_block = matches!(first.header.kind, Kind::Block(_));
+                let before = first.header.sequence - u64::from(is_block);
+                self.missing(last.max(Some(self.durable)), before);
+                last = Some(before);
             }
             last_id = found.header.id;
             if let Some(footer) = &found.footer {

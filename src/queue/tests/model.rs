@@ -68,7 +68,9 @@ impl Model {
                 }
                 Operation::Sync => assert_eq!(log.sync().expect("the disk is sound"), log.published_sequence()),
                 Operation::Tend => log.tend(1).expect("the disk is sound"),
-                Operation::Maintain => appender.maintain(Duration::from_secs(step as u64), 1).expect("the disk is sound"),
+                Operation::Maintain => {
+                    appender.maintain(Duration::from_secs(step as u64), 1).expect("the disk is sound")
+                }
                 Operation::Reopen => {
                     drop((log, appender, reader));
                     (log, appender, reader) = self.open();
@@ -102,7 +104,7 @@ fn model(storage: Arc<dyn Storage>, root: &Path) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_mapped_log_is_a_queue(operations in prop::collection::vec(operation(), 1..120)) {

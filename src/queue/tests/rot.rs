@@ -67,7 +67,7 @@ fn a_flipped_bit_costs_at_most_its_block_and_is_counted() {
     let original = tempfile::tempdir().unwrap();
     let written = write_log(original.path(), &storage);
     let mut random = fastrand::Rng::with_seed(7);
-    for image in 0..120 {
+    for image in 0..60 {
         let root = tempfile::tempdir().unwrap();
         copy_tree(original.path(), root.path());
         let flips = random.usize(1..6);
