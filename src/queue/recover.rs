@@ -19,7 +19,7 @@ use super::append::{Appender, add_block};
 use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::log::{Log, Options};
-use super::mark::{MARK_BYTES, Mark};
+use super::mark::MARK_BYTES;
 use super::pool::Pool;
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};

@@ -43,6 +43,14 @@ pub(crate) enum Sabotage {
 }
 
 #[cfg(test)]
+pub(crate) use switch::{plant, planted};
+
+#[cfg(not(test))]
+pub(crate) const fn planted(_bug: Sabotage) -> bool {
+    false
+}
+
+#[cfg(test)]
 mod switch {
     use std::cell::Cell;
 
@@ -60,12 +68,4 @@ mod switch {
     pub(crate) fn plant(bug: Option<Sabotage>) {
         PLANTED.set(bug);
     }
-}
-
-#[cfg(test)]
-pub(crate) use switch::{plant, planted};
-
-#[cfg(not(test))]
-pub(crate) const fn planted(_bug: Sabotage) -> bool {
-    false
 }

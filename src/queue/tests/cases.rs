@@ -1,1 +1,251 @@
-//! Small cases.
+//! Small cases: budget, pool, views, jumps, retention, moved blocks, cursors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{meta, small_options};
+use crate::queue::{
+    AppendError, Appender, Budget, Cursor, Entry, Log, MmapStorage, OpenError, Options, Position, Storage, SyncError,
+};
+use crate::sim::disk::SimDisk;
+use crate::telemetry::ledger::DestinationTotals;
+
+const SEGMENT_BYTES: u64 = 16 * 1024;
+
+fn open_sim(disk: &SimDisk, segments: u64) -> (Arc<Log>, Appender) {
+    let options = small_options("state", &Arc::new(Budget::new(segments * SEGMENT_BYTES, 0)));
+    let (log, appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+    (log, appender)
+}
+
+fn fill(appender: &mut Appender) -> u64 {
+    let mut blocks = 0;
+    while appender.append(&meta(2), &[7; 1000]).is_ok() {
+        blocks += 1;
+    }
+    blocks
+}
+
+#[test]
+fn a_used_up_budget_says_full_and_takes_blocks_again_after_a_release() {
+    let disk = SimDisk::new(1);
+    let (log, mut appender) = open_sim(&disk, 4);
+    let before = fill(&mut appender);
+    assert!(before >= 4 * 7, "{before} blocks in four segments");
+    assert!(matches!(appender.append(&meta(2), &[7; 1000]), Err(AppendError::Full)));
+    assert!(!appender.has_room());
+    assert_eq!(appender.totals().appended, 2 * before, "what was refused is not in the balance");
+    let mut reader = log.reader(log.oldest());
+    for _ in 0..before / 2 {
+        assert!(matches!(reader.next(), Some(Entry::Block { .. })));
+    }
+    log.sync().unwrap();
+    assert!(log.release(&reader.position()) >= 1);
+    log.tend(1).unwrap();
+    assert!(appender.has_room());
+    appender.append(&meta(2), &[7; 1000]).unwrap();
+    assert!(log.options.budget.used_bytes() <= 4 * SEGMENT_BYTES);
+}
+
+#[test]
+fn reserved_space_stays_free() {
+    let disk = SimDisk::new(1);
+    let mut options = small_options("state", &Arc::new(Budget::new(u64::MAX, 10_000_000)));
+    options.pool_segments = 0;
+    let (_log, mut appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+    appender.append(&meta(1), b"fits").unwrap();
+    disk.set_free_bytes(10_000_000);
+    assert!(fill(&mut appender) < 40, "only what was there already");
+}
+
+#[test]
+fn a_view_outlives_the_release_of_its_segment() {
+    let root = tempfile::tempdir().unwrap();
+    let options = small_options(&root.path().to_string_lossy(), &Arc::new(Budget::new(1 << 20, 0)));
+    let (log, mut appender, _) = Log::open(Arc::new(MmapStorage), options).unwrap();
+    appender.append(&meta(1), &[42; 900]).unwrap();
+    for _ in 0..40 {
+        appender.append(&meta(1), &[1; 1000]).unwrap();
+    }
+    log.sync().unwrap();
+    let mut reader = log.reader(log.oldest());
+    let Some(Entry::Block { payload, .. }) = reader.next() else { panic!("a block") };
+    while reader.next().is_some() {}
+    assert!(log.release(&reader.position()) >= 2);
+    log.tend(1).unwrap();
+    for _ in 0..60 {
+        appender.append(&meta(1), &[9; 1000]).unwrap();
+    }
+    assert!(payload.iter().all(|&byte| byte == 42), "the file was recycled under a view");
+}
+
+#[test]
+fn jumps_say_how_many_spans_they_pass() {
+    let disk = SimDisk::new(3);
+    let (log, mut appender) = open_sim(&disk, 20);
+    for _ in 0..100 {
+        appender.append(&meta(5), &[1; 1000]).unwrap();
+    }
+    let mut reader = log.reader(log.oldest());
+    reader.next();
+    let to = log.position_at_lag(3 * SEGMENT_BYTES);
+    let skipped = reader.skip_to(to);
+    let mut read = 5;
+    while let Some(entry) = reader.next() {
+        match entry {
+            Entry::Block { meta, .. } => read += u64::from(meta.spans),
+            Entry::Gap { .. } => panic!("a jump is no gap"),
+        }
+    }
+    assert!(skipped > 0 && skipped.is_multiple_of(5));
+    assert_eq!(read + skipped, 500);
+    assert_eq!(reader.skip_to(Position::default()), 0, "backward is no move");
+    assert_eq!(log.position_at_age(8).segment, log.tail().segment, "only the open segment is fresh");
+    assert_eq!(log.position_at_age(0), log.oldest());
+}
+
+#[test]
+fn the_balance_outlives_every_segment() {
+    let disk = SimDisk::new(4);
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let (log, mut appender) = open_sim(&disk, 20);
+    for _ in 0..50 {
+        appender.append(&meta(3), &[1; 1000]).unwrap();
+    }
+    let mut totals = appender.totals();
+    totals.refused = 7;
+    totals.passed += 7;
+    appender.commit_mark(totals, 1).unwrap();
+    log.sync().unwrap();
+    log.release(&log.tail());
+    log.tend(1).unwrap();
+    let incarnation = log.incarnation();
+    drop((log, appender));
+    for path in disk.files().into_iter().map(|(path, _)| path).filter(|path| path.to_string_lossy().contains("seg-")) {
+        storage.remove(&path).unwrap();
+    }
+    let options = small_options("state", &Arc::new(Budget::new(1 << 20, 0)));
+    let (log, mut appender, recovered) = Log::open(storage, options).unwrap();
+    assert_eq!(recovered.totals, totals);
+    assert_eq!(log.incarnation(), incarnation);
+    assert!(appender.append(&meta(1), b"next").unwrap() > 50 + (1 << 20) - 1);
+}
+
+#[test]
+fn a_failed_sync_moves_the_blocks_and_a_second_failure_is_for_good() {
+    let disk = SimDisk::new(5);
+    let (log, mut appender) = open_sim(&disk, 20);
+    for block in 0..5u8 {
+        appender.append(&meta(1), &[block; 100]).unwrap();
+    }
+    let mut reader = log.reader(log.oldest());
+    for _ in 0..3 {
+        reader.next();
+    }
+    let before = log.durable_sequence();
+    disk.fail_sync_after(0);
+    assert_eq!(log.sync().unwrap(), before, "nothing became durable");
+    assert_eq!(log.sync().unwrap(), before, "the file is not synced again");
+    appender.maintain(Duration::ZERO, 1).unwrap();
+    let after = log.sync().unwrap();
+    assert_eq!(after, log.published_sequence());
+    let rest: Vec<u8> = std::iter::from_fn(|| reader.next())
+        .map(|entry| match entry {
+            Entry::Block { payload, .. } => payload[0],
+            Entry::Gap { spans, .. } => panic!("{spans} spans lost"),
+        })
+        .collect();
+    assert_eq!(rest, [3, 4], "a reader goes on by sequence, and reads no block twice");
+    appender.append(&meta(1), b"more").unwrap();
+    disk.fail_sync_after(0);
+    log.sync().unwrap();
+    appender.maintain(Duration::ZERO, 1).unwrap();
+    disk.fail_sync_after(0);
+    assert!(matches!(log.sync(), Err(SyncError::Failed(_))));
+    assert!(matches!(appender.append(&meta(1), b"no"), Err(AppendError::Failed)));
+    assert!(log.has_failed());
+}
+
+#[test]
+fn a_cursor_keeps_vanished_lanes_and_forgets_other_incarnations() {
+    let disk = SimDisk::new(6);
+    let (log, mut appender) = open_sim(&disk, 20);
+    let mut cursor = Cursor::open(&disk, Path::new("state/destinations/a")).unwrap();
+    assert!(!cursor.was_damaged() && cursor.lane(&log).is_none());
+    appender.append(&meta(4), b"block").unwrap();
+    log.sync().unwrap();
+    let mut reader = log.reader(log.oldest());
+    reader.next();
+    let mut totals = DestinationTotals { delivered: 3, ..DestinationTotals::default() };
+    totals.dropped[6] = 1;
+    cursor.commit(&[(&log, reader.position(), totals)]).unwrap();
+    let disk = disk.after_power_cut();
+    let cursor = Cursor::open(&disk, Path::new("state/destinations/a")).unwrap();
+    let entry = cursor.lanes()[0];
+    assert_eq!((entry.lane, entry.position, entry.totals), (0, reader.position(), totals));
+    let (other, _) = open_sim(&SimDisk::new(7), 20);
+    assert!(cursor.lane(&other).is_none(), "another log has other positions");
+}
+
+#[test]
+#[should_panic(expected = "a cursor at")]
+fn a_cursor_never_passes_what_is_durable() {
+    let disk = SimDisk::new(8);
+    let (log, mut appender) = open_sim(&disk, 20);
+    appender.append(&meta(4), b"block").unwrap();
+    let mut reader = log.reader(log.oldest());
+    reader.next();
+    let mut cursor = Cursor::open(&disk, Path::new("state/destinations/a")).unwrap();
+    cursor.commit(&[(&log, reader.position(), DestinationTotals::default())]).ok();
+}
+
+#[test]
+fn a_segment_that_cannot_hold_a_block_is_refused() {
+    let options = Options {
+        max_payload_bytes: 1 << 20,
+        directory: PathBuf::from("state/log"),
+        ..small_options("state", &Arc::new(Budget::new(1 << 30, 0)))
+    };
+    let opened = Log::open(Arc::new(SimDisk::new(9)), options);
+    assert!(matches!(opened, Err(OpenError::SegmentTooSmall(SEGMENT_BYTES))));
+}
+
+/// `cargo test --release --lib append_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn append_speed() {
+    let root = tempfile::tempdir_in(std::env::var("MILLRACE_SPEED_DIRECTORY").unwrap_or(".".to_owned())).unwrap();
+    for (name, storage) in [
+        ("mapped", Arc::new(MmapStorage) as Arc<dyn Storage>),
+        ("plain", Arc::new(crate::queue::FileStorage) as Arc<dyn Storage>),
+    ] {
+        let mut options = small_options(&root.path().join(name).to_string_lossy(), &Arc::new(Budget::new(1 << 40, 0)));
+        options.segment_bytes = 64 << 20;
+        options.max_payload_bytes = crate::block::MAX_BYTES;
+        options.pool_segments = 4;
+        let (log, mut appender, _) = Log::open(storage, options).unwrap();
+        let mut reader = log.reader(log.oldest());
+        let payload = vec![5u8; 64 * 1024];
+        for round in 0..4 {
+            let start = crate::sys::clock::monotonic();
+            for _ in 0..2 * 1024 {
+                appender.append(&meta(100), &payload).unwrap();
+            }
+            let appended = crate::sys::clock::monotonic();
+            log.sync().unwrap();
+            let synced = crate::sys::clock::monotonic();
+            while reader.next().is_some() {}
+            let read = crate::sys::clock::monotonic();
+            log.release(&reader.position());
+            log.tend(1).unwrap();
+            let gb = |time: Duration| 2.0 * 1024.0 * 65_536.0 / 1e9 / time.as_secs_f64();
+            eprintln!(
+                "{name} round {round}: append {:.2} GB/s, with sync {:.2} GB/s, read and verify {:.2} GB/s",
+                gb(appended - start),
+                gb(synced - start),
+                gb(read - synced)
+            );
+        }
+    }
+}

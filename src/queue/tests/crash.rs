@@ -135,10 +135,8 @@ impl Run {
             assert_eq!(recovered.lost_blocks, 0, "a crash alone has lost durable blocks");
             assert_eq!(recovered.quarantined, 0, "a crash alone has sent files into quarantine");
         }
-        if appender.place().is_none() {
-            // The power went, or a sync failed, while the first segment was made.
-            return None;
-        }
+        // The power went, or a sync failed, while the first segment was made.
+        appender.place()?;
         appender.commit_mark(recovered.totals, 1).ok()?;
         self.verify(&log, from, recovered.totals.appended);
         self.disk.remove_fuse();
