@@ -1,7 +1,7 @@
 //! A disk in memory with exactly the faults that matter to a log.
 //!
 //! It keeps what is written (live) apart from what would survive (durable). Between two syncs the kernel writes sectors of
-//! 512 bytes back in any order, at any moment, and not at all: every write may let some dirty sectors through, and a
+//! 512 bytes or less back in any order, at any moment, and not at all: every write may let some dirty sectors through, and a
 //! power cut keeps a random subset of the rest. Names are a journal: a power cut keeps a prefix of the operations that no
 //! directory sync covers. A failed sync drops the dirty sectors for good while the live bytes go on showing them, as
 //! kernels do. The fuse cuts the power after a number of operations; everything after fails. One seed decides it all.
@@ -15,7 +15,8 @@ use bytes::Bytes;
 
 use crate::queue::{SegmentWriter, Storage, StoredFile};
 
-const SECTOR_BYTES: usize = 512;
+/// What is written whole or not at all: the sector of a disk; less when the kernel copies a page that is being stored to.
+const SECTOR_BYTES: [usize; 3] = [512, 64, 16];
 
 /// The disk; clones share it.
 #[derive(Clone, Debug)]
@@ -32,11 +33,14 @@ enum NameChange {
 struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
+    /// Numbers of sectors.
     dirty: BTreeSet<usize>,
+    sector_bytes: usize,
 }
 
 #[derive(Debug)]
 struct World {
+    sector_bytes: usize,
     files: Vec<Content>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -53,12 +57,15 @@ impl SimDisk {
     /// An empty disk.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sector_bytes = SECTOR_BYTES[random.usize(0..SECTOR_BYTES.len())];
         SimDisk(Arc::new(Mutex::new(World {
+            sector_bytes,
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             journal: Vec::new(),
-            random: fastrand::Rng::with_seed(seed),
+            random,
             fuse: None,
             failing_sync: None,
             free_bytes: u64::MAX,
@@ -117,11 +124,12 @@ impl SimDisk {
                     persist(file, sector);
                 }
             }
-            after.push(Content { live: file.durable.clone(), durable: file.durable.clone(), dirty: BTreeSet::new() });
+            after.push(Content { live: file.durable.clone(), dirty: BTreeSet::new(), ..file.clone() });
         }
         world.fuse = Some(0);
-        let free_bytes = world.free_bytes;
+        let (free_bytes, sector_bytes) = (world.free_bytes, world.sector_bytes);
         SimDisk(Arc::new(Mutex::new(World {
+            sector_bytes,
             files: after,
             durable_names: names.clone(),
             names,
@@ -167,8 +175,8 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {
 }
 
 fn persist(file: &mut Content, sector: usize) {
-    let start = sector * SECTOR_BYTES;
-    let end = (start + SECTOR_BYTES).min(file.live.len());
+    let start = sector * file.sector_bytes;
+    let end = (start + file.sector_bytes).min(file.live.len());
     file.durable[start..end].copy_from_slice(&file.live[start..end]);
 }
 
@@ -199,7 +207,7 @@ impl World {
         }
         content.live[start..end].copy_from_slice(bytes);
         if !bytes.is_empty() {
-            content.dirty.extend(start / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
+            content.dirty.extend(start / content.sector_bytes..=(end - 1) / content.sector_bytes);
         }
         // Writeback may run at any time, and what it wrote may be dirtied again.
         if self.random.u8(..) < 16 {
@@ -232,7 +240,8 @@ impl Storage for SimDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let len = usize::try_from(bytes).map_err(io::Error::other)?;
-        world.files.push(Content { live: vec![0; len], durable: vec![0; len], dirty: BTreeSet::new() });
+        let sector_bytes = world.sector_bytes;
+        world.files.push(Content { live: vec![0; len], durable: vec![0; len], dirty: BTreeSet::new(), sector_bytes });
         let file = world.files.len() - 1;
         world.change_name(NameChange::Create(path.to_owned(), file));
         Ok(Arc::new(SimFile { disk: self.clone(), file, bytes }))
@@ -347,12 +356,11 @@ impl StoredFile for SimFile {
     fn forget(&self, bytes: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         let content = &mut world.files[self.file];
-        let (sectors, _rest) = content.live.as_chunks_mut::<SECTOR_BYTES>();
-        let count = usize::try_from(bytes).map_err(io::Error::other)?.div_ceil(SECTOR_BYTES);
-        for (sector, bytes) in sectors.iter_mut().enumerate().take(count) {
-            if !content.dirty.contains(&sector) {
-                let start = sector * SECTOR_BYTES;
-                bytes.copy_from_slice(&content.durable[start..start + SECTOR_BYTES]);
+        let forgotten = usize::try_from(bytes).map_err(io::Error::other)?.min(content.live.len());
+        for start in (0..forgotten).step_by(content.sector_bytes) {
+            if !content.dirty.contains(&(start / content.sector_bytes)) {
+                let sector = start..(start + content.sector_bytes).min(content.live.len());
+                content.live[sector.clone()].copy_from_slice(&content.durable[sector]);
             }
         }
         Ok(())

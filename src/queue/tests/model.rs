@@ -64,7 +64,9 @@ impl Model {
                     for _ in 0..blocks {
                         self.read(&mut reader);
                     }
-                    log.release(&self.at);
+                    if self.at.sequence <= log.durable_sequence() {
+                        log.release(&self.at);
+                    }
                 }
                 Operation::Sync => assert_eq!(log.sync().expect("the disk is sound"), log.published_sequence()),
                 Operation::Tend => log.tend(1).expect("the disk is sound"),
