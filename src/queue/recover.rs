@@ -113,10 +113,16 @@ impl Recovery {
         recovery.judge(&found);
         let ended = recovery.total_up(&mut segments, &found, &state);
         write_verdicts(&segments, &found)?;
-        recovery.last_sequence = recovery.last_sequence.max(recovery.durable).max(state.sequence_floor);
+        let seen = found.iter().flat_map(|found| &found.entries).map(|entry| entry.header.sequence);
+        recovery.last_sequence = seen.fold(recovery.last_sequence, u64::max).max(state.sequence_floor);
+        let was_used = recovery.last_sequence > 0 || !segments.is_empty();
+        if was_used && !planted(Sabotage::SequenceReused) {
+            recovery.last_sequence += SEQUENCE_JUMP;
+        }
         let next_segment = segments.last().map_or(0, |segment| segment.id + 1).max(state.next_segment);
-        // Written before anything is appended, so that the incarnation never changes.
-        state_file.write(&State { next_segment, ..state })?;
+        // Written before anything is appended: the incarnation never changes, and the sequences that follow count as used
+        // even if not one of their blocks reaches the disk.
+        state_file.write(&State { next_segment, sequence_floor: recovery.last_sequence, ..state })?;
         recovery.finish(segments, ended, (state.incarnation, next_segment, state_file))
     }
 
@@ -244,7 +250,7 @@ impl Recovery {
             }
         }
         self.missing(last, self.durable);
-        self.last_sequence = last.unwrap_or(0);
+        self.last_sequence = last.unwrap_or(0).max(self.durable);
     }
 
     /// A recovery that was cut off has judged the segment before, and this one is of the same run: the verdict holds.
@@ -352,12 +358,9 @@ impl Recovery {
                 self.storage.remove(&free_directory.join(&name))?;
             }
         }
-        let was_used = self.last_sequence > 0 || !segments.is_empty();
-        let jump = if was_used && !planted(Sabotage::SequenceReused) { SEQUENCE_JUMP } else { 0 };
-        let sequence = self.last_sequence + jump;
         self.recovered.totals = totals;
         let pool = Pool::new(&self.options, incarnation, next_segment, free_files);
-        let log = Log::new(self.storage, self.options, (incarnation, pool, state_file), sequence);
+        let log = Log::new(self.storage, self.options, (incarnation, pool, state_file), self.last_sequence);
         for segment in segments {
             log.options.budget.adopt(segment.file.bytes());
             let footer = segment.footer.get().expect("every recovered segment has one");
@@ -369,7 +372,7 @@ impl Recovery {
             }
         }
         let log = Arc::new(log);
-        let appender = Appender::start(Arc::clone(&log), totals, sequence);
+        let appender = Appender::start(Arc::clone(&log), totals, self.last_sequence);
         Ok((log, appender, self.recovered))
     }
 }
