@@ -8,7 +8,7 @@
 //! ```text
 //! STATE/log/lane-00/seg-0000000000000001.log   entries        STATE/log/lane-00/free/   files to be reused
 //! STATE/log/lane-00/state                      lane state     STATE/log/quarantine/     files that are not ours
-//! STATE/destinations/NAME/cursor               a cursor
+//! STATE/destinations/NAME/cursor               a cursor         STATE/LOCK                one process
 //! ```
 //!
 //! ```
@@ -62,6 +62,7 @@ mod cursor;
 mod extent;
 mod fields;
 mod format;
+mod lock;
 mod log;
 mod mark;
 mod pool;
@@ -82,6 +83,7 @@ use std::sync::Arc;
 pub use append::{AppendError, Appender};
 pub use budget::Budget;
 pub use cursor::{Cursor, LaneCursor, MAX_LANES};
+pub use lock::StateLock;
 pub use log::{Log, LogStats, Options, SyncError};
 pub use position::Position;
 pub use read::{Entry, Reader};
