@@ -51,10 +51,11 @@ enum What {
 }
 
 impl Packed {
-    /// A range of the line: a text, or what is to be read later.
+    /// A range of the line: a text when it has a quote on either side, else what is to be read later. Looked up, because
+    /// nobody can predict which.
     #[inline]
-    pub(crate) fn range(is_text: bool, start: u32, bytes: u32) -> Packed {
-        Packed { what: if is_text { What::Text } else { What::Unread }, bits: range_bits(start, bytes) }
+    pub(crate) fn range(quotes: usize, start: u32, bytes: u32) -> Packed {
+        Packed { what: [What::Unread, What::Text][quotes], bits: range_bits(start, bytes) }
     }
 
     /// The range of a value that is to be read later.

@@ -65,24 +65,24 @@ struct Found {
 /// behind a text. Which it is cannot be predicted where the sender mixes its keys, so it is computed, not branched on.
 #[inline]
 fn value(line: &[u8], at: usize, (marks, mark): (&[u32], usize), row: &mut Row) -> Option<Found> {
-    let is_text = byte(line, at) == b'"';
-    let quotes = usize::from(is_text);
+    let first = *line.get(at)?;
+    let quotes = usize::from(first == b'"');
     let next = mark + 2 * quotes;
     let closing = *marks.get(next.checked_sub(1)?)? as usize;
     if byte(line, closing) != b'"' {
         return escaped_text(line, at + 1, (marks, mark + 1), row);
     }
-    if byte(line, at) == b'{' {
+    if first == b'{' {
         return nested(line, at, (marks, mark));
     }
     let end = separator(line, marks, next)?;
     // A text ends with its closing quote; of anything else the mark before the next name is the one in front of it.
-    if is_text & (closing + 1 != end) {
+    if quotes * (closing + 1).abs_diff(end) != 0 {
         return None;
     }
     let start = at + quotes;
     let bytes = u32::try_from((end - quotes).checked_sub(start)?).ok()?;
-    let value = Packed::range(is_text, u32::try_from(start).ok()?, bytes);
+    let value = Packed::range(quotes, u32::try_from(start).ok()?, bytes);
     Some(Found { value, mark: next })
 }
 
