@@ -144,4 +144,5 @@ fn hostile_rows_keep_the_promises_of_ids_times_and_texts() {
 }
 
 mod oracle;
+mod sessions;
 mod transports;
