@@ -3,9 +3,10 @@
 //! Nothing is mapped: what such a row means is for the reader to say. Its sourcetype is an attribute, its event time
 //! the record's time.
 
+use super::attributes::cut;
 use super::blocks::{Item, Resource};
 use super::encoder::{Output, RowContext};
-use super::fields;
+use super::fields::{self, TEXT_CAP_BYTES};
 use crate::otlp::keys;
 use crate::otlp::writer::{Key, varint_bytes};
 
@@ -21,7 +22,8 @@ const BODY_CAP_BYTES: usize = 256 * 1024;
 pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> u32 {
     let named = row.view.text(fields::SOURCETYPE).filter(|name| !name.is_empty());
     let sourcetype = named.unwrap_or(row.sourcetype.name().as_bytes());
-    let body = super::attributes::cut(row.raw, BODY_CAP_BYTES);
+    let sourcetype = cut(sourcetype, TEXT_CAP_BYTES);
+    let body = cut(row.raw, BODY_CAP_BYTES);
     let time_ns = row.event_ns.unwrap_or(row.received_ns);
     let writer = &mut out.writer;
     writer.clear();

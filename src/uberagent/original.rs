@@ -48,7 +48,7 @@ pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> Result<u32, &'sta
     let start_ns = base_ns.saturating_add(length(view, fields::PROC_START_TIME_RELATIVE_MS, MS).ns);
     let end_ns = start_ns.saturating_add(length(view, fields::PROC_LIFETIME_MS, MS).ns);
     let phase_field = if logoff { fields::LOGOFF_PROC_TYPE } else { fields::LOGON_PROC_TYPE };
-    let phase = view.text(phase_field).unwrap_or_default();
+    let phase = cut(view.text(phase_field).unwrap_or_default(), TEXT_CAP_BYTES);
     let name = non_blank(view.text(fields::PROC_NAME)).unwrap_or(b"unknown-span");
     let head = Head {
         trace_id: guid.trace_id(if logoff { 2 } else { 1 }),

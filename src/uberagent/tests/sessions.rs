@@ -134,3 +134,26 @@ fn rows_that_are_no_processes_get_their_own_times_and_traces() {
         outlook.iter().any(|other| one.span.trace_id == other.span.trace_id && one.span.span_id != other.span.span_id)
     }));
 }
+
+#[test]
+fn no_text_is_long_enough_to_break_a_block() {
+    let long = "x".repeat(3 << 20);
+    let texts = ["LogonProcType", "ProcName", "ProcUser", "ProcCmdline", "ProcPath", "host", "AppId", "Sourcetype"];
+    for text in texts {
+        let row = format!(r#"{{"LogonProcType":"Other","SessionGUID":"{GUID}","ProcID":4,"{text}":"{long}"}}"#);
+        for mapping in [Mapping::Session, Mapping::Original] {
+            let settings = Uberagent { mapping, other_sourcetypes: OtherSourcetypes::Logs };
+            let mut encoder = Encoder::new(settings, SourceId(0));
+            let outcome = encoder.json(&mut row.clone().into_bytes(), Origin::default(), RECEIVED_NS);
+            assert!(matches!(outcome, Outcome::Encoded { .. }), "{text}: {outcome:?}");
+            let block = encoder.close().unwrap();
+            assert!(block.payload.len() < MAX_BYTES / 2, "{text}: {} bytes", block.payload.len());
+        }
+    }
+}
+
+#[test]
+fn an_encoder_moves_to_its_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Encoder>();
+}
