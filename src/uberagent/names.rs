@@ -69,10 +69,10 @@ impl Names {
 
 #[inline]
 fn slot(multiplier: u64, name: &Folded) -> usize {
-    let mixed = name[0].wrapping_mul(multiplier)
-        ^ name[1].rotate_left(23).wrapping_mul(multiplier)
-        ^ (name[2].rotate_left(41) ^ name[3].rotate_left(11)).wrapping_mul(multiplier);
-    (mixed.wrapping_mul(multiplier) >> (64 - SLOT_BITS)) as usize
+    // Two products that do not wait for each other; their top bits depend on every byte.
+    let (front, back) = (name[0] ^ name[2].rotate_left(17), name[1] ^ name[3].rotate_left(29));
+    let mixed = front.wrapping_mul(multiplier).wrapping_add(back.wrapping_mul(multiplier.rotate_left(32) | 1));
+    (mixed >> (64 - SLOT_BITS)) as usize
 }
 
 /// Folds the first `bytes` of a window.

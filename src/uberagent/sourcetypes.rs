@@ -117,7 +117,7 @@ const BOOT_TRACE: &str = "hash of `boot`, host, BootUID (else event time)";
 const PROCESS_TRACE: &str = "hash of `process`, host, ProcGUID (else event time)";
 const PROCESS_SPAN: &str =
     "(ProcStartTimeRelativeMs + 1) << 32 \\| ProcID; without a PID: hash of sourcetype, host, name, start";
-const ROW_SPAN: &str = "hash of sourcetype, host, name, event time, and what tells its rows apart";
+const ROW_SPAN: &str = "hash of sourcetype, host, name and what tells the rows of one trace apart";
 
 /// The sourcetypes that make spans, in the order of [`Sourcetype`].
 pub(crate) static RULES: [Rule; 13] = [
