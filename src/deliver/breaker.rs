@@ -172,9 +172,9 @@ mod tests {
         let mut breaker = Breaker::new();
         let mut model = Model { calls: Vec::new(), open_until: None, successes: None };
         let mut now = Duration::from_secs(100);
-        let failing = rng.u8(10..90);
+        let (failing, longest_gap_ms) = (rng.u8(10..90), rng.u64(20..1_500));
         for _ in 0..2_000 {
-            now += Duration::from_millis(rng.u64(1..1_500));
+            now += Duration::from_millis(rng.u64(1..=longest_gap_ms));
             let failed = rng.u8(..100) < failing;
             match breaker.gate(now) {
                 Gate::Open => {

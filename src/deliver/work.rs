@@ -157,6 +157,26 @@ mod tests {
     }
 
     #[test]
+    fn only_what_merely_failed_is_joined() {
+        let failed = |first| {
+            let work = Work::fresh(Signal::Traces, [block(first, 10, 100)].into());
+            Work { costs_budget: true, failures: 1, ..work }
+        };
+        let others = [
+            Work { signal: Signal::Logs, ..failed(1) },
+            Work { costs_budget: false, ..failed(1) },
+            Work { refusals: 1, ..failed(1) },
+            Work { lonely_failures: 1, ..failed(1) },
+            Work { uncompressed: true, ..failed(1) },
+            Work { answer_lost: true, ..failed(1) },
+        ];
+        assert!(others.iter().all(|other| !failed(0).can_join(other) && !other.can_join(&failed(0))));
+        assert!(failed(0).can_join(&failed(1)));
+        let joined = Work::joined(&[failed(0), Work { failures: 4, ..failed(1) }]);
+        assert_eq!((joined.key(), joined.spans, joined.bytes, joined.failures), ((0, 0), 20, 200, 4));
+    }
+
+    #[test]
     fn several_blocks_are_parted_before_one_is_cut() {
         let parts: Arc<[Part]> = [block(0, 900, 9), block(1, 50, 9), block(2, 50, 9)].into();
         let [front, back] = Work::fresh(Signal::Traces, parts).halve();

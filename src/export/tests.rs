@@ -49,6 +49,7 @@ struct Backend {
     address: SocketAddr,
     received: mpsc::Receiver<Received>,
     connections: Arc<AtomicUsize>,
+    flooded: Arc<AtomicUsize>,
 }
 
 impl Backend {
@@ -58,14 +59,17 @@ impl Backend {
         let (sender, received) = mpsc::channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let (counter, served) = (Arc::clone(&connections), Arc::new(AtomicUsize::new(0)));
+        let flooded = Arc::new(AtomicUsize::new(0));
+        let flood = Arc::clone(&flooded);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 counter.fetch_add(1, Ordering::SeqCst);
-                let (acts, sender, served) = (acts.clone(), sender.clone(), Arc::clone(&served));
-                std::thread::spawn(move || serve(stream.unwrap(), &acts, &sender, &served));
+                let (acts, sender) = (acts.clone(), sender.clone());
+                let (served, flood) = (Arc::clone(&served), Arc::clone(&flood));
+                std::thread::spawn(move || serve(stream.unwrap(), &acts, &sender, (&served, &flood)));
             }
         });
-        Backend { address, received, connections }
+        Backend { address, received, connections, flooded }
     }
 
     fn answering(answer: &str) -> Backend {
@@ -78,7 +82,12 @@ impl Backend {
 }
 
 /// Serves one connection until it ends; what the client does to it is the client's business.
-fn serve(mut stream: TcpStream, acts: &[Act], sender: &mpsc::Sender<Received>, served: &AtomicUsize) {
+fn serve(
+    mut stream: TcpStream,
+    acts: &[Act],
+    sender: &mpsc::Sender<Received>,
+    (served, flooded): (&AtomicUsize, &AtomicUsize),
+) {
     loop {
         let Some(head) = read_head(&mut stream) else { return };
         let act = &acts[served.fetch_add(1, Ordering::SeqCst).min(acts.len() - 1)];
@@ -103,6 +112,7 @@ fn serve(mut stream: TcpStream, acts: &[Act], sender: &mpsc::Sender<Received>, s
                 let mut sent = stream.write_all(text.as_bytes());
                 while sent.is_ok() {
                     sent = stream.write_all(&chunk);
+                    flooded.fetch_add(chunk.len(), Ordering::SeqCst);
                 }
                 return;
             }
@@ -304,6 +314,8 @@ fn replies_without_end_are_cut_and_the_connection_is_given_up() {
         assert!(matches!(exporter.send(&request(&PAYLOADS)), Outcome::AcceptedPartially { refused_spans: 0, .. }));
         assert_eq!(exporter.send(&request(&PAYLOADS)), Outcome::Accepted);
         assert_eq!(backend.connections.load(Ordering::SeqCst), 2);
+        let flooded = backend.flooded.load(Ordering::SeqCst);
+        assert!(flooded < 32 << 20, "{flooded} bytes of a reply, more than sockets buffer");
     }
     for head in heads("500 No") {
         let outcome = sent_to(vec![Act::Flood(head)]);
