@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// Every span was taken.
     Accepted,
+    /// Nothing in the request concerns the peer, so it was not sent: settled, but no sign of the peer's health.
+    NothingToSend,
     /// Taken, but for some spans that the peer refused for good: never sent again (OTLP `partial_success`).
     AcceptedPartially {
         /// Spans refused; 0 with a message is a warning.
@@ -54,11 +56,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What the peer said or what went wrong; empty for a plain yes.
+    /// What the peer said or what went wrong; empty when there is nothing to say.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Outcome::Accepted => "",
+            Outcome::Accepted | Outcome::NothingToSend => "",
             Outcome::AcceptedPartially { message, .. }
             | Outcome::Throttled { message, .. }
             | Outcome::Unavailable { message, .. }

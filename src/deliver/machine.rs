@@ -193,6 +193,7 @@ impl Delivery {
         }
         let (refused, message) = match outcome {
             Outcome::Accepted => (0, None),
+            Outcome::NothingToSend => return self.settled_unsent(flight, now),
             Outcome::AcceptedPartially { refused_spans, message } => (refused_spans, Some(message)),
             other => return self.not_accepted(flight, other, now),
         };

@@ -155,7 +155,7 @@ impl Rig {
         self.sent.push((self.now, request.clone(), retry));
         let (outcome, latency) = (self.peer)(&request, self.now);
         let lost = matches!(outcome, Outcome::Unavailable { answer_lost: true, .. });
-        if lost || matches!(outcome, Outcome::Accepted | Outcome::AcceptedPartially { .. }) {
+        if lost || matches!(outcome, Outcome::Accepted | Outcome::AcceptedPartially { .. } | Outcome::NothingToSend) {
             for part in request.parts.iter() {
                 self.taken[part.block as usize][part.first as usize..part.end as usize].fill(true);
             }

@@ -5,7 +5,7 @@
 //! fields  uberAgent:logonTraceMap,host=<host> guid="<36>",trace_id="<32>" <ns>       no series a session
 //! ```
 //!
-//! The spans themselves are not sent. A request whose sessions are all known needs no line and is accepted as it is. A
+//! The spans themselves are not sent. A request whose sessions are all known needs no line and is not sent. A
 //! session's line is durable like every delivery: it is forgotten when the request fails, so the repeated request finds
 //! it again; after a restart it may be written twice, as the same point where the time comes out of the GUID.
 
@@ -73,7 +73,7 @@ impl Influx {
     pub(super) fn send(&mut self, request: &Request<'_>) -> Outcome {
         let new = self.write_lines(request.payloads);
         if new.is_empty() {
-            return Outcome::Accepted;
+            return Outcome::NothingToSend;
         }
         let payload_bytes = request.payloads.iter().map(|payload| payload.len()).sum();
         let compression = if request.uncompressed { Compression::None } else { self.compression };

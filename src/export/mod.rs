@@ -89,7 +89,8 @@ impl Exporter {
         }
     }
 
-    /// Whether the backend has a place for this signal. Blocks of others are settled without being sent.
+    /// Whether the backend has a place for this signal. Blocks of others are not sent: their outcome is
+    /// [`Outcome::NothingToSend`].
     #[must_use]
     pub fn accepts(&self, signal: Signal) -> bool {
         match self {
@@ -99,7 +100,7 @@ impl Exporter {
     }
 
     /// Whether only what came from uberAgent concerns the backend: payloads of other sources are left out of requests,
-    /// and a request without payloads is accepted without being sent.
+    /// and a request without payloads is [`Outcome::NothingToSend`].
     #[must_use]
     pub fn wants_uberagent_only(&self) -> bool {
         matches!(self, Exporter::Influx(_))

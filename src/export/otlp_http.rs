@@ -73,7 +73,7 @@ impl OtlpHttp {
     pub(super) fn send(&mut self, request: &Request<'_>) -> Outcome {
         let payload_bytes: usize = request.payloads.iter().map(|payload| payload.len()).sum();
         if payload_bytes == 0 {
-            return Outcome::Accepted;
+            return Outcome::NothingToSend;
         }
         let Some(url) = self.url(request.signal).cloned() else {
             return Outcome::Misconfigured { message: format!("there is no url for {:?}", request.signal) };

@@ -204,6 +204,12 @@ fn a_request_is_its_payloads_with_a_length_over_one_connection() {
 }
 
 #[test]
+fn an_exporter_may_live_on_any_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Exporter>();
+}
+
+#[test]
 fn a_large_request_arrives_byte_for_byte() {
     let backend = Backend::answering(OK);
     let blocks: Vec<Vec<u8>> = (0..20u8).map(|byte| vec![byte; 65_000 + usize::from(byte)]).collect();
@@ -455,7 +461,7 @@ fn the_session_map_is_written_once_and_again_only_after_a_failure() {
     let payloads: [&[u8]; 3] = [&one, &one, &two];
     assert!(is_unavailable(&exporter.send(&request(&payloads)), false));
     assert_eq!(exporter.send(&request(&payloads)), Outcome::Accepted);
-    assert_eq!(exporter.another().send(&request(&payloads)), Outcome::Accepted, "nothing new, nothing sent");
+    assert_eq!(exporter.another().send(&request(&payloads)), Outcome::NothingToSend, "nothing new");
     let (failed, written) = (backend.received(), backend.received());
     assert_eq!(failed.body, written.body);
     assert!(written.head.starts_with("POST /api/v2/write?org=org&bucket=bucket&precision=ns HTTP/1.1\r\n"));

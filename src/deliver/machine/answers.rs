@@ -56,6 +56,18 @@ impl Delivery {
         Settlement::Delivered { parts: work.parts, delivered, refused_by_peer, redelivered, message }
     }
 
+    /// Nothing of the request concerned the peer. It is settled, and a probe has to be made with something else.
+    pub(super) fn settled_unsent(&mut self, flight: Flight, now: Duration) -> Settlement {
+        let Flight { work, role, .. } = flight;
+        if role == Role::BreakerProbe {
+            self.breaker.probe_undecided();
+        }
+        self.hold_probe_undecided(role, now);
+        work.parts.iter().for_each(|part| self.tracker.settle(part));
+        let delivered = work.spans;
+        Settlement::Delivered { parts: work.parts, delivered, refused_by_peer: 0, redelivered: 0, message: None }
+    }
+
     /// The peer did not take the request; `outcome` says why.
     pub(super) fn not_accepted(&mut self, flight: Flight, outcome: Outcome, now: Duration) -> Settlement {
         let Flight { work, role, sent_at, uncompressed, .. } = flight;
@@ -68,7 +80,9 @@ impl Delivery {
         let (kept, given_up) = self.part_abandoned(work);
         given_up.iter().for_each(|part| self.tracker.settle(part));
         let mut settlement = match outcome {
-            Outcome::Accepted | Outcome::AcceptedPartially { .. } => unreachable!("accepted answers go elsewhere"),
+            Outcome::Accepted | Outcome::AcceptedPartially { .. } | Outcome::NothingToSend => {
+                unreachable!("what is settled goes elsewhere")
+            }
             Outcome::Throttled { retry_after, .. } => self.throttled(kept, role, retry_after, now),
             Outcome::Unavailable { retry_after, answer_lost, .. } => {
                 let kept = kept.map(|work| Work { answer_lost: work.answer_lost || answer_lost, ..work });

@@ -45,12 +45,13 @@ fn outcome(phase: Phase, request: &Request, rng: &mut fastrand::Rng) -> Outcome 
         }
         Phase::NoCompression if !request.uncompressed => bad_request(),
         Phase::SmallBodies | Phase::NoCompression => Outcome::Accepted,
-        Phase::Confused => match rng.u8(..6) {
+        Phase::Confused => match rng.u8(..7) {
             0 => bad_request(),
             1 => misconfigured(),
             2 => throttled(retry_after),
             3 => lost(rng.bool()),
             4 => Outcome::AcceptedPartially { refused_spans: rng.u64(..3), message: "some".into() },
+            5 => Outcome::NothingToSend,
             _ => Outcome::Accepted,
         },
     }

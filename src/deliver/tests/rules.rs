@@ -236,6 +236,29 @@ fn what_the_driver_abandons_is_settled_once_wherever_it_is() {
     assert_eq!(rig.delivered(), 8_000);
 }
 
+/// The session map has nothing to say of most requests: that must not look like a database that is well.
+#[test]
+fn what_needed_no_sending_says_nothing_of_the_peer() {
+    let peer = |request: &Request, _: Duration| {
+        (if request.parts[0].block.is_multiple_of(8) { unavailable() } else { Outcome::NothingToSend }, ms(10))
+    };
+    let mut rig = Rig::new(Compression::None, 3, Box::new(peer));
+    for _ in 0..800 {
+        rig.offer(200);
+        rig.run_for(ms(100));
+    }
+    assert!(!matches!(rig.delivery.state(rig.now).breaker, BreakerState::Closed), "five failures and no success");
+    let cut = rig.sent.iter().filter(|(_, request, retry)| *retry && !request.parts[0].is_whole()).count();
+    assert_eq!(cut, 0, "requests are halved although nothing else was accepted");
+
+    let answers = [misconfigured(), Outcome::NothingToSend, misconfigured()];
+    let mut rig = Rig::new(Compression::None, 3, script(answers));
+    rig.offer(6_000);
+    rig.run_for(secs(61));
+    assert_eq!(rig.held(), Some(HoldReason::Misconfigured), "a probe that was not sent releases nothing");
+    rig.settle_within(secs(200));
+}
+
 #[test]
 fn the_window_bounds_what_is_taken_on() {
     let mut rig = Rig::new(Compression::None, 3, Box::new(|_, _| (unavailable(), ms(10))));
