@@ -25,13 +25,13 @@ use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::block::SourceId;
 use crate::config::budget::pools;
 use crate::config::{Config, Protocol, Receiver};
-use crate::queue::{Budget, OpenError, Storage};
+use crate::queue::{Budget, OpenError, StateLock, Storage};
 use crate::receive::admission::ConnectionTable;
 use crate::serve::{Management, Sources};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::systemd::Inherited;
-use crate::sys::{affinity, clock, lock};
+use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, State};
 use crate::telemetry::metrics::Metrics;
 
@@ -108,7 +108,7 @@ pub struct Appliance {
     dead_letters: DeadLetterStores,
     drain_timeout: Duration,
     /// Let go last: the directory is ours as long as anything here lives.
-    _lock: lock::StateLock,
+    _lock: StateLock,
 }
 
 /// What is opened before anything runs.
@@ -118,7 +118,7 @@ struct Ground {
     storage: Arc<dyn Storage>,
     dead_letters: DeadLetterStores,
     ids: Vec<SourceId>,
-    lock: lock::StateLock,
+    lock: StateLock,
 }
 
 impl Appliance {
@@ -239,7 +239,7 @@ fn join_all(threads: Vec<JoinHandle<()>>, waiting: &dyn Fn()) {
 fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground, StartError> {
     let directory = &config.state_directory;
     let state_error = |source| StartError::State { directory: directory.display().to_string(), source };
-    let lock = lock::take(directory).map_err(state_error)?;
+    let lock = StateLock::take(directory).map_err(state_error)?;
     let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
     let ids = sources::assign(directory, &names).map_err(state_error)?;
     let storage = logs::storage(config.queue.storage);

@@ -19,12 +19,9 @@ use super::mark::{MARK_BYTES, Mark};
 use super::pool::{NoSpare, Spare};
 use super::position::Position;
 use super::segment::Segment;
-use super::storage::SegmentWriter;
 use crate::block::{HEADER_BYTES, Header, Kind, Meta};
 use crate::telemetry::ledger::LaneTotals;
 
-/// Populated ahead of the writer.
-const AHEAD_BYTES: u64 = 2 * 1024 * 1024;
 /// Silence after which a mark says how much there is.
 const IDLE_MARK: Duration = Duration::from_secs(1);
 
@@ -46,7 +43,6 @@ pub enum AppendError {
 #[derive(Debug)]
 struct Active {
     segment: Arc<Segment>,
-    writer: Box<dyn SegmentWriter>,
     end: u64,
     footer: Footer,
 }
@@ -169,7 +165,7 @@ impl Appender {
         self.write_mark()
     }
 
-    /// Once a turn of the writer: populates ahead, moves blocks after a failed sync, writes a mark when one is due, and
+    /// Once a turn of the writer: moves blocks after a failed sync, writes a mark when one is due, and
     /// wakes readers of what this turn appended.
     pub fn maintain(&mut self, now: Duration, wall_ns: u64) -> Result<(), AppendError> {
         self.wall_ns = wall_ns;
@@ -187,10 +183,6 @@ impl Appender {
         if self.blocks_since_mark > 0 && (idle || self.log.durable_sequence() > self.marked_durable) {
             self.reach(entry_bytes(MARK_BYTES))?;
             self.write_mark()?;
-        }
-        if let Some(active) = &mut self.active {
-            // A hint that fails will fail again, with consequences, when the bytes are written.
-            active.writer.prepare(active.end, AHEAD_BYTES).map_err(AppendError::Storage)?;
         }
         self.wake_readers();
         Ok(())
@@ -243,7 +235,6 @@ impl Appender {
     fn open(&self, spare: Spare) -> Active {
         let start =
             Position { segment: spare.id, offset: FIRST_ENTRY, sequence: self.sequence, spans: self.totals.appended };
-        let writer = Arc::clone(&spare.file).writer();
         let segment = Arc::new(Segment {
             id: spare.id,
             path: spare.path,
@@ -264,7 +255,7 @@ impl Appender {
             trusted: u64::MAX,
             ..Footer::default()
         };
-        Active { segment, writer, end: FIRST_ENTRY, footer }
+        Active { segment, end: FIRST_ENTRY, footer }
     }
 
     /// Ends the active segment with a mark and a footer for the sync thread to write.
@@ -426,8 +417,8 @@ fn abandon(log: &Log, segment: &Segment) {
 
 fn write_entry(active: &mut Active, header: &Header, stored: &[u8]) -> io::Result<()> {
     let bytes = header.encode(active.segment.key, active.segment.id, active.end);
-    active.writer.write(active.end + HEADER_BYTES as u64, stored)?;
-    active.writer.write(active.end, &bytes)?;
+    active.segment.file.write_at(active.end + HEADER_BYTES as u64, stored)?;
+    active.segment.file.write_at(active.end, &bytes)?;
     active.end += entry_bytes(stored.len());
     Ok(())
 }

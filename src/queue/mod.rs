@@ -88,7 +88,7 @@ pub use log::{Log, LogStats, Options, SyncError};
 pub use position::Position;
 pub use read::{Entry, Reader};
 pub use recover::{OpenError, Recovered};
-pub use storage::{FileStorage, MmapStorage, SegmentWriter, Storage, StoredFile};
+pub use storage::{FileStorage, MmapStorage, Storage, StoredFile};
 
 impl Log {
     /// Opens the log of a lane, whatever happened to its files, with its writing end and what was found.

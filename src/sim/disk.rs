@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::queue::{SegmentWriter, Storage, StoredFile};
+use crate::queue::{Storage, StoredFile};
 
 /// What is written whole or not at all: the sector of a disk; less when the kernel copies a page that is being stored to.
 const SECTOR_BYTES: [usize; 3] = [512, 64, 16];
@@ -326,10 +326,6 @@ impl StoredFile for SimFile {
         Ok(Bytes::from(buffer))
     }
 
-    fn writer(self: Arc<Self>) -> Box<dyn SegmentWriter> {
-        Box::new(SimWriter(self))
-    }
-
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         world.operate()?;
@@ -363,20 +359,6 @@ impl StoredFile for SimFile {
                 content.live[sector.clone()].copy_from_slice(&content.durable[sector]);
             }
         }
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct SimWriter(Arc<SimFile>);
-
-impl SegmentWriter for SimWriter {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        // A store into a mapping costs no system call, yet the power may go between any two.
-        self.0.write_at(offset, bytes)
-    }
-
-    fn prepare(&mut self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
-//! Memory mappings of log segments: a read mapping of a whole file and a moving window for its writer.
+//! Memory mappings of log segments, for reading.
 //!
-//! Both are views of the page cache, so what the window stores is what the read mapping and `pread` see. Pages are
-//! populated before they are touched: on a full or failing file system `MADV_POPULATE_*` answers with an error where a
-//! plain access would die of SIGBUS. Nothing here knows of entries or formats.
+//! A mapping is a view of the page cache, so it shows what `pwrite` has written. Pages are populated before they are
+//! touched: on a full or failing file system `MADV_POPULATE_READ` answers with an error where a plain access would die of
+//! SIGBUS. Nothing here knows of entries or formats.
 
 #![allow(unsafe_code, reason = "this file is the mmap mechanism")]
 
@@ -15,8 +15,6 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// The smallest page of any kernel we run on; a multiple of it is what offsets are rounded to.
 const PAGE_BYTES: usize = 4096;
-const POPULATE_BYTES: usize = 2 * 1024 * 1024;
-const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A whole file mapped for reading.
 #[derive(Debug)]
@@ -71,7 +69,8 @@ impl ReadMapping {
             return Ok(());
         }
         let from = start - start % PAGE_BYTES;
-        let to = end.next_multiple_of(POPULATE_BYTES).min(self.map.len());
+        // Not a page further: what the writer has not reached is not in the page cache, and would be read and zeroed.
+        let to = end.next_multiple_of(PAGE_BYTES).min(self.map.len());
         match self.map.advise_range(Advice::PopulateRead, from, to - from) {
             // Kernels before 5.14 do not know the advice.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
@@ -86,80 +85,6 @@ impl ReadMapping {
     }
 }
 
-/// A window of a file mapped for writing: it moves forward with the writer and is populated ahead of it.
-#[derive(Debug)]
-pub struct WriteWindow {
-    file_bytes: u64,
-    map: Option<MmapRaw>,
-    /// Where the window starts in the file; a multiple of the page.
-    base: u64,
-    /// Offset in the file up to which the window is populated.
-    populated: u64,
-}
-
-impl WriteWindow {
-    /// A window over a file of `file_bytes`; maps nothing yet.
-    #[must_use]
-    pub fn new(file_bytes: u64) -> WriteWindow {
-        WriteWindow { file_bytes, map: None, base: 0, populated: 0 }
-    }
-
-    /// Copies `bytes` to `offset` of the file.
-    pub fn write(&mut self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.populate(file, offset, offset + bytes.len() as u64)?;
-        let map = self.map.as_ref().expect("populate maps the window");
-        let start = usize::try_from(offset - self.base).expect("a place in a window of megabytes");
-        assert!(start + bytes.len() <= map.len(), "a write of {} bytes at {offset} leaves the window", bytes.len());
-        // SAFETY: the assertion keeps the destination inside of the mapping; the source is a separate borrow.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(start), bytes.len()) };
-        Ok(())
-    }
-
-    /// Populates up to `to`, as far as the window reaches, so that the next writes find their pages.
-    pub fn prepare(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
-        let reach = match &self.map {
-            Some(map) => to.min(self.base + map.len() as u64),
-            None => to.min(from + WINDOW_BYTES),
-        };
-        if reach <= from { Ok(()) } else { self.populate(file, from, reach) }
-    }
-
-    /// Makes sure that the pages of `from..to` are there and writable; fails where a store would raise SIGBUS.
-    fn populate(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
-        if to > self.file_bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.reach(file, from, to)?;
-        if to <= self.populated {
-            return Ok(());
-        }
-        let map = self.map.as_ref().expect("reach maps the window");
-        let window_end = self.base + map.len() as u64;
-        let target = to.next_multiple_of(POPULATE_BYTES as u64).min(window_end);
-        let start = usize::try_from(self.populated - self.base).expect("a place in a window of megabytes");
-        let len = usize::try_from(target - self.populated).expect("a length in a window of megabytes");
-        map.advise_range(Advice::PopulateWrite, start, len)?;
-        self.populated = target;
-        Ok(())
-    }
-
-    fn reach(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
-        if let Some(map) = &self.map
-            && from >= self.base
-            && to <= self.base + map.len() as u64
-        {
-            return Ok(());
-        }
-        let base = from - from % PAGE_BYTES as u64;
-        let bytes = WINDOW_BYTES.max(to - base).min(self.file_bytes - base);
-        let len = usize::try_from(bytes).map_err(io::Error::other)?;
-        self.map = Some(MmapOptions::new().offset(base).len(len).map_raw(file)?);
-        self.base = base;
-        self.populated = base;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
@@ -167,32 +92,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_moves_and_the_reader_sees_what_it_wrote() {
+    fn the_mapping_sees_what_was_written_later() {
         let file = tempfile::tempfile().unwrap();
-        let bytes = 3 * WINDOW_BYTES;
-        file.set_len(bytes).unwrap();
-        let mut window = WriteWindow::new(bytes);
+        file.set_len(3 << 20).unwrap();
         let reader = ReadMapping::new(&file).unwrap();
-        for offset in [0, 100, WINDOW_BYTES - 3, 2 * WINDOW_BYTES + 5, bytes - 7] {
-            window.write(&file, offset, b"millrac").unwrap();
+        for offset in [0, 100, (1 << 20) - 3, (3 << 20) - 7] {
+            file.write_all_at(b"millrac", offset).unwrap();
             let mut copied = [0u8; 7];
             reader.copy(offset, &mut copied).unwrap();
             assert_eq!(&copied, b"millrac", "through the mapping at {offset}");
-            file.read_exact_at(&mut copied, offset).unwrap();
-            assert_eq!(&copied, b"millrac", "through pread at {offset}");
         }
-        assert!(window.write(&file, bytes - 6, b"millrac").is_err());
-        assert!(reader.copy(bytes - 6, &mut [0u8; 7]).is_err());
+        assert!(reader.copy((3 << 20) - 6, &mut [0u8; 7]).is_err());
     }
 
     #[test]
     fn a_truncated_file_is_an_error_and_not_a_signal() {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(4 * POPULATE_BYTES as u64).unwrap();
+        file.set_len(8 << 20).unwrap();
         let reader = ReadMapping::new(&file).unwrap();
-        let mut window = WriteWindow::new(4 * POPULATE_BYTES as u64);
-        file.set_len(POPULATE_BYTES as u64).unwrap();
-        assert!(reader.copy(2 * POPULATE_BYTES as u64, &mut [0u8; 8]).is_err());
-        assert!(window.write(&file, 2 * POPULATE_BYTES as u64, b"12345678").is_err());
+        file.set_len(1 << 20).unwrap();
+        assert!(reader.copy(4 << 20, &mut [0u8; 8]).is_err());
     }
 }

@@ -8,7 +8,6 @@ pub mod bytes;
 pub mod clock;
 pub mod doorbell;
 pub mod file;
-pub mod lock;
 pub mod mapping;
 pub mod signals;
 pub mod socket;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{SegmentWriter, Storage, StoredFile};
+use super::{Storage, StoredFile};
 use crate::sys::file;
 
 /// The file system through `pread` and `pwrite`.
@@ -93,6 +93,14 @@ pub(super) fn open_existing(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
+/// Writes into a file's allocated bytes: a log file never grows, its length is what was allocated.
+pub(super) fn write_allocated(file: &File, allocated_bytes: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    if offset + bytes.len() as u64 > allocated_bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    file.write_all_at(bytes, offset)
+}
+
 #[derive(Debug)]
 struct PlainFile {
     file: File,
@@ -109,7 +117,7 @@ impl StoredFile for PlainFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        write_allocated(&self.file, self.bytes, offset, bytes)
     }
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -118,34 +126,11 @@ impl StoredFile for PlainFile {
         Ok(Bytes::from(buffer))
     }
 
-    fn writer(self: Arc<Self>) -> Box<dyn SegmentWriter> {
-        Box::new(PlainWriter { file: self })
-    }
-
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
     fn forget(&self, bytes: u64) -> io::Result<()> {
         file::forget_cached(&self.file, bytes)
-    }
-}
-
-#[derive(Debug)]
-struct PlainWriter {
-    file: Arc<PlainFile>,
-}
-
-impl SegmentWriter for PlainWriter {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        // A file must not grow: its length is what was allocated.
-        if offset + bytes.len() as u64 > self.file.bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.file.write_at(offset, bytes)
-    }
-
-    fn prepare(&mut self, _offset: u64, _bytes: u64) -> io::Result<()> {
-        Ok(())
     }
 }

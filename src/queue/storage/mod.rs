@@ -46,25 +46,15 @@ pub trait StoredFile: Send + Sync + Debug {
     fn bytes(&self) -> u64;
     /// Fills `buffer` from `offset`, or fails.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-    /// Writes all of `bytes` at `offset`: for headers and slots; entries go through a [`SegmentWriter`].
+    /// Writes all of `bytes` at `offset`; fails, and never grows the file, beyond its allocated bytes.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// The bytes at `offset`, without a copy where the storage can. Nobody may write to them while the view lives: the
     /// log views published bytes only and recycles no file that somebody views.
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes>;
-    /// What the one writer of a segment appends through.
-    fn writer(self: Arc<Self>) -> Box<dyn SegmentWriter>;
     /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has
     /// marked its pages clean, and the next sync would lie.
     fn sync(&self) -> io::Result<()>;
     /// Forgets cached ones of the first `bytes` that are not waiting to be written, so that what is read next is what is on the disk. For
     /// recovery: after a failed sync of an earlier process the cache holds bytes that were never written.
     fn forget(&self, bytes: u64) -> io::Result<()>;
-}
-
-/// The writing end of a segment; owned by the lane's writer thread.
-pub trait SegmentWriter: Send + Debug {
-    /// Writes all of `bytes` at `offset`; fails where a store into a mapping would raise SIGBUS.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes the next `bytes` after `offset` cheap to write. A hint.
-    fn prepare(&mut self, offset: u64, bytes: u64) -> io::Result<()>;
 }
