@@ -6,10 +6,12 @@ from harness import reference
 from harness.appliance import Appliance, arrived
 from harness.receiver import Receiver
 from harness.registry import real
-from harness.samples import as_lines, made_rows, sample_bytes
+from harness.samples import DATA, as_lines, made_rows, sample_bytes
 from harness.scene import expect, until
 
 ROWS, TRACES = 376, 8
+# Lines of hostile.ndjson that are no rows but the first bytes of another protocol.
+OTHER_PROTOCOLS = range(87, 96)
 
 
 def compare(receiver, mapping):
@@ -66,6 +68,34 @@ def reused_pid(scene):
     arrived(receiver, 6, 20, appliance)
     differences = reference.check(rows, receiver.spans, "session")
     expect(not differences, "\n".join(differences))
+
+
+@real("hostile lines, each on its own connection: each has the outcome that is written down for it")
+def hostile_lines(scene):
+    receiver = Receiver(scene)
+    appliance = Appliance(scene, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url).start()
+    lines = (DATA / "hostile.ndjson").read_bytes().split(b"\n")
+    decisions = [row.split("\t") for row in (DATA / "hostile_decisions.tsv").read_text().splitlines()[1:]]
+    expect(len(lines) == len(decisions), f"{len(lines)} lines, {len(decisions)} decisions")
+    wanted = {"encoded": 0, "filtered": 0, "dead_lettered": 0}
+    for line, (number, outcome, *_) in zip(lines, decisions):
+        if int(number) in OTHER_PROTOCOLS:
+            continue
+        if outcome != "blank":
+            wanted["dead_lettered" if outcome == "dead_letter" else outcome] += 1
+        appliance.send_lines(line + b"\n")
+    appliance.settle()
+    got = {outcome: appliance.total("millrace_front_records_total", outcome=outcome) for outcome in wanted}
+    expect(got == wanted, f"{got}, not {wanted}")
+    # Other protocols are told from rows by their first bytes: the connection is closed, the service goes on.
+    for number in OTHER_PROTOCOLS:
+        appliance.send_lines(lines[number - 1] + b"\n")
+    appliance.send_lines(as_lines(made_rows(1)))
+    until(lambda: appliance.total("records_parsed_total") == got["encoded"] + 70, 10, "rows are taken after all that")
+    appliance.settle()
+    expect(not receiver.problems, f"the receiver complains: {receiver.problems[:1]}")
+    for span in receiver.spans:
+        expect(set(span.span_id) != {"0"} and span.end_ns >= span.start_ns, f"a span that cannot be: {span}")
 
 
 @real("rows sent by rsyslog arrive whole")
