@@ -17,7 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("otlp", &["block"]),
     ("config", &["block"]),
     ("telemetry", &["block", "config"]),
-    ("uberagent", &["block", "config", "otlp"]),
+    ("uberagent", &["block", "config", "otlp", "sys"]),
     ("receive", &["block", "config", "otlp", "sys", "telemetry", "uberagent"]),
     ("plugin", &["block", "config", "otlp", "sys", "telemetry"]),
     ("transform", &["block", "config", "otlp", "plugin", "telemetry"]),

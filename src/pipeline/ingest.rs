@@ -129,9 +129,17 @@ pub struct Lane {
     pub sources: Vec<SourceCounters>,
 }
 
+/// Which lane, and on which core.
+#[derive(Clone, Copy)]
+struct Seat {
+    number: u32,
+    core: Option<CoreId>,
+}
+
 /// Starts a lane.
 pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let LaneParts { number, core, listeners, log, appender, ledger, writer } = parts;
+    let seat = Seat { number, core };
     let mut sources = Vec::new();
     let (mut doors, mut gates) = (Vec::new(), Vec::new());
     for (source, listener) in shared.sources.iter().zip(listeners) {
@@ -167,11 +175,11 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let reactor_tick = shared.health.thread(&format!("reactor-{number}"), TICK_LIMIT, clock::monotonic());
     let doorbells = vec![to_reactor.doorbell.clone(), to_gateway.doorbell.clone()];
     let producers = vec![
-        start_reactor(number, core, doors, to_reactor, reactor.clone(), shared)?,
-        start_gateway(number, core, gates, to_gateway, shared)?,
+        start_reactor(seat, doors, to_reactor, reactor.clone(), shared)?,
+        start_gateway(seat, gates, to_gateway, shared)?,
     ];
     let options = writer_options(log, appender, ledger.clone(), shared);
-    let writer = start_writer(number, core, options, vec![reactor_end, gateway_end], writer, shared)?;
+    let writer = start_writer(seat, options, vec![reactor_end, gateway_end], writer, shared)?;
     Ok(Lane {
         producers,
         writer,
@@ -222,8 +230,7 @@ fn door(source: &Source, listener: Listener, counters: &mut SourceCounters, shar
 }
 
 fn start_reactor(
-    number: u32,
-    core: Option<CoreId>,
+    seat: Seat,
     doors: Vec<Door>,
     producer: Producer,
     counters: Arc<ReactorCounters>,
@@ -238,20 +245,19 @@ fn start_reactor(
         counters,
         stop: shared.stop.clone(),
     })?;
-    pinned(format!("reactor-{number}"), core, move || {
+    pinned(format!("reactor-{}", seat.number), seat.core, move || {
         reactor.run().expect("epoll works as long as the process has its descriptors");
     })
 }
 
 fn start_gateway(
-    number: u32,
-    core: Option<CoreId>,
+    seat: Seat,
     listeners: Vec<gateway::Listener>,
     producer: Producer,
     shared: &Shared<'_>,
 ) -> io::Result<JoinHandle<()>> {
     let (uberagent, stop) = (shared.config.uberagent, shared.stop.clone());
-    pinned(format!("gateway-{number}"), core, move || {
+    pinned(format!("gateway-{}", seat.number), seat.core, move || {
         let Producer { outlet, doorbell } = producer;
         let gateway =
             Gateway::new(GatewayOptions { listeners, outlet, doorbell, uberagent, stop, drain_timeout: GATEWAY_DRAIN });
@@ -273,16 +279,15 @@ fn writer_options(log: Arc<Log>, appender: Appender, ledger: Arc<ledger::Lane>, 
 }
 
 fn start_writer(
-    number: u32,
-    core: Option<CoreId>,
+    seat: Seat,
     options: WriterOptions,
     ends: Vec<WriterEnd>,
     parker: Parker,
     shared: &Shared<'_>,
 ) -> io::Result<JoinHandle<()>> {
-    let name = format!("writer-{number}");
+    let name = format!("writer-{}", seat.number);
     let tick: Tick = shared.health.thread(&name, TICK_LIMIT, clock::monotonic());
-    pinned(name, core, move || {
+    pinned(name, seat.core, move || {
         LaneWriter::new(options, ends).run(&parker, &tick);
         tick.end();
     })

@@ -1,4 +1,6 @@
 //! Little-endian fields in and out of byte slices, for the log's small fixed formats.
+//!
+//! Which field stands where is said by the module whose format it is; nothing here checks more than lengths.
 
 /// Reads fields one after another; a missing byte is `None`.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);

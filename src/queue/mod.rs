@@ -10,51 +10,6 @@
 //! STATE/log/lane-00/state                      lane state     STATE/log/quarantine/     files that are not ours
 //! STATE/destinations/NAME/cursor               a cursor         STATE/LOCK                one process
 //! ```
-//!
-//! ```
-//! # use std::sync::Arc;
-//! # use std::time::Duration;
-//! # use millrace::block::{Made, Meta, Signal, SourceId};
-//! # use millrace::queue::{Budget, Cursor, Entry, Log, MmapStorage, Options, Storage};
-//! # use millrace::telemetry::ledger::DestinationTotals;
-//! # let directory = tempfile::tempdir().unwrap();
-//! # let state = directory.path();
-//! let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
-//! let budget = Arc::new(Budget::new(1 << 30, 0));
-//! let options = Options {
-//!     directory: state.join("log/lane-00"),
-//!     quarantine: state.join("log/quarantine"),
-//!     lane: 0,
-//!     segment_bytes: 4 << 20,
-//!     max_payload_bytes: millrace::block::MAX_BYTES,
-//!     pool_segments: 2,
-//!     budget,
-//!     wall_ns: 1,
-//! };
-//! let (log, mut appender, recovered) = Log::open(Arc::clone(&storage), options)?;
-//! assert_eq!(recovered.blocks, 0);
-//!
-//! // The lane's writer: append, then once a turn maintain, which also wakes the readers.
-//! let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
-//! meta.spans = 3;
-//! let sequence = appender.append(&meta, b"payload")?;
-//! appender.maintain(Duration::ZERO, 1)?;
-//!
-//! // The sync thread: sync, tell those who wait, then tend.
-//! assert!(log.sync()? >= sequence);
-//! log.tend(1)?;
-//!
-//! // A destination: read, send, commit, release what every destination is past.
-//! let mut cursor = Cursor::open(&*storage, &state.join("destinations/otlp"))?;
-//! let from = cursor.lane(&log).map_or(log.oldest(), |lane| lane.position);
-//! let mut reader = log.reader(from);
-//! let Some(Entry::Block { payload, end, .. }) = reader.next() else { panic!() };
-//! assert_eq!(&payload[..], b"payload");
-//! let totals = DestinationTotals { delivered: 3, ..Default::default() };
-//! cursor.commit(&[(&log, end, totals)])?;
-//! log.release(&end);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
 mod append;
 mod budget;
@@ -92,6 +47,51 @@ pub use storage::{FileStorage, MmapStorage, Storage, StoredFile};
 
 impl Log {
     /// Opens the log of a lane, whatever happened to its files, with its writing end and what was found.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use millrace::block::{Made, Meta, Signal, SourceId};
+    /// # use millrace::queue::{Budget, Cursor, Entry, Log, MmapStorage, Options, Storage};
+    /// # use millrace::telemetry::ledger::DestinationTotals;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let state = directory.path();
+    /// let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
+    /// let budget = Arc::new(Budget::new(1 << 30, 0));
+    /// let options = Options {
+    ///     directory: state.join("log/lane-00"),
+    ///     quarantine: state.join("log/quarantine"),
+    ///     lane: 0,
+    ///     segment_bytes: 4 << 20,
+    ///     max_payload_bytes: millrace::block::MAX_BYTES,
+    ///     pool_segments: 2,
+    ///     budget,
+    ///     wall_ns: 1,
+    /// };
+    /// let (log, mut appender, recovered) = Log::open(Arc::clone(&storage), options)?;
+    /// assert_eq!(recovered.blocks, 0);
+    ///
+    /// // The lane's writer: append, then once a turn maintain, which also wakes the readers.
+    /// let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
+    /// meta.spans = 3;
+    /// let sequence = appender.append(&meta, b"payload")?;
+    /// appender.maintain(Duration::ZERO, 1)?;
+    ///
+    /// // The sync thread: sync, tell those who wait, then tend.
+    /// assert!(log.sync()? >= sequence);
+    /// log.tend(1)?;
+    ///
+    /// // A destination: read, send, commit, release what every destination is past.
+    /// let mut cursor = Cursor::open(&*storage, &state.join("destinations/otlp"))?;
+    /// let from = cursor.lane(&log).map_or(log.oldest(), |lane| lane.position);
+    /// let mut reader = log.reader(from);
+    /// let Some(Entry::Block { payload, end, .. }) = reader.next() else { panic!() };
+    /// assert_eq!(&payload[..], b"payload");
+    /// let totals = DestinationTotals { delivered: 3, ..Default::default() };
+    /// cursor.commit(&[(&log, end, totals)])?;
+    /// log.release(&end);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
         recover::open(storage, options)
     }

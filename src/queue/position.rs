@@ -1,4 +1,7 @@
 //! A place in the log of a lane, with what lies before it.
+//!
+//! Positions are what readers move by, cursors store and destinations release; a place alone would not tell how many
+//! spans a jump passes over, nor where to go on when its segment was moved.
 
 use std::cmp::Ordering;
 

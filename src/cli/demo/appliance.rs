@@ -145,33 +145,33 @@ fn totals(metrics: &Metrics) -> Totals {
 
 fn read(metrics: &Metrics) -> Totals {
     let mut totals = Totals::default();
-        for front in metrics.fronts() {
-            totals.front.received += front.received.get();
-            totals.front.rejected += front.rejected.get();
-            totals.front.filtered += front.filtered.get();
-            totals.front.dead_lettered += front.dead_lettered.get();
-            totals.front.encoded += front.encoded.get();
-        }
-        for lane in metrics.lanes() {
-            let lane = lane.snapshot();
-            totals.lane.encoded += lane.encoded;
-            totals.lane.passed += lane.passed;
-            totals.lane.synthesised += lane.synthesised;
-            totals.lane.transform_dropped += lane.transform_dropped;
-            totals.lane.refused += lane.refused;
-            totals.lane.appended += lane.appended;
-        }
-        for destination in metrics.destinations() {
-            let destination = destination.snapshot();
-            totals.destination.delivered += destination.delivered;
-            totals.destination.refused_by_peer += destination.refused_by_peer;
-            totals.destination.dead_lettered += destination.dead_lettered;
-            for (sum, dropped) in totals.destination.dropped.iter_mut().zip(destination.dropped) {
-                *sum += dropped;
-            }
-            totals.destination.lost += destination.lost;
-            totals.destination.skipped_at_start += destination.skipped_at_start;
-            totals.destination.redelivered += destination.redelivered;
-        }
-        totals
+    for front in metrics.fronts() {
+        totals.front.received += front.received.get();
+        totals.front.rejected += front.rejected.get();
+        totals.front.filtered += front.filtered.get();
+        totals.front.dead_lettered += front.dead_lettered.get();
+        totals.front.encoded += front.encoded.get();
     }
+    for lane in metrics.lanes() {
+        let lane = lane.snapshot();
+        totals.lane.encoded += lane.encoded;
+        totals.lane.passed += lane.passed;
+        totals.lane.synthesised += lane.synthesised;
+        totals.lane.transform_dropped += lane.transform_dropped;
+        totals.lane.refused += lane.refused;
+        totals.lane.appended += lane.appended;
+    }
+    for destination in metrics.destinations() {
+        let destination = destination.snapshot();
+        totals.destination.delivered += destination.delivered;
+        totals.destination.refused_by_peer += destination.refused_by_peer;
+        totals.destination.dead_lettered += destination.dead_lettered;
+        for (sum, dropped) in totals.destination.dropped.iter_mut().zip(destination.dropped) {
+            *sum += dropped;
+        }
+        totals.destination.lost += destination.lost;
+        totals.destination.skipped_at_start += destination.skipped_at_start;
+        totals.destination.redelivered += destination.redelivered;
+    }
+    totals
+}
