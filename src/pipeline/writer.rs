@@ -25,6 +25,11 @@ use crate::telemetry::ledger;
 /// Blocks taken from one ring before the others get their turn.
 const BLOCKS_A_TURN: usize = 32;
 
+/// Bytes appended, and time since the last time, after which destinations are told. Each is a wake-up of another thread:
+/// told of every block, destinations would wake for less than they send.
+const ANNOUNCE_BYTES: u64 = 512 * 1024;
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(2);
+
 /// The longest sleep: the time in which a lane that is idle writes its commit-mark and tends its pool.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -69,6 +74,9 @@ pub struct WriterOptions {
 pub struct LaneWriter {
     options: WriterOptions,
     feeds: Vec<Feed>,
+    /// Bytes that destinations have not been told of, and when they were last told of some.
+    unannounced_bytes: u64,
+    announced_at: Duration,
 }
 
 impl LaneWriter {
@@ -76,7 +84,12 @@ impl LaneWriter {
     #[must_use]
     pub fn new(options: WriterOptions, ends: Vec<WriterEnd>) -> LaneWriter {
         let feed = |end| Feed { end, next: Ticket(0), held: None, unanswered: VecDeque::new() };
-        LaneWriter { options, feeds: ends.into_iter().map(feed).collect() }
+        LaneWriter {
+            options,
+            feeds: ends.into_iter().map(feed).collect(),
+            unannounced_bytes: 0,
+            announced_at: Duration::ZERO,
+        }
     }
 
     /// The thread's body: ends once every producer has dropped its outlet and every ticket is answered.
@@ -89,7 +102,7 @@ impl LaneWriter {
                 break;
             }
             if !took {
-                parker.park_timeout(IDLE);
+                parker.park_timeout(if self.unannounced_bytes > 0 { ANNOUNCE_INTERVAL } else { IDLE });
             }
         }
         let totals = self.options.ledger.snapshot();
@@ -119,12 +132,24 @@ impl LaneWriter {
             self.options.sync.request();
         }
         self.answer();
-        // Marks, populate-ahead, waking the readers. A full log is met when a block needs the room.
-        match self.options.appender.maintain(clock::monotonic(), clock::wall_ns()) {
+        let now = clock::monotonic();
+        self.announce(now);
+        // Commit-marks. A full log is met when a block needs the room.
+        match self.options.appender.maintain(now, clock::wall_ns()) {
             Ok(()) | Err(AppendError::Full) => {}
             Err(error) => tracing::debug!(%error, "the log could not be maintained"),
         }
         took
+    }
+
+    /// Wakes the destinations when there is something worth it, or when it has waited long enough.
+    fn announce(&mut self, now: Duration) {
+        let waited = now.saturating_sub(self.announced_at) >= ANNOUNCE_INTERVAL;
+        if self.unannounced_bytes >= ANNOUNCE_BYTES || (self.unannounced_bytes > 0 && waited) {
+            self.unannounced_bytes = 0;
+            self.announced_at = now;
+            self.options.appender.wake_readers();
+        }
     }
 
     /// Appends one block or decides against it. False when it has to wait for room.
@@ -132,6 +157,7 @@ impl LaneWriter {
         let fate = match self.options.appender.append(&block.meta, &block.payload) {
             Ok(sequence) => {
                 self.book(&block, false);
+                self.unannounced_bytes += block.payload.len() as u64;
                 match (block.awaited, self.options.ack) {
                     (true, AckPolicy::Durable) => Fate::Until(sequence),
                     _ => Fate::Known(VerdictOutcome::Durable),

@@ -165,8 +165,7 @@ impl Appender {
         self.write_mark()
     }
 
-    /// Once a turn of the writer: moves blocks after a failed sync, writes a mark when one is due, and
-    /// wakes readers of what this turn appended.
+    /// Once a turn of the writer: moves blocks after a failed sync, and writes a mark when one is due.
     pub fn maintain(&mut self, now: Duration, wall_ns: u64) -> Result<(), AppendError> {
         self.wall_ns = wall_ns;
         if self.log.has_failed() {
@@ -184,7 +183,6 @@ impl Appender {
             self.reach(entry_bytes(MARK_BYTES))?;
             self.write_mark()?;
         }
-        self.wake_readers();
         Ok(())
     }
 
