@@ -3,8 +3,11 @@
 //! Start: sockets, log, destinations, sync, lanes, management port. So an address that is taken or a log that cannot be
 //! opened is said before anything was received. Stop: see [`super::drain`].
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -51,7 +54,7 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The management port cannot be had.
-    #[error("the management port cannot listen on {address}: {source}")]
+    #[error("the management port cannot listen on {address}")]
     Management {
         /// Where.
         address: SocketAddr,
@@ -59,7 +62,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The state directory is in use or cannot be written.
-    #[error("state directory {directory}: {source}")]
+    #[error("state directory {directory} cannot be used")]
     State {
         /// Which.
         directory: String,
@@ -73,7 +76,7 @@ pub enum StartError {
     #[error(transparent)]
     Destination(#[from] destinations::StartError),
     /// A thread cannot be started.
-    #[error("a thread could not be started: {0}")]
+    #[error("a thread could not be started")]
     Thread(#[from] io::Error),
 }
 
@@ -236,9 +239,15 @@ fn join_all(threads: Vec<JoinHandle<()>>, waiting: &dyn Fn()) {
     }
 }
 
+/// Creates the state directory for its owner alone: what is in the log is nobody else's business.
+fn create_state_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
 fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground, StartError> {
     let directory = &config.state_directory;
     let state_error = |source| StartError::State { directory: directory.display().to_string(), source };
+    create_state_directory(directory).map_err(state_error)?;
     let lock = StateLock::take(directory).map_err(state_error)?;
     let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
     let ids = sources::assign(directory, &names).map_err(state_error)?;

@@ -38,7 +38,7 @@ const TICK_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The exporter cannot work as configured.
-    #[error("exporter {name}: {source}")]
+    #[error("exporter {name} cannot work as configured")]
     Setup {
         /// The exporter's name.
         name: String,
@@ -46,7 +46,7 @@ pub enum StartError {
         source: SetupError,
     },
     /// A cursor cannot be opened or a thread not be started.
-    #[error("destination {name}: {source}")]
+    #[error("destination {name} cannot be opened")]
     Io {
         /// The exporter's name.
         name: String,

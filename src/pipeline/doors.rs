@@ -22,7 +22,7 @@ pub struct Bound {
 
 /// A receiver cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("receiver {name} cannot listen on {address}: {source}")]
+#[error("receiver {name} cannot listen on {address}")]
 pub struct BindError {
     name: String,
     address: SocketAddr,
