@@ -168,13 +168,21 @@ fn start_retention(lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Result<JoinHa
     place.release_with(Arc::new(Release::new(lanes.to_vec(), vec![positions])), 0);
     let window = Window::new(states, &place.totals_elsewhere());
     let spare_bytes = (shared.queue.pool_segments as u64 + 2) * shared.queue.segment_bytes;
+    let counters = Arc::new(ledger::Destination::default());
+    counters.show(window.totals());
+    let gauges = Arc::new(DestinationGauges::default());
+    let source =
+        DestinationSource { name: "none".to_owned(), counters: Arc::clone(&counters), gauges: Arc::clone(&gauges) };
+    shared.metrics.add_destination(source);
     let retention = Retention {
         lanes: lanes.to_vec(),
+        appended: shared.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
         place,
         window,
         retain: shared.queue.retain,
         lane_bytes: (shared.queue.max_bytes / lanes.len() as u64).saturating_sub(spare_bytes),
-        ledger: Arc::new(ledger::Destination::default()),
+        ledger: counters,
+        gauges,
         stop: Arc::clone(shared.stop),
         tick: shared.health.thread("retention", TICK_LIMIT, clock::monotonic()),
     };

@@ -15,6 +15,7 @@ use crate::queue::{Log, Position};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::{self, DropReason};
+use crate::telemetry::metrics::DestinationGauges;
 
 /// Time between looks at the log.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -23,6 +24,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub struct Retention {
     /// The logs of all lanes.
     pub lanes: Vec<Arc<Log>>,
+    /// Their balances: what was appended.
+    pub appended: Vec<Arc<ledger::Lane>>,
     /// The cursor of the destination that is none.
     pub place: Place,
     /// Where it stands.
@@ -33,6 +36,8 @@ pub struct Retention {
     pub lane_bytes: u64,
     /// What was dropped.
     pub ledger: Arc<ledger::Destination>,
+    /// What is kept.
+    pub gauges: Arc<DestinationGauges>,
     /// When to end.
     pub stop: Arc<EgressStop>,
     /// The thread's tick.
@@ -64,9 +69,17 @@ impl Retention {
             self.window.settle(index, 0, |totals| totals.dropped[DropReason::NoDestination as usize] += spans);
         }
         self.window.advance();
-        self.ledger.show(self.window.totals());
+        self.show();
         if let Err(error) = self.place.commit(&mut self.window) {
             tracing::warn!(%error, "the retention's cursor could not be written");
         }
+    }
+
+    fn show(&self) {
+        self.ledger.show(self.window.totals());
+        let kept = |(lane, ledger): (usize, &Arc<ledger::Lane>)| {
+            ledger.appended.get().saturating_sub(self.window.front(lane).spans)
+        };
+        self.gauges.in_queue.set(self.appended.iter().enumerate().map(kept).sum());
     }
 }
