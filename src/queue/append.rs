@@ -216,6 +216,8 @@ impl Appender {
             NoSpare::Full => AppendError::Full,
             NoSpare::Storage(error) => AppendError::Storage(error),
         })?;
+        let before = self.log.newest_segment();
+        debug_assert!(before.is_none_or(|id| id < spare.id), "segment {} behind {before:?}", spare.id);
         let mut next = self.open(spare);
         if let Err(error) = self.write_mark_to(&mut next) {
             next.segment.suspect.store(true, Ordering::Relaxed);

@@ -197,6 +197,11 @@ impl Log {
         }
     }
 
+    /// The id of the newest segment: readers go by the ids, so each next one's is higher.
+    pub(super) fn newest_segment(&self) -> Option<u64> {
+        lock(&self.segments).last_key_value().map(|(id, _)| *id)
+    }
+
     /// Behind the newest commit-mark: where a new destination starts that wants only what comes. At most one sync older
     /// than the newest block, and exact in its spans.
     #[must_use]

@@ -52,6 +52,9 @@ pub(super) struct Pool {
     max_free: usize,
     budget: Arc<Budget>,
     inner: Mutex<Inner>,
+    /// Held while a segment is made, by the sync thread or the writer: two at once would enter the log in either order, and
+    /// a reader that has passed the higher id never sees the lower one.
+    making: Mutex<()>,
 }
 
 /// The name of a segment's file.
@@ -69,6 +72,7 @@ impl Pool {
             max_free: options.pool_segments,
             budget: Arc::clone(&options.budget),
             inner: Mutex::new(Inner { spare: None, free, next_segment, next_free: next_segment }),
+            making: Mutex::default(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Pool {
 
     /// Makes sure that a spare is ready. Slow: syncs a file and two directories.
     pub(super) fn prepare(&self, storage: &dyn Storage, wall_ns: u64) -> Result<(), NoSpare> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lock().spare.is_some() {
             return Ok(());
         }
@@ -107,13 +112,20 @@ impl Pool {
         Ok(())
     }
 
-    /// The spare, or one made now.
+    /// The spare, or the one that is being made, or one made now.
     pub(super) fn take(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
-        let spare = self.lock().spare.take();
-        match spare {
+        if let Some(spare) = self.take_spare() {
+            return Ok(spare);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.take_spare() {
             Some(spare) => Ok(spare),
             None => self.make(storage, wall_ns),
         }
+    }
+
+    fn take_spare(&self) -> Option<Spare> {
+        self.lock().spare.take()
     }
 
     fn make(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
