@@ -96,7 +96,8 @@ pub fn start(exporters: &[config::Exporter], shared: &Shared<'_>) -> Result<Vec<
         let exporter =
             Exporter::open(&settings.backend).map_err(|source| StartError::Setup { name: name(), source })?;
         let cursor = open_cursor(shared, &settings.name).map_err(|source| StartError::Io { name: name(), source })?;
-        let (place, states) = Place::open(cursor, &lanes, settings.requirement, settings.start_at);
+        let (place, states) = Place::open(cursor, &lanes, settings.requirement, settings.start_at)
+            .map_err(|source| StartError::Io { name: name(), source })?;
         opened.push(Opened { settings, exporter, place, states });
     }
     let positions = opened.iter().map(|one| one.states.iter().map(|state| state.position).collect()).collect();
@@ -163,7 +164,7 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
 
 fn start_retention(lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Result<JoinHandle<()>> {
     let cursor = open_cursor(shared, "none")?;
-    let (mut place, states) = Place::open(cursor, lanes, Requirement::Required, StartAt::Oldest);
+    let (mut place, states) = Place::open(cursor, lanes, Requirement::Required, StartAt::Oldest)?;
     let positions = states.iter().map(|state| state.position).collect();
     place.release_with(Arc::new(Release::new(lanes.to_vec(), vec![positions])), 0);
     let window = Window::new(states, &place.totals_elsewhere());

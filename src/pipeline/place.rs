@@ -21,25 +21,34 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a destination over `lanes`, with the state of each: as committed, or where a new one starts.
-    #[must_use]
+    /// The place of a destination over `lanes`, with the state of each: as committed, or where a new one starts. That is
+    /// committed at once: a place at the tail would be another one after a restart, and what lay between be skipped.
     pub fn open(
-        cursor: Cursor,
+        mut cursor: Cursor,
         lanes: &[Arc<Log>],
         requirement: Requirement,
         start: StartAt,
-    ) -> (Place, Vec<LaneState<Position>>) {
-        let states = lanes.iter().map(|log| match cursor.lane(log) {
-            Some(entry) => LaneState { position: entry.position, totals: entry.totals },
-            None => start_state(log, start),
-        });
-        let states = states.collect();
+    ) -> io::Result<(Place, Vec<LaneState<Position>>)> {
+        let (mut states, mut moves) = (Vec::with_capacity(lanes.len()), Vec::new());
+        for log in lanes {
+            let state = match cursor.lane(log) {
+                Some(entry) => LaneState { position: entry.position, totals: entry.totals },
+                None => start_state(log, start),
+            };
+            if cursor.lane(log).is_none() {
+                moves.push((&**log, state.position, state.totals));
+            }
+            states.push(state);
+        }
+        if !moves.is_empty() {
+            cursor.commit(&moves)?;
+        }
         // A destination may lag so far over all lanes together; lanes are filled alike.
         let max_lag_bytes = match requirement {
             Requirement::Required => None,
             Requirement::Optional { max_lag_bytes } => Some(max_lag_bytes / lanes.len().max(1) as u64),
         };
-        (Place { cursor, lanes: lanes.to_vec(), max_lag_bytes, release: None }, states)
+        Ok((Place { cursor, lanes: lanes.to_vec(), max_lag_bytes, release: None }, states))
     }
 
     /// What vanished lanes, and lanes whose log is another one now, still count.
