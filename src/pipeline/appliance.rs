@@ -154,6 +154,9 @@ impl Appliance {
             give_up: &stops.writers_give_up,
             health: &health,
         };
+        for gone in ground.logs.iter().skip(lanes) {
+            shown::register_gone(&metrics, gone.log.lane(), &gone.ledger);
+        }
         let lanes = start_lanes(ground.logs, parkers, share_out(bound, lanes), &cores, &shared)?;
         shown::register(&metrics, &lanes);
         let management = Management::start(management, Sources { metrics: metrics.clone(), health: health.clone() })?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ingest::{Lane, SourceCounters};
 use super::outlet::Waiting;
 use crate::receive::{ByLabel, LineCounters, ReactorCounters};
-use crate::telemetry::ledger::Counter;
+use crate::telemetry::ledger::{self, Counter};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, FrontSource, LaneSource, Metrics};
 
 /// Registers every lane.
@@ -25,6 +25,11 @@ pub fn register(metrics: &Metrics, lanes: &[Lane]) {
             }
         }
     }
+}
+
+/// Registers a lane that no longer runs: destinations count its spans, so its balance belongs beside theirs.
+pub fn register_gone(metrics: &Metrics, lane: u32, counters: &Arc<ledger::Lane>) {
+    metrics.add_lane(LaneSource { lane, counters: Arc::clone(counters) });
 }
 
 fn show_reactor(metrics: &Metrics, lane: u32, reactor: &Arc<ReactorCounters>, waiting: Vec<Waiting>) {
