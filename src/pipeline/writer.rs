@@ -2,7 +2,8 @@
 //!
 //! One thread a lane owns the appender and both writer ends. It never waits for a producer, a destination or a sync: what
 //! cannot be answered yet stays in a per-producer queue in ticket order. A full log is met by the source's admission:
-//! `block` keeps the block and stops taking from that ring until there is room, `drop_newest` refuses it, counted.
+//! `block` keeps the block and stops taking from that ring until there is room, unless its sender awaits the answer: then
+//! it is refused, counted, and the sender told to come again. `drop_newest` refuses every block, counted.
 //!
 //! The lane balance is kept here and only here, both sides at once, from the block's own counts.
 
@@ -15,7 +16,7 @@ use crossbeam::sync::Parker;
 
 use super::outlet::WriterEnd;
 use super::sync::SyncRequest;
-use crate::block::{Block, Meta, Refusal, SourceId, Ticket, VerdictOutcome};
+use crate::block::{Block, Refusal, SourceId, Ticket, VerdictOutcome};
 use crate::config::{AckPolicy, Admission};
 use crate::queue::{AppendError, Appender, Log};
 use crate::sys::clock;
@@ -163,7 +164,7 @@ impl LaneWriter {
                     _ => Fate::Known(VerdictOutcome::Durable),
                 }
             }
-            Err(AppendError::Full) if self.waits(&block.meta) => {
+            Err(AppendError::Full) if self.waits(&block) => {
                 self.feeds[index].held = Some(block);
                 return false;
             }
@@ -179,14 +180,16 @@ impl LaneWriter {
         true
     }
 
-    fn waits(&self, meta: &Meta) -> bool {
+    /// A sender that awaits an answer is not kept waiting for room: it is told to come again.
+    fn waits(&self, block: &Block) -> bool {
         // Relaxed: a flag that is only ever set, and seen within a turn.
-        !self.options.give_up.load(Ordering::Relaxed)
+        !block.awaited
+            && !self.options.give_up.load(Ordering::Relaxed)
             && self
                 .options
                 .admission
                 .iter()
-                .any(|(source, admission)| *source == meta.source && *admission == Admission::Block)
+                .any(|(source, admission)| *source == block.meta.source && *admission == Admission::Block)
     }
 
     fn refusal(&self, error: &AppendError) -> Refusal {
