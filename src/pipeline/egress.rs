@@ -113,7 +113,7 @@ impl Egress {
             let wait = self.dispatch(now);
             self.put_behind();
             let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
-            if due || self.options.place.frees_a_segment(&self.options.window) {
+            if due || self.options.place.frees_a_segment(&self.options.window) || self.lags_too_far() {
                 self.commit(now);
             }
             self.show(now);
@@ -274,25 +274,35 @@ impl Egress {
     fn jump(&mut self, now: Duration) {
         for lane in 0..self.options.readers.len() {
             let Some(to) = self.options.place.jump(lane, &self.options.window) else { continue };
-            let mut skipped = self.give_up_window();
-            let unread = self.options.readers[lane].skip_to(to);
-            let end = self.options.readers[lane].position();
-            self.pass_over(lane, end, now, |totals| drop_spans(totals, DropReason::Lag, unread));
-            skipped += unread;
-            tracing::warn!(destination = %self.options.name, lane, skipped, "lags further than it may, spans are dropped");
+            let mut skipped = self.give_up_before(self.options.window.first_beyond(lane, to));
+            if self.options.readers[lane].position() < to {
+                let unread = self.options.readers[lane].skip_to(to);
+                let end = self.options.readers[lane].position();
+                self.pass_over(lane, end, now, |totals| drop_spans(totals, DropReason::Lag, unread));
+                skipped += unread;
+            }
+            // What is on its way holds the cursor back, so the same jump is asked for until it is answered.
+            if skipped > 0 {
+                tracing::warn!(destination = %self.options.name, lane, skipped, "lags further than it may, spans are dropped");
+            }
         }
     }
 
-    /// Gives up everything read and not on its way; returns how many spans.
-    fn give_up_window(&mut self) -> u64 {
-        let next = self.first_payload + self.payloads.len() as u64;
+    /// Whether a lane's cursor has to jump now: until it has, it holds up everybody.
+    fn lags_too_far(&self) -> bool {
+        let mut lanes = 0..self.options.readers.len();
+        lanes.any(|lane| self.options.place.jump(lane, &self.options.window).is_some())
+    }
+
+    /// Gives up what was read before block `next` and is not on its way; returns how many spans.
+    fn give_up_before(&mut self, next: u64) -> u64 {
         let given_up = self.options.delivery.abandon(next);
         let mut under_way = vec![0u32; self.payloads.len()];
         for part in self.in_flight.iter().flat_map(|request| request.parts.iter()) {
             under_way[usize::try_from(part.block - self.first_payload).expect("an index into memory")] +=
                 part.end - part.first;
         }
-        for (index, under_way) in (self.first_payload..).zip(under_way) {
+        for (index, under_way) in (self.first_payload..next).zip(under_way) {
             let left = self.options.window.unsettled(index) - under_way;
             self.options.window.settle(index, left, |totals| drop_spans(totals, DropReason::Lag, u64::from(left)));
         }

@@ -45,7 +45,7 @@ pub struct Window<P> {
     unsettled: u64,
 }
 
-impl<P: Copy> Window<P> {
+impl<P: Copy + Ord> Window<P> {
     /// An empty window over lanes that stand where their cursor says; `elsewhere` is what lanes count that are gone.
     #[must_use]
     pub fn new(lanes: Vec<LaneState<P>>, elsewhere: &[DestinationTotals]) -> Window<P> {
@@ -77,6 +77,13 @@ impl<P: Copy> Window<P> {
     #[must_use]
     pub fn unsettled(&self, index: u64) -> u32 {
         self.held[usize::try_from(index - self.first).expect("an index into memory")].unsettled
+    }
+
+    /// The index of the first block of the lane that ends beyond `place`; of the next block when there is none.
+    #[must_use]
+    pub fn first_beyond(&self, lane: usize, place: P) -> u64 {
+        let beyond = self.held.iter().position(|held| held.lane == lane && held.end > place);
+        self.first + beyond.unwrap_or(self.held.len()) as u64
     }
 
     /// Spans read and not settled.
@@ -190,6 +197,16 @@ mod tests {
         assert!(window.catch_up(|_| 9));
         assert_eq!(states(&window), [(200, 40), (500, 5)]);
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_place_is_found_among_the_blocks_of_its_lane() {
+        let mut window = window(2);
+        for (lane, end) in [(0, 100), (1, 500), (0, 200)] {
+            window.push(lane, 1, end, 1);
+        }
+        assert_eq!([window.first_beyond(0, 50), window.first_beyond(0, 100), window.first_beyond(0, 200)], [0, 2, 3]);
+        assert_eq!(window.first_beyond(1, 0), 1);
     }
 
     #[test]
