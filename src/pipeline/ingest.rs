@@ -193,6 +193,13 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     })
 }
 
+/// Where a lane's threads run: its number, and its core unless there are more lanes than cores.
+#[derive(Clone, Copy)]
+struct Seat {
+    number: u32,
+    core: Option<CoreId>,
+}
+
 /// A producer's end of a ring with the doorbell that it sleeps on.
 struct Producer {
     outlet: RingOutlet,
@@ -256,11 +263,18 @@ fn start_gateway(
     producer: Producer,
     shared: &Shared<'_>,
 ) -> io::Result<JoinHandle<()>> {
-    let (uberagent, stop) = (shared.config.uberagent, shared.stop.clone());
-    pinned(format!("gateway-{}", seat.number), seat.core, move || {
-        let Producer { outlet, doorbell } = producer;
-        let gateway =
-            Gateway::new(GatewayOptions { listeners, outlet, doorbell, uberagent, stop, drain_timeout: GATEWAY_DRAIN });
+    let name = format!("gateway-{}", seat.number);
+    let Producer { outlet, doorbell } = producer;
+    let gateway = Gateway::new(GatewayOptions {
+        listeners,
+        outlet,
+        doorbell,
+        uberagent: shared.config.uberagent,
+        tick: shared.health.thread(&name, TICK_LIMIT, clock::monotonic()),
+        stop: shared.stop.clone(),
+        drain_timeout: GATEWAY_DRAIN,
+    });
+    pinned(name, seat.core, move || {
         gateway.run().expect("the runtime works as long as the process has its descriptors");
     })
 }

@@ -5,7 +5,7 @@
 //! sockets, pin its thread or know what stands behind the outlet: all of that is handed in.
 //!
 //! Tasks of the thread: one accept loop a listener, one task a connection, one that closes open blocks at the end of a
-//! turn of the loop in which somebody waits, one that takes verdicts when the doorbell rings.
+//! turn of the loop in which somebody waits, one that takes verdicts when the doorbell rings, one that ticks.
 
 mod body;
 mod connection;
@@ -31,6 +31,7 @@ use crate::config::{self, HttpLimits};
 use crate::receive::{elasticsearch, otlp_http};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
+use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::Front;
 use crate::uberagent::Encoder;
 
@@ -39,6 +40,9 @@ pub(crate) use intake::{Busy, Intake, Settled};
 
 /// Pause after an accept that failed, as when the process is out of descriptors: the listener must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between ticks.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The answer of a door.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -78,6 +82,8 @@ pub struct GatewayOptions<O> {
     pub doorbell: Doorbell,
     /// How rows become spans.
     pub uberagent: config::Uberagent,
+    /// Its tick: stands still when the runtime does.
+    pub tick: Tick,
     /// Set once to drain: no new connections, requests in flight are finished.
     pub stop: Arc<AtomicBool>,
     /// The longest drain; connections that are open after it are cut.
@@ -102,7 +108,10 @@ impl<O: Outlet + 'static> Gateway<O> {
     /// When the runtime cannot be had or a listener cannot be registered.
     pub fn run(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        tokio::task::LocalSet::new().block_on(&runtime, serve(self.options))
+        let tick = self.options.tick.clone();
+        let result = tokio::task::LocalSet::new().block_on(&runtime, serve(self.options));
+        tick.end();
+        result
     }
 }
 
@@ -127,6 +136,7 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
         doors.push(Rc::downgrade(&door));
     }
     tokio::task::spawn_local(close_at_end_of_turn(intake.clone()));
+    tokio::task::spawn_local(keep_ticking(options.tick));
     let bell = register(options.doorbell)?;
     while !options.stop.load(Ordering::Acquire) {
         answer_doorbell(&intake, &bell).await?;
@@ -175,6 +185,14 @@ async fn close_at_end_of_turn<O: Outlet>(intake: Rc<Intake<O>>) {
         // Runs again after the runtime has polled the sockets and the tasks that were ready.
         tokio::task::yield_now().await;
         intake.flush();
+    }
+}
+
+/// Says that the thread's loop turns, whether or not anything comes.
+async fn keep_ticking(tick: Tick) {
+    loop {
+        tick.tick(clock::monotonic());
+        tokio::time::sleep(TICK_INTERVAL).await;
     }
 }
 

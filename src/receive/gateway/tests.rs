@@ -15,6 +15,7 @@ use crate::block::{Block, MAX_BYTES, Refusal, Ticket, Verdict, VerdictOutcome};
 use crate::config::{Mapping, OtherSourcetypes};
 use crate::otlp::messages::{ExportTraceServiceResponse, Status};
 use crate::otlp::slice::count_spans;
+use crate::telemetry::health::Health;
 
 /// What the writer of the test does with blocks.
 #[derive(Clone, Copy, PartialEq)]
@@ -95,6 +96,7 @@ struct Rig {
     bulk: SocketAddr,
     outlet: TestOutlet,
     fronts: [Arc<Front>; 2],
+    health: Health,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -126,18 +128,19 @@ impl Rig {
         };
         let listeners = vec![listener(0, DoorKind::OtlpHttp), listener(1, DoorKind::Elasticsearch)];
         let [otlp, bulk] = [0, 1].map(|index: usize| listeners[index].socket.local_addr().unwrap());
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, health) = (Arc::new(AtomicBool::new(false)), Health::new());
         let uberagent = config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
         let options = GatewayOptions {
             listeners,
             outlet: outlet.clone(),
             doorbell,
             uberagent,
+            tick: health.thread("gateway", Duration::from_secs(3), clock::monotonic()),
             stop: stop.clone(),
             drain_timeout: Duration::from_secs(5),
         };
         let thread = Some(std::thread::spawn(move || Gateway::new(options).run()));
-        Rig { otlp, bulk, outlet, fronts, stop, thread }
+        Rig { otlp, bulk, outlet, fronts, health, stop, thread }
     }
 
     fn stop(&mut self) {
@@ -447,6 +450,20 @@ fn a_drain_finishes_what_is_in_flight() {
     let reply = read_reply(&mut stream).unwrap();
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     rig.stop();
+}
+
+#[test]
+fn an_idle_gateway_ticks_and_one_that_has_stopped_is_expected_to_be_silent() {
+    let mut rig = Rig::start(DURABLE, 100);
+    let from = clock::monotonic();
+    // Only a tick that came half a second or more after the start is young enough then.
+    let ticked = || rig.health.live(from + Duration::from_millis(3500)).yes;
+    while !ticked() {
+        assert!(clock::monotonic() < from + Duration::from_secs(10), "no tick since the start");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    rig.stop();
+    assert_eq!(rig.health.live(Duration::from_secs(1 << 20)).lines, ["[+] gateway: ended"]);
 }
 
 #[test]
