@@ -1,4 +1,7 @@
-//! What a destination shows of itself: its gauges, its health, its ticks; written once a turn by its own thread.
+//! What a destination shows of itself: its gauges, its health, its ticks.
+//!
+//! Written once a turn by the destination's own thread; it decides nothing. A backend that fails makes its component
+//! degraded and never unready: the log takes what it does not.
 
 use std::sync::Arc;
 use std::time::Duration;
