@@ -270,6 +270,7 @@ fn start_gateway(
         outlet,
         doorbell,
         uberagent: shared.config.uberagent,
+        body_bytes: shared.pools.gateway_body_bytes,
         tick: shared.health.thread(&name, TICK_LIMIT, clock::monotonic()),
         stop: shared.stop.clone(),
         drain_timeout: GATEWAY_DRAIN,

@@ -43,7 +43,7 @@ enum Refused {
     #[error("no handler found for this path and method")]
     NoRoute,
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Body(BodyError),
     #[error(transparent)]
     Malformed(#[from] bulk::MalformedAction),
     #[error("no room at the moment, try again")]
@@ -64,12 +64,22 @@ impl Refused {
                 BodyError::TooLarge(_) | BodyError::Inflate(InflateError::TooLarge(_) | InflateError::Ratio) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception")
                 }
+                BodyError::NoRoom => Refused::Busy.status(),
                 BodyError::TimedOut => (StatusCode::REQUEST_TIMEOUT, "timeout_exception"),
                 BodyError::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_header_exception"),
                 BodyError::Broken | BodyError::Inflate(InflateError::Corrupt) => {
                     (StatusCode::BAD_REQUEST, "parse_exception")
                 }
             },
+        }
+    }
+}
+
+impl From<BodyError> for Refused {
+    fn from(error: BodyError) -> Refused {
+        match error {
+            BodyError::NoRoom => Refused::Busy,
+            error => Refused::Body(error),
         }
     }
 }
@@ -91,10 +101,9 @@ async fn take<O: Outlet>(door: &Door<O>, request: Request<Incoming>, arrival: Ar
         door.read(request).await?.discard(&door.intake);
         return answer;
     };
-    let body = door.read(request).await?;
-    let mut body = body.into_owned(&door.intake);
-    let result = take_bulk(door, index, &mut body, arrival).await;
-    door.intake.give_back(body);
+    let mut body = door.read(request).await?;
+    let result = take_bulk(door, index, body.bytes_mut(&door.intake), arrival).await;
+    body.discard(&door.intake);
     result
 }
 

@@ -45,7 +45,7 @@ enum Refused {
     #[error("the content type is neither application/x-protobuf nor application/json")]
     ContentType,
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Body(BodyError),
     #[error("not an ExportTraceServiceRequest: {0}")]
     Malformed(#[from] Fault),
     #[error("not an ExportTraceServiceRequest: {0}")]
@@ -79,7 +79,18 @@ impl Refused {
             Refused::Body(BodyError::Broken | BodyError::Inflate(InflateError::Corrupt))
             | Refused::Malformed(_)
             | Refused::MalformedJson(_) => (StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
-            Refused::Busy | Refused::NotStored => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Refused::Busy | Refused::NotStored | Refused::Body(BodyError::NoRoom) => {
+                (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE)
+            }
+        }
+    }
+}
+
+impl From<BodyError> for Refused {
+    fn from(error: BodyError) -> Refused {
+        match error {
+            BodyError::NoRoom => Refused::Busy,
+            error => Refused::Body(error),
         }
     }
 }
@@ -121,8 +132,7 @@ async fn take<O: Outlet>(
     if encoding == Encoding::Json {
         let mut protobuf = door.intake.buffer();
         let converted = from_json::traces(body.bytes(), &mut protobuf);
-        body.discard(&door.intake);
-        body = Body::Owned(protobuf);
+        body.replace(&door.intake, protobuf);
         converted?;
     }
     store(door, body, wall_ns).await

@@ -2,13 +2,16 @@
 //!
 //! A body that came in one frame is lent as it is; a longer one is collected in a recycled buffer, which can become a
 //! block's payload without another copy. A declared length is checked before anything is read and never trusted for
-//! an allocation beyond [`MAX_BYTES`].
+//! an allocation beyond [`MAX_BYTES`]. What all bodies hold together is bounded by the [`Allowance`].
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
+use super::allowance::{Allowance, Exhausted, Permit};
 use super::intake::Intake;
 use crate::block::{MAX_BYTES, Outlet};
 use crate::config::HttpLimits;
@@ -20,6 +23,9 @@ pub(crate) enum BodyError {
     /// As it was sent or as it inflates.
     #[error("the body has more than {0} bytes")]
     TooLarge(usize),
+    /// There is no room for it beside the other requests' bodies.
+    #[error("no room for the body at the moment, try again")]
+    NoRoom,
     /// Not all of it came in time.
     #[error("the body did not come in time")]
     TimedOut,
@@ -34,8 +40,21 @@ pub(crate) enum BodyError {
     Inflate(#[from] InflateError),
 }
 
-/// A body, inflated.
-pub(crate) enum Body {
+impl From<Exhausted> for BodyError {
+    fn from(_: Exhausted) -> BodyError {
+        BodyError::NoRoom
+    }
+}
+
+/// A body, inflated, with its part of the allowance.
+pub(crate) struct Body {
+    data: Data,
+    /// Given back with the body.
+    _permit: Permit,
+}
+
+/// Where a body lies.
+enum Data {
     /// In the connection's own buffer.
     Lent(Bytes),
     /// In a buffer of the intake.
@@ -45,27 +64,45 @@ pub(crate) enum Body {
 impl Body {
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Body::Lent(bytes) => bytes,
-            Body::Owned(bytes) => bytes,
+        match &self.data {
+            Data::Lent(bytes) => bytes,
+            Data::Owned(bytes) => bytes,
         }
     }
 
-    /// Its bytes in a buffer of the intake.
+    /// Its bytes, to be changed, in a buffer of the intake.
+    pub(crate) fn bytes_mut<O: Outlet>(&mut self, intake: &Intake<O>) -> &mut [u8] {
+        if let Data::Lent(bytes) = &self.data {
+            let mut buffer = intake.buffer();
+            buffer.extend_from_slice(bytes);
+            self.data = Data::Owned(buffer);
+        }
+        let Data::Owned(bytes) = &mut self.data else { unreachable!("it was made so above") };
+        bytes
+    }
+
+    /// Puts other bytes, not more, in place of its own.
+    pub(crate) fn replace<O: Outlet>(&mut self, intake: &Intake<O>, bytes: Vec<u8>) {
+        if let Data::Owned(before) = std::mem::replace(&mut self.data, Data::Owned(bytes)) {
+            intake.give_back(before);
+        }
+    }
+
+    /// Its bytes in a buffer of the intake, which is about to be a block: the ring counts it from here.
     pub(crate) fn into_owned<O: Outlet>(self, intake: &Intake<O>) -> Vec<u8> {
-        match self {
-            Body::Lent(bytes) => {
+        match self.data {
+            Data::Lent(bytes) => {
                 let mut buffer = intake.buffer();
                 buffer.extend_from_slice(&bytes);
                 buffer
             }
-            Body::Owned(bytes) => bytes,
+            Data::Owned(bytes) => bytes,
         }
     }
 
     /// Gives its buffer back.
     pub(crate) fn discard<O: Outlet>(self, intake: &Intake<O>) {
-        if let Body::Owned(bytes) = self {
+        if let Data::Owned(bytes) = self.data {
             intake.give_back(bytes);
         }
     }
@@ -77,15 +114,17 @@ pub(crate) async fn read<O: Outlet>(
     mut incoming: Incoming,
     limits: &HttpLimits,
     intake: &Intake<O>,
+    allowance: &Rc<Allowance>,
 ) -> Result<(Body, usize), BodyError> {
     let collected = async {
         let encoding = content_encoding(headers)?;
-        Ok::<_, BodyError>((encoding, collect(&mut incoming, limits.max_body_bytes, intake).await?))
+        let body = collect(&mut incoming, limits.max_body_bytes, intake, allowance.permit()).await?;
+        Ok::<_, BodyError>((encoding, body))
     };
     let collected = tokio::time::timeout(limits.body_timeout, collected).await.unwrap_or(Err(BodyError::TimedOut));
     let (encoding, body) = match collected {
         Ok(collected) => collected,
-        Err(error @ (BodyError::TooLarge(_) | BodyError::Encoding)) => {
+        Err(error @ (BodyError::TooLarge(_) | BodyError::NoRoom | BodyError::Encoding)) => {
             pass_over(incoming, limits).await;
             return Err(error);
         }
@@ -95,14 +134,30 @@ pub(crate) async fn read<O: Outlet>(
     if encoding == ContentEncoding::Identity {
         return Ok((body, sent_bytes));
     }
-    let mut inflated = intake.buffer();
-    let result = inflate(body.bytes(), encoding, limits.max_inflated_bytes, &mut inflated);
+    let inflated = inflate_within(&body, encoding, limits.max_inflated_bytes, (intake, allowance));
     body.discard(intake);
-    match result {
-        Ok(()) => Ok((Body::Owned(inflated), sent_bytes)),
+    Ok((inflated?, sent_bytes))
+}
+
+/// Inflates a body into what is left of the allowance. It is done in one go, so nobody else takes of it meanwhile.
+fn inflate_within<O: Outlet>(
+    body: &Body,
+    encoding: ContentEncoding,
+    max_bytes: usize,
+    (intake, allowance): (&Intake<O>, &Rc<Allowance>),
+) -> Result<Body, BodyError> {
+    let room_bytes = allowance.left_bytes().min(max_bytes);
+    let mut inflated = intake.buffer();
+    let result = match inflate(body.bytes(), encoding, room_bytes, &mut inflated) {
+        Err(InflateError::TooLarge(_)) if room_bytes < max_bytes => Err(BodyError::NoRoom),
+        result => result.map_err(BodyError::from),
+    };
+    let mut permit = allowance.permit();
+    match result.and_then(|()| Ok(permit.cover(inflated.len())?)) {
+        Ok(()) => Ok(Body { data: Data::Owned(inflated), _permit: permit }),
         Err(error) => {
             intake.give_back(inflated);
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -131,30 +186,39 @@ fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, BodyError> {
     }
 }
 
-async fn collect<O: Outlet>(incoming: &mut Incoming, max_bytes: usize, intake: &Intake<O>) -> Result<Body, BodyError> {
+async fn collect<O: Outlet>(
+    incoming: &mut Incoming,
+    max_bytes: usize,
+    intake: &Intake<O>,
+    mut permit: Permit,
+) -> Result<Body, BodyError> {
     let declared = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
-    let Some(first) = next_frame(incoming).await? else { return Ok(Body::Lent(Bytes::new())) };
+    permit.cover(declared)?;
+    let first = next_frame(incoming).await?.unwrap_or_default();
     if first.len() > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
+    permit.cover(first.len())?;
     if incoming.is_end_stream() || first.len() == declared {
-        return Ok(Body::Lent(first));
+        return Ok(Body { data: Data::Lent(first), _permit: permit });
     }
     let mut buffer = intake.buffer();
     buffer.reserve(declared.clamp(first.len(), MAX_BYTES));
     buffer.extend_from_slice(&first);
     drop(first);
     while let Some(data) = next_frame(incoming).await? {
-        if buffer.len() + data.len() > max_bytes {
+        let bytes = buffer.len() + data.len();
+        let covered = permit.cover(bytes).map_err(BodyError::from);
+        if let Err(error) = if bytes > max_bytes { Err(BodyError::TooLarge(max_bytes)) } else { covered } {
             intake.give_back(buffer);
-            return Err(BodyError::TooLarge(max_bytes));
+            return Err(error);
         }
         buffer.extend_from_slice(&data);
     }
-    Ok(Body::Owned(buffer))
+    Ok(Body { data: Data::Owned(buffer), _permit: permit })
 }
 
 /// The next data of a body; trailers are passed over.

@@ -7,6 +7,7 @@
 //! Tasks of the thread: one accept loop a listener, one task a connection, one that closes open blocks at the end of a
 //! turn of the loop in which somebody waits, one that takes verdicts when the doorbell rings, one that ticks.
 
+mod allowance;
 mod body;
 mod connection;
 mod intake;
@@ -35,6 +36,7 @@ use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::Front;
 use crate::uberagent::Encoder;
 
+use allowance::Allowance;
 pub(crate) use body::{Body, BodyError};
 pub(crate) use intake::{Busy, Intake, Settled};
 
@@ -82,6 +84,8 @@ pub struct GatewayOptions<O> {
     pub doorbell: Doorbell,
     /// How rows become spans.
     pub uberagent: config::Uberagent,
+    /// Bytes of request bodies, as sent and inflated, that it may hold at once.
+    pub body_bytes: usize,
     /// Its tick: stands still when the runtime does.
     pub tick: Tick,
     /// Set once to drain: no new connections, requests in flight are finished.
@@ -119,6 +123,7 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
     let intake = Rc::new(Intake::new(options.outlet));
     let (stopping_tx, stopping) = watch::channel(false);
     let idle = Rc::new(Notify::new());
+    let allowance = Allowance::new(options.body_bytes);
     let mut doors = Vec::new();
     for listener in options.listeners {
         let slot = match listener.kind {
@@ -130,8 +135,8 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
         listener.socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(listener.socket)?;
         let Listener { kind, limits, front, open_connections, .. } = listener;
-        let (intake, idle) = (intake.clone(), idle.clone());
-        let door = Rc::new(Door { intake, slot, kind, limits, front, open_connections, idle });
+        let (intake, allowance, idle) = (intake.clone(), allowance.clone(), idle.clone());
+        let door = Rc::new(Door { intake, slot, kind, limits, front, allowance, open_connections, idle });
         tokio::task::spawn_local(accept(door.clone(), socket, stopping.clone()));
         doors.push(Rc::downgrade(&door));
     }
@@ -229,6 +234,7 @@ pub(crate) struct Door<O> {
     pub(crate) limits: HttpLimits,
     pub(crate) front: Arc<Front>,
     kind: DoorKind,
+    allowance: Rc<Allowance>,
     open_connections: Arc<AtomicUsize>,
     idle: Rc<Notify>,
 }
@@ -248,7 +254,8 @@ impl<O: Outlet> Door<O> {
     /// Reads and inflates a body under the door's limits.
     pub(crate) async fn read(&self, request: Request<Incoming>) -> Result<Body, BodyError> {
         let (head, incoming) = request.into_parts();
-        let (body, sent_bytes) = body::read(&head.headers, incoming, &self.limits, &self.intake).await?;
+        let (body, sent_bytes) =
+            body::read(&head.headers, incoming, &self.limits, &self.intake, &self.allowance).await?;
         self.front.received_bytes.add(sent_bytes as u64);
         Ok(body)
     }

@@ -117,6 +117,11 @@ impl Rig {
     }
 
     fn with_limits(policy: Policy, capacity: usize, limits: HttpLimits) -> Rig {
+        let body_bytes = limits.max_body_bytes + limits.max_inflated_bytes;
+        Rig::with_body_bytes(policy, capacity, limits, body_bytes)
+    }
+
+    fn with_body_bytes(policy: Policy, capacity: usize, limits: HttpLimits, body_bytes: usize) -> Rig {
         let ring = Ring { policy, capacity, blocks: Vec::new(), answered: 0, verdicts: VecDeque::new(), taken: 0 };
         let doorbell = Doorbell::new().unwrap();
         let outlet = TestOutlet { ring: Arc::new(Mutex::new(ring)), doorbell: doorbell.clone() };
@@ -135,6 +140,7 @@ impl Rig {
             outlet: outlet.clone(),
             doorbell,
             uberagent,
+            body_bytes,
             tick: health.thread("gateway", Duration::from_secs(3), clock::monotonic()),
             stop: stop.clone(),
             drain_timeout: Duration::from_secs(5),
@@ -450,6 +456,62 @@ fn a_drain_finishes_what_is_in_flight() {
     let reply = read_reply(&mut stream).unwrap();
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     rig.stop();
+}
+
+/// A gateway that may hold 10,000 bytes of bodies, and a connection that holds 8,000 of them.
+fn crowded() -> (Rig, TcpStream) {
+    let patient = HttpLimits { body_timeout: Duration::from_secs(20), ..limits() };
+    let rig = Rig::with_body_bytes(DURABLE, 100, patient, 10_000);
+    let mut holder = connect(rig.otlp);
+    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}\r\ncontent-length: 8000\r\n\r\n");
+    holder.write_all(head.as_bytes()).unwrap();
+    let size = |bytes| request(vec![span(1, bytes)]);
+    while rig.traces(&size(5000)).status != 503 {}
+    (rig, holder)
+}
+
+#[test]
+fn bodies_share_an_allowance_and_what_does_not_fit_is_refused_for_now() {
+    let (rig, holder) = crowded();
+    let reply = rig.traces(&request(vec![span(1, 3000)]));
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    assert_eq!(reply.message(), "no room at the moment, try again");
+    assert_eq!(rig.fronts[0].requests_refused.get(), 2);
+    let row = format!("{{\"create\":{{}}}}\n{{\"pad\":\"{}\"}}\n", "x".repeat(3000));
+    let reply = post(rig.bulk, "/_bulk", &[], row.as_bytes());
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+    assert_eq!(reply.json()["error"]["type"], "es_rejected_execution_exception");
+    assert_eq!((rig.fronts[1].requests_refused.get(), rig.fronts[1].received.get()), (1, 0));
+    assert_eq!(rig.traces(&request(vec![span(1, 1000)])).status, 200, "what fits is taken");
+    drop(holder);
+    while rig.traces(&request(vec![span(1, 9000)])).status != 200 {}
+}
+
+#[test]
+fn a_body_that_declares_nothing_counts_as_it_comes() {
+    let (rig, holder) = crowded();
+    let mut stream = connect(rig.otlp);
+    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}\r\ntransfer-encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    for _ in 0..5 {
+        stream.write_all(b"3e8\r\n").unwrap();
+        stream.write_all(&[0; 1000]).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(read_reply(&mut stream).unwrap().status, 503);
+    drop(holder);
+    while rig.traces(&request(vec![span(1, 9000)])).status != 200 {}
+}
+
+#[test]
+fn what_a_body_inflates_to_counts_too() {
+    let (rig, holder) = crowded();
+    let packed = zstd::encode_all(request(vec![span(1, 5000)]).as_slice(), 1).unwrap();
+    let post_packed = || post(rig.otlp, "/v1/traces", &[PROTOBUF, "content-encoding: zstd"], &packed).status;
+    assert_eq!(post_packed(), 503);
+    drop(holder);
+    while post_packed() != 200 {}
 }
 
 #[test]
