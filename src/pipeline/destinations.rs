@@ -155,7 +155,7 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
             latency: shared.metrics.batch_latency(),
             component,
             tick: shared.health.thread(&format!("destination {name}"), TICK_LIMIT, clock::monotonic()),
-            degraded: false,
+            degraded: None,
         },
         name: name.clone(),
     });

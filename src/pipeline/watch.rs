@@ -26,8 +26,8 @@ pub struct Watch {
     pub component: Component,
     /// Its thread.
     pub tick: Tick,
-    /// Whether the component was last shown as degraded, so that it is written only when it changes.
-    pub degraded: bool,
+    /// Why the component was last shown as degraded, if it was, so that it is written only when that changes.
+    pub degraded: Option<String>,
 }
 
 impl Watch {
@@ -51,11 +51,12 @@ impl Watch {
             BreakerState::HalfOpen { .. } => 1,
             BreakerState::Open { .. } => 2,
         });
-        let degraded = state.held.is_some() || state.breaker != BreakerState::Closed;
+        let fails = state.held.is_some() || state.breaker != BreakerState::Closed;
+        let reason = || state.last_error.map_or_else(|| "the backend fails".to_owned(), |error| error.message);
+        let degraded = fails.then(reason);
         if degraded != self.degraded {
+            self.component.set(degraded.clone().map_or(State::Ready, State::Degraded));
             self.degraded = degraded;
-            let reason = state.last_error.map_or_else(|| "the backend fails".to_owned(), |error| error.message);
-            self.component.set(if degraded { State::Degraded(reason) } else { State::Ready });
         }
     }
 }
