@@ -1,4 +1,7 @@
 //! The command line: one subcommand each for generating, receiving, measuring and reporting.
+//!
+//! Only here are arguments read and reports printed: everything below gets plain structs and gives back results. Every
+//! load has a count and a limit of time, so that no command runs for ever; targets are resolved once, before the start.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -1,4 +1,7 @@
 //! `report`: the results of `compare` as a Markdown table and one SVG, both written by hand from the numbers alone.
+//!
+//! Nothing is measured here, and little more is computed than the scale of the bars: a number in the report is one in the
+//! file. A result that lacks a column is an error, not a gap.
 
 use std::fmt::Write;
 

@@ -1,4 +1,7 @@
 //! The programs that are compared, and how each is configured: Millrace, and rotel's agent from its Python wheel.
+//!
+//! What a scenario may vary is in `Settings`. The rest is the program's default, so that a result is what a user gets, but
+//! for compression, which is off for all. Each subject listens on free ports of loopback and is ended when it is dropped.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
