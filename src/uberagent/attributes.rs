@@ -1,12 +1,15 @@
 //! The fields of a row as attributes, by the table.
 //!
 //! Absent and empty values make no attribute, a value that its field cannot hold makes none and is counted. Attributes
-//! come in the table's order, so the same row gives the same bytes whatever order or transport it came in.
+//! come in the table's order, so the same row gives the same bytes whatever order or transport it came in. OTLP wants
+//! keys to be unique: of two fields that share a key and both have a value, the one that is no column of the row's
+//! sourcetype is left out and counted, else the later in the table.
 
 use std::io::Write;
 
-use super::fields::{self, FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES};
+use super::fields::{self, EARLIER, FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES};
 use super::row::{ATTRIBUTES, SET_WORDS, Value, View};
+use super::sourcetypes::{Csv, Sourcetype};
 use super::times;
 use crate::otlp::writer::{Key, Writer};
 
@@ -40,6 +43,19 @@ const CONSUMED_NUMBERS: [u64; SET_WORDS] = {
     set
 };
 
+/// The fields whose key an earlier one has too.
+const SECONDS: [u64; SET_WORDS] = {
+    let mut set = [0; SET_WORDS];
+    let mut field = 0;
+    while field < FIELD_COUNT {
+        if EARLIER[field].is_some() {
+            set[field / 64] |= 1 << (field % 64);
+        }
+        field += 1;
+    }
+    set
+};
+
 /// What became of the fields of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -49,10 +65,21 @@ pub(crate) struct Written {
     pub truncated: bool,
 }
 
-/// Writes the attributes of all fields of `view` that become one.
-pub(crate) fn write_all(writer: &mut Writer, view: View<'_>) -> Written {
+/// Writes the attributes of all fields of `view`, a row of `sourcetype`, that become one.
+pub(crate) fn write_all(writer: &mut Writer, view: View<'_>, sourcetype: Sourcetype) -> Written {
     let mut written = Written { dropped: view.row.unknown, truncated: false };
-    let present = view.present();
+    let mut present = view.present();
+    for word in 0..SET_WORDS {
+        let mut set = present[word] & SECONDS[word];
+        while set != 0 {
+            let second = word * 64 + set.trailing_zeros() as usize;
+            set &= set - 1;
+            if let Some(weaker) = weaker(view, sourcetype, second) {
+                present[weaker / 64] &= !(1 << (weaker % 64));
+                written.dropped += 1;
+            }
+        }
+    }
     for word in 0..SET_WORDS {
         let mut set = present[word] & ATTRIBUTES[word];
         while set != 0 {
@@ -70,6 +97,39 @@ pub(crate) fn write_all(writer: &mut Writer, view: View<'_>) -> Written {
         }
     }
     written
+}
+
+/// Which field is to be left out, so that the key of `second` is written once; `None` when only one would be written.
+#[inline]
+fn weaker(view: View<'_>, sourcetype: Sourcetype, second: usize) -> Option<usize> {
+    let first = usize::from(EARLIER[second]?);
+    if view.value(first).is_none() { None } else { weaker_of_both(view, sourcetype, (first, second)) }
+}
+
+#[cold]
+fn weaker_of_both(view: View<'_>, sourcetype: Sourcetype, (first, second): (usize, usize)) -> Option<usize> {
+    if !makes_attribute(view, first) || !makes_attribute(view, second) {
+        return None;
+    }
+    let is_column = |field: usize| match sourcetype.rule().map(|rule| &rule.csv) {
+        Some(Csv::Columns(columns)) => columns.contains(&FIELDS[field].name),
+        _ => false,
+    };
+    Some(if is_column(second) && !is_column(first) { first } else { second })
+}
+
+/// Whether a field has a value that it can hold.
+fn makes_attribute(view: View<'_>, field: usize) -> bool {
+    let Some(value) = view.value(field) else { return false };
+    match FIELDS[field].kind {
+        Kind::Int => view.int_of(value).is_some(),
+        Kind::Double => view.double_of(value).is_some(),
+        Kind::Bool => view.bool_of(value).is_some(),
+        Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match value {
+            Value::Int(_) | Value::Double(_) => true,
+            _ => view.text_of(value).is_some_and(|text| !text.is_empty()),
+        },
+    }
 }
 
 #[inline]

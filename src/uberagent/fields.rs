@@ -247,6 +247,29 @@ pub(crate) static FIELDS: [Field; FIELD_COUNT] = [
 /// How many fields are known.
 pub(crate) const FIELD_COUNT: usize = 158;
 
+/// For each field, the earlier one that becomes an attribute of the same key; looked up when compiled.
+pub(crate) const EARLIER: [Option<u8>; FIELD_COUNT] = {
+    let mut earlier = [None; FIELD_COUNT];
+    let mut second = 0u8;
+    while (second as usize) < FIELD_COUNT {
+        let mut first = 0u8;
+        while first < second {
+            if share_key(first as usize, second as usize) {
+                assert!(earlier[second as usize].is_none(), "three fields share a key");
+                earlier[second as usize] = Some(first);
+            }
+            first += 1;
+        }
+        second += 1;
+    }
+    earlier
+};
+
+const fn share_key(first: usize, second: usize) -> bool {
+    let attributes = matches!((FIELDS[first].role, FIELDS[second].role), (Role::Attribute, Role::Attribute));
+    attributes && same(FIELDS[first].key.as_bytes(), FIELDS[second].key.as_bytes())
+}
+
 // The fields that code names, by their place in `FIELDS`; looked up when compiled.
 pub(crate) const AT_TIMESTAMP: usize = id("@timestamp");
 pub(crate) const BOOT_UID: usize = id("BootUID");

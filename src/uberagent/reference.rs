@@ -63,6 +63,8 @@ All others are counted as filtered, or passed on as log records when so configur
 ## Fields
 
 Names match in any case. Absent and empty values make no attribute; a value that does not fit is left out and counted.
+Of two fields that become the same attribute and both have a value, the one that is no column of the row's sourcetype is
+left out and counted; if that does not tell them apart, the one further down.
 The last column names the sourcetypes whose CSV has the field; as JSON it is understood in all.
 
 | field | holds | becomes | columns of |

@@ -325,7 +325,7 @@ fn encode_alone(row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -
 /// The attributes of the row's fields, where its times come from, and what was done to them.
 #[inline]
 fn write_common(row: RowContext<'_>, times: Times, writer: &mut Writer) -> u32 {
-    let written = write_all(writer, row.view);
+    let written = write_all(writer, row.view, row.sourcetype);
     span::write_origin_of_times(writer, times.base, row.received_ns);
     if row.event_ns.is_some_and(|event| event.abs_diff(row.received_ns) > DAY_NS) {
         span::write_flag(writer, &CLOCK_SKEWED);

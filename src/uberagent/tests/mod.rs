@@ -143,6 +143,7 @@ fn hostile_rows_keep_the_promises_of_ids_times_and_texts() {
     assert!(attribute(by_line[&57], "process.command_line").unwrap().contains('\u{fffd}'));
 }
 
+mod keys;
 mod oracle;
 mod sessions;
 mod transports;
