@@ -1,4 +1,8 @@
-//! What the rows of each sourcetype mean: their names, times and ids. Pure functions of one row.
+//! What the rows of each sourcetype mean: their names, times and ids.
+//!
+//! Pure functions of one row: no memory of other rows, no clock but the row's own times. What cannot be (a PID of 0,
+//! a blank name) is as good as absent, and an id is then made of what tells the row from its neighbours. Trees,
+//! parents and roots are `session`'s, the base of relative times is that of `times`.
 
 use super::Sourcetype;
 use super::encoder::RowContext;
