@@ -11,7 +11,7 @@ use super::fields::{self, EARLIER, FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTE
 use super::row::{ATTRIBUTES, SET_WORDS, Value, View};
 use super::sourcetypes::{Csv, Sourcetype};
 use super::times;
-use crate::otlp::writer::{Key, Writer};
+use crate::otlp::writer::{Key, MAX_SHORT_BYTES, Writer};
 
 /// `Span.attributes`.
 pub(crate) const SPAN_ATTRIBUTE: u8 = 0x4a;
@@ -150,10 +150,25 @@ fn write(writer: &mut Writer, view: View<'_>, field: usize, value: Value, writte
         },
         Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match view.text_of(value) {
             Some([]) => {}
+            Some(text) if write_short_text(writer, view, field, (value, text.len())) => {}
             Some(text) => written.truncated |= write_text(writer, view, field, text),
             None => write_number_as_text(writer, key, value, written),
         },
     }
+}
+
+/// Writes a short text of the line that stands for itself; false when it is none.
+#[inline]
+fn write_short_text(writer: &mut Writer, view: View<'_>, field: usize, (value, bytes): (Value, usize)) -> bool {
+    let Value::Text { start, .. } = value else { return false };
+    let as_it_is = match FIELDS[field].kind {
+        Kind::Account => bytes > LONGEST_SHORTHAND_BYTES,
+        kind => kind != Kind::RequestHost,
+    };
+    let window = view.line.get(start as usize..).and_then(<[u8]>::first_chunk);
+    let Some(window) = window.filter(|_| as_it_is && bytes <= MAX_SHORT_BYTES) else { return false };
+    writer.short_text_attribute(SPAN_ATTRIBUTE, &KEYS[field], window, bytes);
+    true
 }
 
 /// Writes a text; true when it was cut.
@@ -198,6 +213,9 @@ fn is_unreadable(view: View<'_>, field: usize) -> bool {
 pub(crate) fn is_empty(value: Value) -> bool {
     matches!(value, Value::Text { bytes: 0, .. } | Value::Unescaped { bytes: 0, .. })
 }
+
+/// Bytes of the longest account that [`account`] spells out.
+const LONGEST_SHORTHAND_BYTES: usize = 3;
 
 /// Spells out the accounts that uberAgent's Splunk form abbreviates.
 #[inline]
