@@ -16,9 +16,11 @@ pub struct Release {
 }
 
 impl Release {
-    /// `committed` are the positions at start: destinations by lanes.
+    /// `committed` are the positions at start: destinations by lanes. What all of them are past is freed: with a full log
+    /// that only a destination held which is gone, nothing would come that moves the others.
     #[must_use]
     pub fn new(lanes: Vec<Arc<Log>>, committed: Vec<Vec<Position>>) -> Release {
+        free(&lanes, &committed);
         Release { lanes, committed: Mutex::new(committed) }
     }
 
@@ -27,11 +29,14 @@ impl Release {
         let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
         committed[index].clear();
         committed[index].extend(positions);
-        for (lane, log) in self.lanes.iter().enumerate() {
-            let least = committed.iter().map(|positions| positions[lane]).min();
-            if let Some(least) = least {
-                log.release(&least);
-            }
+        free(&self.lanes, &committed);
+    }
+}
+
+fn free(lanes: &[Arc<Log>], committed: &[Vec<Position>]) {
+    for (lane, log) in lanes.iter().enumerate() {
+        if let Some(least) = committed.iter().map(|positions| positions[lane]).min() {
+            log.release(&least);
         }
     }
 }

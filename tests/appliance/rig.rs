@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use millrace::config::{self, Backend, Compression, Config, Exporter, Host, Inputs};
+use millrace::config::{self, Backend, Compression, Config, Exporter, Host, Inputs, Protocol};
 use millrace::pipeline::appliance::Appliance;
 use millrace::sys::clock;
 use millrace::telemetry::ledger::{DestinationTotals, DropReason};
@@ -36,7 +36,13 @@ pub(crate) fn config(state_directory: &Path) -> Config {
     let mut config = config::load(&inputs).expect("a good configuration").config;
     config.lanes = Some(1);
     config.management = ANY;
-    config.receivers.iter_mut().for_each(|receiver| receiver.listen = ANY);
+    for receiver in &mut config.receivers {
+        receiver.listen = ANY;
+        if let Protocol::UberagentTcp(limits) = &mut receiver.protocol {
+            // Senders are slowed for as long as it takes, never sent away.
+            limits.pause_limit = 10 * LIMIT;
+        }
+    }
     config.queue.segment_bytes = SEGMENT_BYTES;
     config.queue.pool_segments = 2;
     config.queue.max_bytes = LOG_BYTES;
