@@ -129,13 +129,6 @@ pub struct Lane {
     pub sources: Vec<SourceCounters>,
 }
 
-/// Which lane, and on which core.
-#[derive(Clone, Copy)]
-struct Seat {
-    number: u32,
-    core: Option<CoreId>,
-}
-
 /// Starts a lane.
 pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let LaneParts { number, core, listeners, log, appender, ledger, writer } = parts;
