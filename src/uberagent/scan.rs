@@ -21,6 +21,9 @@ const MAX_EXACT: u64 = 1 << 53;
 /// Makes digits their values, and everything else at least 10.
 const DIGITS: u64 = 0x3030_3030_3030_3030;
 
+/// A point among the values of digits.
+const POINT: u64 = (b'.' ^ b'0') as u64;
+
 /// Reads `line` into an empty row. `None` when it is unusual: the row then has no meaning.
 pub(crate) fn scan(line: &[u8], marks: &mut Marks, names: &Names, row: &mut Row) -> Option<()> {
     let line = line.trim_ascii_end();
@@ -155,11 +158,35 @@ fn settle_all(line: &[u8], row: &mut Row) -> Option<()> {
 #[inline]
 fn settle(line: &[u8], start: usize, bytes: usize) -> Option<Value> {
     let digits = word(line, start) ^ DIGITS;
-    if leading_digits(digits) == bytes && (1..8).contains(&bytes) && (bytes == 1 || byte(line, start) != b'0') {
+    let whole = leading_digits(digits);
+    if whole == bytes && (1..8).contains(&bytes) && (bytes == 1 || byte(line, start) != b'0') {
         let value = eight_digits(digits << (64 - 8 * bytes));
         return Some(Value::Int(value.cast_signed()));
     }
-    settle_unusual(line, start, bytes)
+    match short_fraction(digits, whole, bytes) {
+        Some(value) => Some(Value::Double(value)),
+        None => settle_unusual(line, start, bytes),
+    }
+}
+
+/// A number with a point in `bytes` bytes, eight at most, of which `whole` are in front of the point; `digits` are its
+/// first eight, as values.
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "seven digits are exact")]
+fn short_fraction(digits: u64, whole: usize, bytes: usize) -> Option<f64> {
+    let leading_zero = whole > 1 && digits & 0xff == 0;
+    if whole == 0 || leading_zero || bytes > 8 || bytes < whole + 2 || digits >> (8 * whole) & 0xff != POINT {
+        return None;
+    }
+    // The digits on either side of the point, put together.
+    let front = (1 << (8 * whole)) - 1;
+    let joined = digits & front | digits >> 8 & !front;
+    if leading_digits(joined) < bytes - 1 {
+        return None;
+    }
+    let mantissa = eight_digits(joined << (64 - 8 * (bytes - 1)));
+    // Both are exact, so the quotient is the nearest double, as in `fraction`.
+    Some(mantissa as f64 / POWERS[bytes - 1 - whole] as f64)
 }
 
 fn settle_unusual(line: &[u8], start: usize, bytes: usize) -> Option<Value> {

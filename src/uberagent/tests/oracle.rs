@@ -359,6 +359,39 @@ fn the_scanner_agrees_with_simd_json() {
     assert_eq!(taken.count(), usual.len(), "the usual rows are the scanner's");
 }
 
+/// Every shape of a short number, right or wrong, in front of text that might be taken for more of it.
+#[test]
+fn short_numbers_are_what_simd_json_and_rust_read() {
+    let (names, mut marks, mut tape) = (Names::new(), Marks::default(), TapeReader::new());
+    let (mut fast, mut slow) = (Row::new(), Row::new());
+    let parts = ["", "0", "7", "00", "05", "10", "99", "205", "4096", "99999", "100000", "7654321", "12345678"];
+    let tails = &["", ".", "-", "e1", "E", "x", ".5", " "];
+    let mut taken = 0;
+    for (whole, fraction, tail) in
+        parts.iter().flat_map(|a| parts.iter().flat_map(move |b| tails.iter().map(move |c| (a, b, c))))
+    {
+        for number in
+            [format!("{whole}.{fraction}{tail}"), format!("-{whole}.{fraction}{tail}"), format!("{whole}{tail}")]
+        {
+            for after in ["", r#","ProcID":12345678,"AppId":"123456789""#] {
+                let line = format!(r#"{{"ProcIOReadMB":{number}{after}}}"#).into_bytes();
+                fast.clear();
+                if scan(&line, &mut marks, &names, &mut fast).is_none() {
+                    continue;
+                }
+                slow.clear();
+                assert_eq!(tape.read(&mut line.clone(), &names, &mut slow), Read::Row, "{number}");
+                let value = View { row: &fast, line: &line }.value(id("ProcIOReadMB"));
+                assert_eq!(value, View { row: &slow, line: b"" }.value(id("ProcIOReadMB")), "{number}");
+                let double = View { row: &fast, line: &line }.double(id("ProcIOReadMB"));
+                assert_eq!(double, number.trim().parse().ok(), "{number}");
+                taken += 1;
+            }
+        }
+    }
+    assert!(taken > 400, "only {taken} were taken by the scanner");
+}
+
 /// Nothing that comes in may panic or make a block that does not decode.
 #[test]
 fn damaged_rows_never_damage_a_block() {
