@@ -35,7 +35,7 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::systemd::Inherited;
 use crate::sys::{affinity, clock};
-use crate::telemetry::health::{Health, State};
+use crate::telemetry::health::{Health, State, Tick};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a thread that only waits may be silent before it counts as stuck.
@@ -200,10 +200,10 @@ impl Appliance {
         // Release pairs with the producers' Acquire loads.
         self.stops.producers.store(true, Ordering::Release);
         let give_up_at = clock::monotonic() + HAND_OVER;
-        let (mut producers, mut writers) = (Vec::new(), Vec::new());
+        let (mut producers, mut writers, mut reactor_ticks) = (Vec::new(), Vec::new(), Vec::new());
         for lane in self.lanes {
             lane.doorbells.iter().for_each(Doorbell::ring);
-            lane.reactor_tick.end();
+            reactor_ticks.push(lane.reactor_tick);
             producers.extend(lane.producers);
             writers.push(lane.writer);
         }
@@ -215,6 +215,7 @@ impl Appliance {
             waiting();
         };
         join_all(producers, &give_up);
+        reactor_ticks.iter().for_each(Tick::end);
         join_all(writers, &give_up);
         self.syncing.stop.stop();
         join_all(vec![self.syncing.thread], waiting);

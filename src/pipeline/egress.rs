@@ -36,6 +36,10 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest sleep, so that the watchdog sees the thread live.
 const IDLE: Duration = Duration::from_millis(250);
 
+/// Entries read in one turn: what a destination does not want never fills its window, and a long log of it has to leave
+/// time for commits and ticks.
+const ENTRIES_A_TURN: usize = 4096;
+
 /// What a backend has a place for.
 #[derive(Clone, Copy, Debug)]
 pub struct Takes {
@@ -109,7 +113,7 @@ impl Egress {
             while let Some(answer) = self.options.senders.answer() {
                 self.answered(answer, now);
             }
-            self.gather(now);
+            let more = self.gather(now);
             let wait = self.dispatch(now);
             self.put_behind();
             let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
@@ -117,10 +121,12 @@ impl Egress {
                 self.commit(now);
             }
             self.show(now);
-            if stopping && (self.options.stop.is_over(now) || self.options.window.is_empty()) {
+            if stopping && (self.options.stop.is_over(now) || (!more && self.options.window.is_empty())) {
                 break;
             }
-            parker.park_timeout(wait.min(IDLE));
+            if !more {
+                parker.park_timeout(wait.min(IDLE));
+            }
         }
         self.commit(clock::monotonic());
         self.options.senders.finish();
@@ -137,11 +143,14 @@ impl Egress {
         watch.turn(delivery, now, window.unsettled_spans(), views);
     }
 
-    /// Reads on, a block from each lane in turn, while delivery has room.
-    fn gather(&mut self, now: Duration) {
+    /// Reads on, an entry from each lane in turn, while delivery has room. True when there is more for the next turn.
+    fn gather(&mut self, now: Duration) -> bool {
         let lanes = self.options.readers.len();
         let mut empty = 0;
-        while empty < lanes && self.options.delivery.has_room() {
+        for _ in 0..ENTRIES_A_TURN {
+            if empty == lanes || !self.options.delivery.has_room() {
+                return false;
+            }
             let lane = self.next_lane;
             self.next_lane = (lane + 1) % lanes;
             match self.options.readers[lane].next() {
@@ -152,6 +161,7 @@ impl Egress {
                 None => empty += 1,
             }
         }
+        true
     }
 
     fn take(&mut self, lane: usize, entry: Entry, now: Duration) {

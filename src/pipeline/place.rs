@@ -51,13 +51,11 @@ impl Place {
         Ok((Place { cursor, lanes: lanes.to_vec(), max_lag_bytes, release: None }, states))
     }
 
-    /// What vanished lanes, and lanes whose log is another one now, still count.
+    /// What lanes without any log still count.
     #[must_use]
     pub fn totals_elsewhere(&self) -> Vec<DestinationTotals> {
-        let here = |lane: u32, incarnation: u64| {
-            self.lanes.iter().any(|log| log.lane() == lane && log.incarnation() == incarnation)
-        };
-        let elsewhere = self.cursor.lanes().iter().filter(|entry| !here(entry.lane, entry.incarnation));
+        let here = |lane: u32| self.lanes.iter().any(|log| log.lane() == lane);
+        let elsewhere = self.cursor.lanes().iter().filter(|entry| !here(entry.lane));
         elsewhere.map(|entry| entry.totals).collect()
     }
 

@@ -34,12 +34,16 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     tracing::info!("stopping: what was received becomes durable, then the destinations have their time");
     notifier.stopping("draining");
     let hurry = || matches!(requests.try_recv(), Ok(Request::StopNow));
-    let extended_at = Cell::new(Duration::ZERO);
+    let (health, extended_at) = (appliance.health.clone(), Cell::new(Duration::ZERO));
     appliance.stop(&hurry, &|| {
         let now = clock::monotonic();
         if now.saturating_sub(extended_at.get()) >= INTERVAL {
             extended_at.set(now);
-            notifier.extend_timeout(STOP_EXTENSION);
+            // A stop that hangs is not given more time: systemd ends it.
+            if health.live(now).yes {
+                notifier.extend_timeout(STOP_EXTENSION);
+                notifier.alive();
+            }
         }
     });
     tracing::info!("stopped");

@@ -122,7 +122,7 @@ impl LaneWriter {
             for _ in 0..BLOCKS_A_TURN {
                 let feed = &mut self.feeds[index];
                 let Some(block) = feed.held.take().or_else(|| feed.end.pop()) else { break };
-                awaited |= block.awaited;
+                awaited |= block.awaited && self.options.ack == AckPolicy::Durable;
                 if !self.admit(index, block) {
                     break;
                 }
