@@ -128,7 +128,9 @@ impl Egress {
                 parker.park_timeout(wait.min(IDLE));
             }
         }
-        self.commit(clock::monotonic());
+        let now = clock::monotonic();
+        self.commit(now);
+        self.show(now);
         self.options.senders.finish();
         self.options.watch.tick.end();
     }

@@ -52,6 +52,8 @@ impl Retention {
             self.tick.tick(clock::monotonic());
             parker.park_timeout(INTERVAL);
         }
+        // The writers have ended: what they appended last is in the balance too.
+        self.turn(clock::wall_ns());
         self.tick.end();
     }
 
