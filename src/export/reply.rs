@@ -22,7 +22,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::http::Reply;
 use crate::block::Outcome;
-use crate::otlp::fields::{Fields, Value};
+use crate::otlp::fields::{Field, Fields, Value};
 
 /// Bytes of a reply that are shown to people.
 const MESSAGE_BYTES: usize = 256;
@@ -101,7 +101,7 @@ fn retry_after(headers: &HeaderMap, wall_ns: u64) -> Option<Duration> {
 pub(super) fn partial_success(body: &[u8]) -> Result<Option<(u64, String)>, ()> {
     let mut read = 0;
     let mut partial = None;
-    for (number, value) in Fields::of(body) {
+    for Field { number, value, .. } in Fields::of(body) {
         read += 1;
         match (number, value) {
             (1, Value::Bytes(bytes)) => partial = Some(bytes),
@@ -113,7 +113,7 @@ pub(super) fn partial_success(body: &[u8]) -> Result<Option<(u64, String)>, ()> 
         return Err(());
     }
     let Some(partial) = partial else { return Ok(None) };
-    let rejected = Fields::of(partial).filter_map(|(number, value)| match value {
+    let rejected = Fields::of(partial).filter_map(|Field { number, value, .. }| match value {
         Value::Varint(rejected) if number == 1 => Some(rejected),
         _ => None,
     });

@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use crate::otlp::fields::{Fields, Value};
+use crate::otlp::fields::{Field, Fields, Value};
 
 /// Sessions remembered at least; twice as many at most, about 5 MiB.
 const REMEMBERED: usize = 64 * 1024;
@@ -150,7 +150,7 @@ fn session<'a>(kind: SessionKind, trace_id: TraceId, span: &[u8], resource_spans
     let mut stated = None;
     let mut original = false;
     let mut start_ns = 0;
-    for (number, value) in Fields::of(span) {
+    for Field { number, value, .. } in Fields::of(span) {
         match (number, value) {
             (SPAN_START, Value::Fixed64(start)) => start_ns = start,
             (SPAN_ATTRIBUTES, Value::Bytes(attribute)) => match Fields::of(attribute).bytes(1) {

@@ -16,7 +16,42 @@ pub enum Value<'a> {
     Fixed32(u32),
 }
 
-/// The fields of a message in the order of the wire: number and value.
+impl<'a> Value<'a> {
+    /// The bytes of a length-delimited field, else none.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        if let Value::Bytes(bytes) = self { bytes } else { &[] }
+    }
+
+    /// The number of a varint or fixed field, else 0.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        match self {
+            Value::Varint(value) | Value::Fixed64(value) => value,
+            Value::Fixed32(value) => u64::from(value),
+            Value::Bytes(_) => 0,
+        }
+    }
+
+    /// The text of a string field, else the empty string.
+    #[must_use]
+    pub fn text(self) -> &'a str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+}
+
+/// One field of a message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Field<'a> {
+    /// Its number.
+    pub number: u32,
+    /// Its value.
+    pub value: Value<'a>,
+    /// Key and value as they stand.
+    pub raw: &'a [u8],
+}
+
+/// The fields of a message in the order of the wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a>(&'a [u8]);
 
@@ -30,17 +65,13 @@ impl<'a> Fields<'a> {
     /// The last bytes value of field `number`; protobuf says that the last one counts.
     #[must_use]
     pub fn bytes(self, number: u32) -> Option<&'a [u8]> {
-        let values = self.filter_map(|(field, value)| match value {
-            Value::Bytes(bytes) if field == number => Some(bytes),
-            _ => None,
-        });
-        values.last()
+        self.each(number).last()
     }
 
     /// Every bytes value of field `number`.
     pub fn each(self, number: u32) -> impl Iterator<Item = &'a [u8]> {
-        self.filter_map(move |(field, value)| match value {
-            Value::Bytes(bytes) if field == number => Some(bytes),
+        self.filter_map(move |field| match field.value {
+            Value::Bytes(bytes) if field.number == number => Some(bytes),
             _ => None,
         })
     }
@@ -83,10 +114,11 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = (u32, Value<'a>);
+    type Item = Field<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<(u32, Value<'a>)> {
+    fn next(&mut self) -> Option<Field<'a>> {
+        let whole = self.0;
         let tag = u32::try_from(self.varint()?).ok()?;
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
@@ -98,7 +130,7 @@ impl<'a> Iterator for Fields<'a> {
             5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().ok()?)),
             _ => return None,
         };
-        Some((tag >> 3, value))
+        Some(Field { number: tag >> 3, value, raw: &whole[..whole.len() - self.0.len()] })
     }
 }
 
@@ -115,7 +147,7 @@ mod tests {
             &[0x25, 2, 0, 0, 0],
         ]
         .concat();
-        let all: Vec<_> = Fields::of(&message).collect();
+        let all: Vec<_> = Fields::of(&message).map(|field| (field.number, field.value)).collect();
         let expected =
             [(1, Value::Varint(300)), (2, Value::Fixed64(1)), (3, Value::Bytes(b"abc")), (4, Value::Fixed32(2))];
         assert_eq!(all, expected);
@@ -132,5 +164,15 @@ mod tests {
         assert_eq!(Fields::of(&message).bytes(1), Some(b"y".as_slice()));
         assert_eq!(Fields::of(&message).each(1).count(), 2);
         assert_eq!(Fields::of(&message).bytes(9), None);
+    }
+
+    #[test]
+    fn fields_lend_key_and_value() {
+        let bytes = [0x08, 0x05, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0];
+        let fields: Vec<_> = Fields::of(&bytes).collect();
+        assert_eq!(fields[0], Field { number: 1, value: Value::Varint(5), raw: &bytes[0..2] });
+        assert_eq!(fields[1].value.text(), "hi");
+        assert_eq!(fields[2].value.number(), 1);
+        assert_eq!(fields.iter().map(|field| field.raw.len()).sum::<usize>(), bytes.len());
     }
 }

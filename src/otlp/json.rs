@@ -131,8 +131,8 @@ fn message(table: &[Field], pieces: &[&[u8]], out: &mut Vec<u8>) {
     let mut comma = false;
     for Field(number, name, kind) in table {
         let number = *number;
-        let values = pieces.iter().flat_map(|piece| Fields::of(piece)).filter(move |(field, _)| *field == number);
-        let mut values = values.map(|(_, value)| value).peekable();
+        let values = pieces.iter().flat_map(|piece| Fields::of(piece)).filter(move |field| field.number == number);
+        let mut values = values.map(|field| field.value).peekable();
         if values.peek().is_none() {
             continue;
         }
@@ -150,11 +150,11 @@ fn message(table: &[Field], pieces: &[&[u8]], out: &mut Vec<u8>) {
                     if index > 0 {
                         out.push(b',');
                     }
-                    message(table, &[bytes(value)], out);
+                    message(table, &[value.bytes()], out);
                 }
                 out.push(b']');
             }
-            One(table) => message(table, &values.map(bytes).collect::<Vec<_>>(), out),
+            One(table) => message(table, &values.map(Value::bytes).collect::<Vec<_>>(), out),
             scalar => write_scalar(*scalar, values.last().expect("one was peeked at"), out),
         }
     }
@@ -163,41 +163,31 @@ fn message(table: &[Field], pieces: &[&[u8]], out: &mut Vec<u8>) {
 
 fn write_scalar(kind: Kind, value: Value<'_>, out: &mut Vec<u8>) {
     match kind {
-        Text => json_text(&String::from_utf8_lossy(bytes(value)), out),
+        Text => json_text(&String::from_utf8_lossy(value.bytes()), out),
         Hex => {
             out.push(b'"');
-            out.extend(bytes(value).iter().flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]));
+            out.extend(
+                value.bytes().iter().flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+            );
             out.push(b'"');
         }
-        Base64 => base64(bytes(value), out),
-        Bool => out.extend_from_slice(if integer(value) == 0 { b"false" } else { b"true" }),
+        Base64 => base64(value.bytes(), out),
+        Bool => out.extend_from_slice(if value.number() == 0 { b"false" } else { b"true" }),
         // Enums and 32-bit integers: a negative enum is sign-extended on the wire.
-        Number => out.extend_from_slice(integer(value).cast_signed().to_string().as_bytes()),
+        Number => out.extend_from_slice(value.number().cast_signed().to_string().as_bytes()),
         Text64 => {
             let text = match value {
                 Value::Varint(value) => value.cast_signed().to_string(),
-                other => integer(other).to_string(),
+                other => other.number().to_string(),
             };
             json_text(&text, out);
         }
-        Double => double(f64::from_bits(integer(value)), out),
+        Double => double(f64::from_bits(value.number()), out),
         One(_) | Many(_) => unreachable!("messages are written by their table"),
     }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-
-fn bytes(value: Value<'_>) -> &[u8] {
-    if let Value::Bytes(bytes) = value { bytes } else { &[] }
-}
-
-fn integer(value: Value<'_>) -> u64 {
-    match value {
-        Value::Varint(value) | Value::Fixed64(value) => value,
-        Value::Fixed32(value) => u64::from(value),
-        Value::Bytes(_) => 0,
-    }
-}
 
 fn json_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("writing to memory does not fail");

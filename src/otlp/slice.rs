@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::Summary;
+use super::fields::{Field, Fields};
 use super::view::Span;
-use super::wire::{Field, Fields};
 
 /// Bytes of a wrapper's key and its fixed-width length.
 const WRAPPER_BYTES: usize = 1 + LENGTH_BYTES;
@@ -69,7 +69,8 @@ pub(super) fn without(payload: &[u8], offsets: &[usize], out: &mut Vec<u8>) {
 /// Spans in a checked payload.
 #[must_use]
 pub fn count_spans(payload: &[u8]) -> u32 {
-    let messages = |bytes, number| Fields(bytes).filter(move |field| field.number == number).map(|f| f.value.bytes());
+    let messages =
+        |bytes, number| Fields::of(bytes).filter(move |field| field.number == number).map(|f| f.value.bytes());
     let scopes = messages(payload, 1).flat_map(|resource_spans| messages(resource_spans, 2));
     scopes.map(|scope_spans| u32::try_from(messages(scope_spans, 2).count()).unwrap_or(u32::MAX)).sum()
 }
@@ -97,7 +98,7 @@ struct Wrapper<'a> {
 impl<'a> Wrapper<'a> {
     fn outer_fields(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let inner = self.inner;
-        Fields(self.body).filter(move |field| field.number != inner)
+        Fields::of(self.body).filter(move |field| field.number != inner)
     }
 
     /// Bytes that opening it costs.
@@ -143,11 +144,11 @@ impl<'a> Cutter<'a> {
 
     fn run(&mut self, payload: &'a [u8], mut keep: impl FnMut(u32, &[u8]) -> bool) {
         let mut index = 0;
-        for resource_spans in Fields(payload).filter(|field| field.number == 1) {
+        for resource_spans in Fields::of(payload).filter(|field| field.number == 1) {
             self.resource = Wrapper { body: resource_spans.value.bytes(), inner: 2, opened_at: None };
-            for scope_spans in Fields(self.resource.body).filter(|field| field.number == 2) {
+            for scope_spans in Fields::of(self.resource.body).filter(|field| field.number == 2) {
                 self.scope = Wrapper { body: scope_spans.value.bytes(), inner: 2, opened_at: None };
-                for span in Fields(self.scope.body).filter(|field| field.number == 2) {
+                for span in Fields::of(self.scope.body).filter(|field| field.number == 2) {
                     if keep(index, span.value.bytes()) {
                         self.span(span);
                     }

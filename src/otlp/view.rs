@@ -4,8 +4,8 @@
 //! writes it), [`Span::read`] reads all plain fields in one pass. Attributes are iterators. Given bytes that never
 //! passed the check a view sees less; it does not panic.
 
+use super::fields::{Field, Fields, Value};
 use super::ids::{SpanId, TraceId};
-use super::wire::{self, Field, Fields};
 
 /// The `ResourceSpans` of a payload.
 pub fn resource_spans(payload: &[u8]) -> impl Iterator<Item = ResourceSpans<'_>> {
@@ -43,7 +43,7 @@ impl<'a> ScopeSpans<'a> {
     /// The scope's name; empty when it has none.
     #[must_use]
     pub fn name(self) -> &'a str {
-        let fields = messages(self.0, 1).flat_map(Fields);
+        let fields = messages(self.0, 1).flat_map(Fields::of);
         fields.filter(|field| field.number == 1).last().map_or("", |field| field.value.text())
     }
 
@@ -102,7 +102,7 @@ impl<'a> Span<'a> {
     #[must_use]
     pub fn read(self) -> SpanFields<'a> {
         let mut fields = SpanFields::default();
-        for field in Fields(self.0) {
+        for field in Fields::of(self.0) {
             match field.number {
                 1 => fields.trace_id = TraceId::from_bytes(field.value.bytes()),
                 2 => fields.span_id = SpanId::from_bytes(field.value.bytes()),
@@ -122,7 +122,7 @@ impl<'a> Span<'a> {
     #[must_use]
     pub fn times(self) -> (u64, u64) {
         let (mut start_ns, mut end_ns) = (0, 0);
-        for field in Fields(self.0) {
+        for field in Fields::of(self.0) {
             match field.number {
                 7 => start_ns = field.value.number(),
                 8 => end_ns = field.value.number(),
@@ -148,7 +148,7 @@ impl<'a> Span<'a> {
 
 fn status(field: Field<'_>) -> (u64, &str) {
     let mut status = (0, "");
-    for field in Fields(field.value.bytes()) {
+    for field in Fields::of(field.value.bytes()) {
         match field.number {
             2 => status.1 = field.value.text(),
             3 => status.0 = field.value.number(),
@@ -213,7 +213,7 @@ impl<'a> MapValue<'a> {
 impl<'a> Attribute<'a> {
     fn read(body: &'a [u8]) -> Attribute<'a> {
         let mut attribute = Attribute { key: "", value: AnyValue::Empty };
-        for field in Fields(body) {
+        for field in Fields::of(body) {
             match field.number {
                 1 => attribute.key = field.value.text(),
                 2 => attribute.value = AnyValue::read(field.value.bytes()),
@@ -227,7 +227,7 @@ impl<'a> Attribute<'a> {
 impl<'a> AnyValue<'a> {
     fn read(body: &'a [u8]) -> AnyValue<'a> {
         let mut value = AnyValue::Empty;
-        for field in Fields(body) {
+        for field in Fields::of(body) {
             value = match field.number {
                 1 => AnyValue::Text(field.value.text()),
                 2 => AnyValue::Bool(field.value.number() != 0),
@@ -246,8 +246,8 @@ impl<'a> AnyValue<'a> {
 /// The bodies of the messages in the fields with this number.
 #[inline]
 fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
-    Fields(message).filter(move |field| field.number == number).map(|field| match field.value {
-        wire::Value::Bytes(bytes) => bytes,
+    Fields::of(message).filter(move |field| field.number == number).map(|field| match field.value {
+        Value::Bytes(bytes) => bytes,
         _ => &[],
     })
 }

@@ -1,8 +1,8 @@
 //! Protobuf's wire format, read without copying: keys, varints, length-delimited fields.
 //!
 //! Stricter than the specification where leniency would endanger concatenation: groups (wire types 3 and 4), field
-//! number 0, keys in more bytes than they need, and lengths past the end are faults. Knows nothing of OTLP.
-//! `Fields` is the forgiving reader of bytes that were checked before: it ends at the first fault.
+//! number 0, keys in more bytes than they need, and lengths past the end are faults. Knows nothing of OTLP; what was
+//! checked before is read with `fields`.
 
 use super::check::Reason;
 
@@ -95,76 +95,6 @@ pub(super) fn varint_bytes(value: u64) -> usize {
     bits.div_ceil(7)
 }
 
-/// A field's value as it stands on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    /// Wire type 0.
-    Varint(u64),
-    /// Wire type 1.
-    Fixed64(u64),
-    /// Wire type 2.
-    Bytes(&'a [u8]),
-    /// Wire type 5.
-    Fixed32(u32),
-}
-
-impl<'a> Value<'a> {
-    /// The bytes of a length-delimited field, else none.
-    pub(super) fn bytes(self) -> &'a [u8] {
-        if let Value::Bytes(bytes) = self { bytes } else { &[] }
-    }
-
-    /// The number of a varint or fixed field, else 0.
-    pub(super) fn number(self) -> u64 {
-        match self {
-            Value::Varint(value) | Value::Fixed64(value) => value,
-            Value::Fixed32(value) => u64::from(value),
-            Value::Bytes(_) => 0,
-        }
-    }
-
-    /// The text of a string field, else the empty string.
-    pub(super) fn text(self) -> &'a str {
-        std::str::from_utf8(self.bytes()).unwrap_or_default()
-    }
-}
-
-/// One field of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Field<'a> {
-    /// Its number.
-    pub(super) number: u32,
-    /// Its value.
-    pub(super) value: Value<'a>,
-    /// Key and value as they stand.
-    pub(super) raw: &'a [u8],
-}
-
-/// The fields of a message that was checked before; ends at the first fault.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Field<'a>> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let whole = self.0;
-        let (number, wire_type) = key(&mut self.0).ok()?;
-        let value = match wire_type {
-            VARINT => Value::Varint(varint(&mut self.0).ok()?),
-            FIXED64 => Value::Fixed64(u64::from_le_bytes(fixed(&mut self.0).ok()?)),
-            BYTES => Value::Bytes(chunk(&mut self.0).ok()?),
-            FIXED32 => Value::Fixed32(u32::from_le_bytes(fixed(&mut self.0).ok()?)),
-            _ => return None,
-        };
-        Some(Field { number, value, raw: &whole[..whole.len() - self.0.len()] })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,15 +138,5 @@ mod tests {
             chunk(&mut [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01].as_slice()),
             Err(Reason::Overrun)
         );
-    }
-
-    #[test]
-    fn fields_lend_key_and_value() {
-        let bytes = [0x08, 0x05, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0];
-        let fields: Vec<_> = Fields(&bytes).collect();
-        assert_eq!(fields[0], Field { number: 1, value: Value::Varint(5), raw: &bytes[0..2] });
-        assert_eq!(fields[1].value.text(), "hi");
-        assert_eq!(fields[2].value.number(), 1);
-        assert_eq!(fields.iter().map(|field| field.raw.len()).sum::<usize>(), bytes.len());
     }
 }
