@@ -386,7 +386,7 @@ impl Log {
         let mut failure = None;
         for segment in retired {
             match self.pool.take_back(&*self.storage, segment) {
-                Ok(name) => recycled.extend(name),
+                Ok(file) => recycled.extend(file),
                 // Its file stays until the next start, counted in the budget; the others go.
                 Err(error) => failure = Some(error),
             }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Budget;
@@ -33,11 +34,17 @@ pub(super) enum NoSpare {
     Storage(io::Error),
 }
 
+/// A file in `free/`. It stays open, and mapped where the storage maps: its next use meets no page fault.
+#[derive(Debug)]
+pub(super) struct Free {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn StoredFile>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     spare: Option<Spare>,
-    /// Names of files in `free/`.
-    free: Vec<String>,
+    free: Vec<Free>,
     next_segment: u64,
     next_free: u64,
 }
@@ -63,7 +70,7 @@ pub(super) fn segment_name(id: u64) -> String {
 }
 
 impl Pool {
-    pub(super) fn new(options: &super::Options, incarnation: u64, next_segment: u64, free: Vec<String>) -> Pool {
+    pub(super) fn new(options: &super::Options, incarnation: u64, next_segment: u64, free: Vec<Free>) -> Pool {
         Pool {
             directory: options.directory.clone(),
             lane: options.lane,
@@ -138,10 +145,9 @@ impl Pool {
         };
         let free_directory = self.directory.join("free");
         let (from, file) = match recycled {
-            Some(name) => {
-                let path = free_directory.join(name);
-                let file = storage.open(&path).map_err(NoSpare::Storage)?;
-                (path, file)
+            Some(Free { name, file }) => {
+                file.reuse();
+                (free_directory.join(name), file)
             }
             None => self.create(storage, &free_directory)?,
         };
@@ -210,21 +216,22 @@ impl Pool {
 
     /// Takes back the file of a segment that nobody needs: into the pool, or off the disk when the pool is full or
     /// somebody still views it. The caller syncs the directories afterwards and then calls [`Pool::add_free`].
-    pub(super) fn take_back(&self, storage: &dyn Storage, segment: Arc<Segment>) -> io::Result<Option<String>> {
+    pub(super) fn take_back(&self, storage: &dyn Storage, segment: Arc<Segment>) -> io::Result<Option<Free>> {
         let path = segment.path.clone();
         let bytes = segment.file.bytes();
-        let alone = match Arc::try_unwrap(segment) {
-            Ok(segment) => {
-                let clean = !segment.suspect.into_inner() && bytes == self.segment_bytes;
-                // Nobody can get at the file any more but by a view that exists already.
-                clean && Arc::strong_count(&segment.file) == 1
-            }
-            Err(_shared) => false,
+        // Nobody can get at the file any more but by a view that exists already.
+        let fit = |segment: &Segment| {
+            !segment.suspect.load(Ordering::Relaxed)
+                && bytes == self.segment_bytes
+                && Arc::strong_count(&segment.file) == 1
         };
-        if alone && self.lock().free.len() < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes() {
+        if let Some(segment) = Arc::into_inner(segment).filter(fit)
+            && self.lock().free.len() < self.max_free
+            && self.budget.used_bytes() <= self.budget.max_bytes()
+        {
             let name = self.free_name();
             storage.rename(&path, &self.directory.join("free").join(&name))?;
-            return Ok(Some(name));
+            return Ok(Some(Free { name, file: segment.file }));
         }
         storage.remove(&path)?;
         self.budget.give_back(bytes);
@@ -232,7 +239,7 @@ impl Pool {
     }
 
     /// Files that [`Pool::take_back`] renamed and whose new names are durable now.
-    pub(super) fn add_free(&self, names: Vec<String>) {
-        self.lock().free.extend(names);
+    pub(super) fn add_free(&self, files: Vec<Free>) {
+        self.lock().free.extend(files);
     }
 }

@@ -20,7 +20,7 @@ use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::log::{Log, Options};
 use super::mark::MARK_BYTES;
-use super::pool::Pool;
+use super::pool::{Free, Pool};
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
 use super::scan::{Found, Judged, Scanned, open_segment, scan};
@@ -350,10 +350,10 @@ impl Recovery {
         let free = self.storage.list(&free_directory)?;
         let mut free_files = Vec::new();
         for name in free {
-            let bytes = self.storage.open(&free_directory.join(&name))?.bytes();
-            if bytes == self.options.segment_bytes {
-                self.options.budget.adopt(bytes);
-                free_files.push(name);
+            let file = self.storage.open(&free_directory.join(&name))?;
+            if file.bytes() == self.options.segment_bytes {
+                self.options.budget.adopt(file.bytes());
+                free_files.push(Free { name, file });
             } else {
                 self.storage.remove(&free_directory.join(&name))?;
             }

@@ -53,6 +53,13 @@ impl ReadMapping {
         Ok(())
     }
 
+    /// Forgets which pages were populated: every one is looked after again before its next use.
+    pub fn forget(&self) {
+        // Relaxed: as in `populate`.
+        self.low.store(0, Ordering::Relaxed);
+        self.high.store(0, Ordering::Relaxed);
+    }
+
     fn check(&self, offset: u64, len: usize) -> io::Result<usize> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         match start.checked_add(len) {

@@ -79,7 +79,8 @@ impl Storage for FileStorage {
 /// Creates a file that must not exist, with its bytes allocated; leaves nothing behind when that fails.
 pub(super) fn create_allocated(path: &Path, bytes: u64) -> io::Result<File> {
     let created = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-    if let Err(error) = file::allocate(&created, bytes) {
+    // Read before it is written: see `read_ahead`.
+    if let Err(error) = file::allocate(&created, bytes).and_then(|()| file::read_ahead(&created, bytes)) {
         fs::remove_file(path)?;
         return Err(error);
     }

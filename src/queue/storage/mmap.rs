@@ -4,7 +4,8 @@
 //! 1.9-2.1 GB/s against 5.8): each sync write-protects the dirty pages again, so each page faults once a sync, and each of
 //! those faults interrupts the other cores. A full disk answers `pwrite` with an error and never with SIGBUS.
 //!
-//! A view holds its file open and mapped, so a segment may be unlinked under it; it is never recycled under it.
+//! A view holds its file open and mapped, so a segment may be unlinked under it; it is never recycled under it. A recycled
+//! file keeps its mapping: readers of its next use find the pages mapped.
 
 #![allow(unsafe_code, reason = "this file hands out slices of a mapping")]
 
@@ -99,6 +100,10 @@ impl StoredFile for MappedFile {
         // Reads once, so that a failing disk answers here and not in the middle of a send.
         view.bytes()?;
         Ok(Bytes::from_owner(view))
+    }
+
+    fn reuse(&self) {
+        self.mapping.get().inspect(|mapping| mapping.forget());
     }
 
     fn sync(&self) -> io::Result<()> {

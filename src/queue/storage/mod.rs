@@ -51,6 +51,8 @@ pub trait StoredFile: Send + Sync + Debug {
     /// The bytes at `offset`, without a copy where the storage can. Nobody may write to them while the view lives: the
     /// log views published bytes only and recycles no file that somebody views.
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// A recycled file is about to be written anew: what was learnt of its pages no longer holds.
+    fn reuse(&self) {}
     /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has
     /// marked its pages clean, and the next sync would lie.
     fn sync(&self) -> io::Result<()>;
