@@ -2,8 +2,8 @@
 //!
 //! A session's trace id is the digit 1 (logon) or 2 (logoff) and the first 31 digits of the session GUID; the GUID's last
 //! digit is the top digit of a FILETIME and is 1 until the year 2057. Other traces have hashed ids that may begin with the same
-//! digit, so a span must prove what it is: by a session GUID attribute with the same digits (`session` mapping), or by an
-//! `event_type` attribute (`original` mapping, which makes session traces only and has no GUID attribute).
+//! digit, so a span must prove what it is: by a session GUID with the same digits, its own or its resource's (`session`
+//! mapping), or by an `event_type` attribute (`original` mapping, which makes session traces only and has no GUID).
 //!
 //! Every span passes here at full speed, so the walk reads lengths and trace ids only: spans of one trace lie together,
 //! and what is remembered is not looked at again. The memory is bounded: when it is full the older half is forgotten, and
@@ -147,7 +147,13 @@ fn trace_id(span: &[u8]) -> Option<TraceId> {
 
 fn session<'a>(kind: SessionKind, trace_id: TraceId, span: &[u8], resource_spans: &'a [u8]) -> Option<Session<'a>> {
     let derived = guid_of(trace_id);
-    let mut stated = None;
+    let resource = Fields::of(resource_spans).bytes(1).unwrap_or(b"");
+    let of_resource = |keys: &[&[u8]]| {
+        let mut attributes = Fields::of(resource).each(1);
+        let found = attributes.find(|attribute| Fields::of(attribute).bytes(1).is_some_and(|key| keys.contains(&key)));
+        found.and_then(attribute_text)
+    };
+    let mut stated = of_resource(&GUID_KEYS).and_then(guid_digits);
     let mut original = false;
     let mut start_ns = 0;
     for Field { number, value, .. } in Fields::of(span) {
@@ -169,10 +175,7 @@ fn session<'a>(kind: SessionKind, trace_id: TraceId, span: &[u8], resource_spans
         None if original && derived[..31] != [b'0'; 31] => (derived, start_ns),
         _ => return None,
     };
-    let resource = Fields::of(resource_spans).bytes(1).unwrap_or(b"");
-    let mut attributes = Fields::of(resource).each(1);
-    let host = attributes.find(|attribute| Fields::of(attribute).bytes(1) == Some(HOST_NAME_KEY));
-    Some(Session { kind, trace_id, guid_digits, host: host.and_then(attribute_text), at_ns })
+    Some(Session { kind, trace_id, guid_digits, host: of_resource(&[HOST_NAME_KEY]), at_ns })
 }
 
 /// The string value of a `KeyValue`.
@@ -235,16 +238,23 @@ mod tests {
     }
 
     fn payload(spans: Vec<Span>) -> Vec<u8> {
+        payload_under(vec![text("host.name", "h1")], spans)
+    }
+
+    fn payload_under(attributes: Vec<KeyValue>, spans: Vec<Span>) -> Vec<u8> {
         let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
-        let resource = Some(Resource { attributes: vec![text("host.name", "h1")], ..Default::default() });
+        let resource = Some(Resource { attributes, ..Default::default() });
         let resource_spans = vec![ResourceSpans { resource, scope_spans, ..Default::default() }];
         ExportTraceServiceRequest { resource_spans }.encode_to_vec()
     }
 
     fn found(spans: Vec<Span>) -> Vec<(String, Option<String>, u64)> {
-        let payload = payload(spans);
+        found_in(&payload(spans))
+    }
+
+    fn found_in(payload: &[u8]) -> Vec<(String, Option<String>, u64)> {
         let mut sessions = Vec::new();
-        find(&payload, &mut Recent::default(), &mut sessions);
+        find(payload, &mut Recent::default(), &mut sessions);
         let host = |session: &Session<'_>| session.host.map(|host| String::from_utf8(host.to_vec()).unwrap());
         let guid = |session: &Session<'_>| String::from_utf8(session.guid_digits.to_vec()).unwrap();
         sessions.iter().map(|session| (guid(session), host(session), session.at_ns)).collect()
@@ -258,6 +268,14 @@ mod tests {
         let found: Vec<_> =
             found(spans).into_iter().map(|(guid, host, at_ns)| (guid, host, at_ns / 1_000_000)).collect();
         assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn a_guid_of_the_resource_is_that_of_its_spans() {
+        let of_host = found(vec![span(LOGON, &[("session.id", GUID)])]);
+        let resource = vec![text("session.id", GUID), text("host.name", "h1")];
+        let other = [0x17; 16];
+        assert_eq!(found_in(&payload_under(resource, vec![span(other, &[]), span(LOGON, &[])])), of_host);
     }
 
     #[test]
