@@ -6,8 +6,11 @@
 pub const SERVICE_NAME: &str = "service.name";
 /// Semantic conventions, resource: the endpoint.
 pub const HOST_NAME: &str = "host.name";
-/// Semantic conventions, session: the session GUID, 36 lower-case characters.
+/// Semantic conventions, session: the session GUID, 36 lower-case characters. Of the resource where all of it is one
+/// session's, else of the span.
 pub const SESSION_ID: &str = "session.id";
+/// The session's number on its host; beside [`SESSION_ID`].
+pub const SESSION_NUMBER: &str = "uberagent.session.number";
 /// Semantic conventions, process: the PID.
 pub const PROCESS_PID: &str = "process.pid";
 /// Semantic conventions, process: the parent's PID as the row states it.
@@ -22,7 +25,8 @@ pub const PROCESS_COMMAND_LINE: &str = "process.command_line";
 pub const USER_NAME: &str = "user.name";
 /// Where the parent of a process span was found: `together`, `table` or `root`.
 pub const PARENT_RESOLUTION: &str = "uberagent.parent.resolution";
-/// What the span's times are counted from: `session_guid`, `event`, `row` or `received`.
+/// What the span's times are counted from: `session_guid`, `event`, `row` or `received`; absent where it is the usual
+/// one of the span's kind.
 pub const TIME_BASE: &str = "uberagent.time.base";
 /// When the row was received, Unix milliseconds.
 pub const RECEIVED_MS: &str = "uberagent.received_ms";

@@ -303,6 +303,18 @@ pub fn push_text_attribute(out: &mut Vec<u8>, tag: u8, key: &Key, value: &[u8]) 
     push_bytes_field(out, 0x0a, value);
 }
 
+/// Appends an integer attribute to a growing message.
+pub fn push_int_attribute(out: &mut Vec<u8>, tag: u8, key: &Key, value: i64) {
+    let value = value.cast_unsigned();
+    let any_bytes = 1 + varint_bytes(value);
+    out.push(tag);
+    push_varint(out, (key.len + 1 + any_bytes) as u64);
+    out.extend_from_slice(&key.bytes[..key.len]);
+    push_varint(out, any_bytes as u64);
+    out.push(0x18); // AnyValue.int_value
+    push_varint(out, value);
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -392,11 +404,16 @@ mod tests {
         let mut out = b"prefix".to_vec();
         let at = open_message(&mut out, 0x0a);
         push_text_attribute(&mut out, 0x0a, &Key::new("host.name"), "h".repeat(300).as_bytes());
+        for number in [0, 35, -1, i64::MAX] {
+            push_int_attribute(&mut out, 0x0a, &Key::new("number"), number);
+        }
         close_message(&mut out, at);
         let mut rest = &out[6..];
         let tag = prost::encoding::decode_varint(&mut rest).unwrap();
         let resource = Resource::decode_length_delimited(rest).unwrap();
-        assert_eq!((tag, resource.attributes.len()), (0x0a, 1));
+        let numbers = [0, 35, -1, i64::MAX].map(|number| ("number".to_owned(), Value::IntValue(number)));
+        assert_eq!((tag, resource.attributes.len()), (0x0a, 5));
+        assert_eq!(resource.attributes.into_iter().skip(1).map(pair).collect::<Vec<_>>(), numbers);
     }
 
     fn pair(pair: KeyValue) -> (String, Value) {

@@ -8,7 +8,7 @@
 use std::io::Write;
 
 use super::fields::{self, EARLIER, FIELD_COUNT, FIELDS, Kind, LONG_TEXT_CAP_BYTES, Role, TEXT_CAP_BYTES};
-use super::row::{ATTRIBUTES, SET_WORDS, Value, View};
+use super::row::{ATTRIBUTES, FieldSet, SET_WORDS, Value, View};
 use super::sourcetypes::{Csv, Sourcetype};
 use super::times;
 use crate::otlp::writer::{Key, MAX_SHORT_BYTES, Writer};
@@ -30,7 +30,7 @@ static KEYS: [Key; FIELD_COUNT] = {
 };
 
 /// The consumed fields that hold numbers.
-const CONSUMED_NUMBERS: [u64; SET_WORDS] = {
+const CONSUMED_NUMBERS: FieldSet = {
     let mut set = [0; SET_WORDS];
     let mut field = 0;
     while field < FIELD_COUNT {
@@ -44,7 +44,7 @@ const CONSUMED_NUMBERS: [u64; SET_WORDS] = {
 };
 
 /// The fields whose key an earlier one has too.
-const SECONDS: [u64; SET_WORDS] = {
+const SECONDS: FieldSet = {
     let mut set = [0; SET_WORDS];
     let mut field = 0;
     while field < FIELD_COUNT {
@@ -65,10 +65,9 @@ pub(crate) struct Written {
     pub truncated: bool,
 }
 
-/// Writes the attributes of all fields of `view`, a row of `sourcetype`, that become one.
-pub(crate) fn write_all(writer: &mut Writer, view: View<'_>, sourcetype: Sourcetype) -> Written {
+/// Writes the attributes of those fields of `view`, a row of `sourcetype`, that are in `present` and become one.
+pub(crate) fn write_all(writer: &mut Writer, view: View<'_>, mut present: FieldSet, sourcetype: Sourcetype) -> Written {
     let mut written = Written { dropped: view.row.unknown, truncated: false };
-    let mut present = view.present();
     for word in 0..SET_WORDS {
         let mut set = present[word] & SECONDS[word];
         while set != 0 {
@@ -124,6 +123,8 @@ fn makes_attribute(view: View<'_>, field: usize) -> bool {
     match FIELDS[field].kind {
         Kind::Int => view.int_of(value).is_some(),
         Kind::Double => view.double_of(value).is_some(),
+        Kind::Count => view.int_of(value).is_some_and(|count| count != 0),
+        Kind::Amount => view.double_of(value).is_some_and(|amount| amount != 0.0),
         Kind::Bool => view.bool_of(value).is_some(),
         Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match value {
             Value::Int(_) | Value::Double(_) => true,
@@ -141,6 +142,16 @@ fn write(writer: &mut Writer, view: View<'_>, field: usize, value: Value, writte
             None => written.dropped += u32::from(!is_empty(value)),
         },
         Kind::Double => match view.double_of(value) {
+            Some(value) => writer.double_attribute(SPAN_ATTRIBUTE, key, value),
+            None => written.dropped += u32::from(!is_empty(value)),
+        },
+        Kind::Count => match view.int_of(value) {
+            Some(0) => {}
+            Some(value) => writer.int_attribute(SPAN_ATTRIBUTE, key, value),
+            None => written.dropped += u32::from(!is_empty(value)),
+        },
+        Kind::Amount => match view.double_of(value) {
+            Some(0.0) => {}
             Some(value) => writer.double_attribute(SPAN_ATTRIBUTE, key, value),
             None => written.dropped += u32::from(!is_empty(value)),
         },

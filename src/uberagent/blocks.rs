@@ -1,24 +1,29 @@
 //! The open block of one signal, and the full ones that wait until their rows are final.
 //!
-//! Items are appended behind their resource: consecutive items of one host and service share the wrappers, whose lengths
-//! have a fixed width and are written when the next resource begins or the block is closed. A block is closed before it
+//! Items are appended behind their resource: consecutive items of one host, service and session share the wrappers, whose
+//! lengths have a fixed width and are written when the next resource begins or the block is closed. A block is closed before it
 //! would pass its target, so it is over the target only when one item alone is. A place stays valid until the block
 //! leaves, also when the block was closed in between: parents are patched in afterwards.
 
 use std::collections::VecDeque;
 
+use super::guid::Guid;
 use crate::block::{Block, Made, Meta, Signal, SourceId, TARGET_BYTES};
 use crate::otlp::keys;
-use crate::otlp::writer::{Key, close_message, open_message, push_bytes_field, push_text_attribute};
+use crate::otlp::writer::{
+    Key, close_message, open_message, push_bytes_field, push_int_attribute, push_text_attribute,
+};
 
 static HOST_NAME: Key = Key::new(keys::HOST_NAME);
 static SERVICE_NAME: Key = Key::new(keys::SERVICE_NAME);
+static SESSION_ID: Key = Key::new(keys::SESSION_ID);
+static SESSION_NUMBER: Key = Key::new(keys::SESSION_NUMBER);
 
 /// Buffers kept for later blocks.
 const MAX_SPARES: usize = 8;
 
 /// Bytes of a wrapper beside host and service, rounded up.
-const WRAPPER_BYTES: usize = 128;
+const WRAPPER_BYTES: usize = 256;
 
 /// Whose item it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,17 @@ pub(crate) struct Resource<'a> {
     pub host: &'a [u8],
     /// `service.name`.
     pub service: &'a [u8],
+    /// The session, where all items are one session's.
+    pub session: Option<Session>,
+}
+
+/// A session as an attribute of the resource: it is said once for all its rows that came in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// `session.id`.
+    pub guid: Guid,
+    /// `uberagent.session.number`, where the row states it.
+    pub number: Option<i64>,
 }
 
 /// What is appended.
@@ -66,6 +82,7 @@ pub(crate) struct Blocks {
     /// The resource that items are being appended to.
     host: Vec<u8>,
     service: Vec<u8>,
+    session: Option<Session>,
     /// Where the lengths of its two wrappers are to be written; `None` when no resource is open.
     wrappers: Option<(usize, usize)>,
     spares: Vec<Vec<u8>>,
@@ -82,6 +99,7 @@ impl Blocks {
             left: 0,
             host: Vec::with_capacity(256),
             service: Vec::with_capacity(64),
+            session: None,
             wrappers: None,
             spares: Vec::with_capacity(MAX_SPARES),
         }
@@ -99,9 +117,13 @@ impl Blocks {
             let buffer = spares.pop().unwrap_or_else(|| Vec::with_capacity(TARGET_BYTES));
             Block::open(Meta::empty(signal, Made::Encoded, source, item.received_ns), buffer)
         });
-        let same = self.wrappers.is_some() && self.host == resource.host && self.service == resource.service;
+        let same = self.wrappers.is_some()
+            && self.session == resource.session
+            && self.host == resource.host
+            && self.service == resource.service;
         if !same {
             close_wrappers(&mut block.payload, self.wrappers.take());
+            self.session = resource.session;
             self.host.clear();
             self.host.extend_from_slice(resource.host);
             self.service.clear();
@@ -171,6 +193,12 @@ fn open_wrappers(payload: &mut Vec<u8>, resource: Resource<'_>) -> (usize, usize
     if !resource.host.is_empty() {
         push_text_attribute(payload, 0x0a, &HOST_NAME, resource.host);
     }
+    if let Some(Session { guid, number }) = resource.session {
+        push_text_attribute(payload, 0x0a, &SESSION_ID, &guid.to_text());
+        if let Some(number) = number {
+            push_int_attribute(payload, 0x0a, &SESSION_NUMBER, number);
+        }
+    }
     close_message(payload, attributes);
     let inner = open_message(payload, 0x12); // ResourceSpans.scope_spans
     let scope = open_message(payload, 0x0a); // ScopeSpans.scope
@@ -201,7 +229,10 @@ mod tests {
     fn neighbours_share_a_resource_and_others_do_not() {
         let mut blocks = Blocks::new(Signal::Traces, SourceId(0));
         for (host, service) in [("a", "x"), ("a", "x"), ("b", "x"), ("a", "x"), ("a", "y"), ("", "y")] {
-            blocks.append(Resource { host: host.as_bytes(), service: service.as_bytes() }, item(b"\x2a\x01n"));
+            blocks.append(
+                Resource { host: host.as_bytes(), service: service.as_bytes(), session: None },
+                item(b"\x2a\x01n"),
+            );
         }
         assert_eq!(blocks.open_since_ns(), Some(3));
         blocks.close_open();
@@ -217,7 +248,7 @@ mod tests {
     #[test]
     fn blocks_close_at_the_target_and_stay_until_they_are_final() {
         let mut blocks = Blocks::new(Signal::Traces, SourceId(0));
-        let resource = Resource { host: b"h", service: b"s" };
+        let resource = Resource { host: b"h", service: b"s", session: None };
         let big = [b"\x2a\xe8\x07".as_slice(), &[b'n'; 1000]].concat();
         let spots: Vec<Spot> = (0..200).map(|_| blocks.append(resource, item(&big))).collect();
         assert!(blocks.pop_closed().is_none(), "nothing is final yet");

@@ -20,6 +20,10 @@ pub(crate) enum Kind {
     Int,
     /// A number.
     Double,
+    /// A whole number that mostly is 0, which then makes no attribute.
+    Count,
+    /// A number that mostly is 0, which then makes no attribute.
+    Amount,
     /// A truth value.
     Bool,
 }
@@ -69,6 +73,14 @@ const fn double(name: &'static str, key: &'static str) -> Field {
     field(name, key, Kind::Double)
 }
 
+const fn count(name: &'static str, key: &'static str) -> Field {
+    field(name, key, Kind::Count)
+}
+
+const fn amount(name: &'static str, key: &'static str) -> Field {
+    field(name, key, Kind::Amount)
+}
+
 const fn consumed(name: &'static str, what: &'static str, kind: Kind) -> Field {
     Field { name, key: what, kind, role: Role::Consumed }
 }
@@ -84,26 +96,26 @@ pub(crate) static FIELDS: [Field; FIELD_COUNT] = [
     text("ProcName", keys::PROCESS_EXECUTABLE_NAME),
     text("ProcPath", keys::PROCESS_EXECUTABLE_PATH),
     field("ProcCmdline", keys::PROCESS_COMMAND_LINE, Kind::LongText),
-    text("ProcParentName", "uberagent.process.parent.name"),
+    text("ProcParentName", "uberagent.parent.name"),
     field("ProcUser", keys::USER_NAME, Kind::Account),
     text("LogonProcType", "uberagent.phase"),
     text("LogoffProcType", "uberagent.phase"),
     text("AppId", "uberagent.app.id"),
     text("AppVersion", "uberagent.app.version"),
-    int("ProcCPUTimeMs", "uberagent.process.cpu.time_ms"),
-    int("ProcIOReadCount", "uberagent.process.io.read.count"),
-    int("ProcIOWriteCount", "uberagent.process.io.write.count"),
-    double("ProcIOReadMB", "uberagent.process.io.read.mb"),
-    double("ProcIOWriteMB", "uberagent.process.io.write.mb"),
-    double("ProcIOLatencyReadMs2", "uberagent.process.io.read.latency_ms"),
-    double("ProcIOLatencyWriteMs2", "uberagent.process.io.write.latency_ms"),
-    double("ProcIOLatencyReadMs", "uberagent.process.io.read.latency_ms"),
-    double("ProcIOLatencyWriteMs", "uberagent.process.io.write.latency_ms"),
-    double("ProcWorkingSetMB", "uberagent.process.working_set.mb"),
-    double("ProcNetKBPS", "uberagent.process.network.kb_per_s"),
-    int("SessionID", "uberagent.session.number"),
-    int("SortOrder", "uberagent.sort_order"),
-    int("SortOrder2", "uberagent.sort_order2"),
+    int("ProcCPUTimeMs", "uberagent.cpu_ms"),
+    count("ProcIOReadCount", "uberagent.io.reads"),
+    count("ProcIOWriteCount", "uberagent.io.writes"),
+    amount("ProcIOReadMB", "uberagent.io.read_mb"),
+    amount("ProcIOWriteMB", "uberagent.io.write_mb"),
+    double("ProcIOLatencyReadMs2", "uberagent.io.read_latency_ms"),
+    double("ProcIOLatencyWriteMs2", "uberagent.io.write_latency_ms"),
+    double("ProcIOLatencyReadMs", "uberagent.io.read_latency_ms"),
+    double("ProcIOLatencyWriteMs", "uberagent.io.write_latency_ms"),
+    double("ProcWorkingSetMB", "uberagent.memory_mb"),
+    amount("ProcNetKBPS", "uberagent.network_kb_s"),
+    int("SessionID", keys::SESSION_NUMBER),
+    int("SortOrder", "uberagent.order"),
+    int("SortOrder2", "uberagent.order2"),
     // Logon and logoff summaries, group policy.
     field("User", keys::USER_NAME, Kind::Account),
     text("SessionLogonTime", "uberagent.session.logon_time"),
@@ -130,16 +142,16 @@ pub(crate) static FIELDS: [Field; FIELD_COUNT] = [
     int("UserLogonWaitDurationMs", "uberagent.logon.wait_ms"),
     int("ProfileUnloadTimeMs2", "uberagent.logoff.profile_unload_ms"),
     int("GroupPolicyLogoffScriptTimeMs", "uberagent.logoff.group_policy_script_ms"),
-    int("ProcessStartCount", "uberagent.process_starts"),
-    int("IOCountRead", "uberagent.io.read.count"),
-    int("IOCountWrite", "uberagent.io.write.count"),
-    double("IOMBRead", "uberagent.io.read.mb"),
-    double("IOMBWrite", "uberagent.io.write.mb"),
-    double("IOLatencyReadMs", "uberagent.io.read.latency_ms"),
-    double("IOLatencyWriteMs", "uberagent.io.write.latency_ms"),
+    int("ProcessStartCount", "uberagent.total.process_starts"),
+    int("IOCountRead", "uberagent.total.io.reads"),
+    int("IOCountWrite", "uberagent.total.io.writes"),
+    double("IOMBRead", "uberagent.total.io.read_mb"),
+    double("IOMBWrite", "uberagent.total.io.write_mb"),
+    double("IOLatencyReadMs", "uberagent.total.io.read_latency_ms"),
+    double("IOLatencyWriteMs", "uberagent.total.io.write_latency_ms"),
     text("CseName", "uberagent.group_policy.extension"),
     text("CseGPONames", "uberagent.group_policy.objects"),
-    int("CseReturnCode", "uberagent.group_policy.return_code"),
+    count("CseReturnCode", "uberagent.group_policy.return_code"),
     // Starts and ends of processes.
     double("StartupIOPS", "uberagent.process.startup.iops"),
     text("ProcGUID", "uberagent.process.guid"),
@@ -169,11 +181,11 @@ pub(crate) static FIELDS: [Field; FIELD_COUNT] = [
     int("MainPathBootTimeMs", "uberagent.boot.main_path_ms"),
     int("PostBootTimeMs", "uberagent.boot.post_boot_ms"),
     text("ProcessName", keys::PROCESS_EXECUTABLE_NAME),
-    int("ProcessIOReadCount", "uberagent.process.io.read.count"),
-    int("ProcessIOWriteCount", "uberagent.process.io.write.count"),
-    double("ProcessIOReadMB", "uberagent.process.io.read.mb"),
-    double("ProcessIOWriteMB", "uberagent.process.io.write.mb"),
-    double("ProcessIOLatencyMs", "uberagent.process.io.latency_ms"),
+    count("ProcessIOReadCount", "uberagent.io.reads"),
+    count("ProcessIOWriteCount", "uberagent.io.writes"),
+    amount("ProcessIOReadMB", "uberagent.io.read_mb"),
+    amount("ProcessIOWriteMB", "uberagent.io.write_mb"),
+    double("ProcessIOLatencyMs", "uberagent.io.latency_ms"),
     int("UserSessionTimeMs", "uberagent.shutdown.user_session_ms"),
     int("UserPolicyTimeMs", "uberagent.shutdown.user_policy_ms"),
     int("UserProfilesTimeMs", "uberagent.shutdown.user_profiles_ms"),

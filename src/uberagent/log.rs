@@ -36,6 +36,6 @@ pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> u32 {
     writer.fixed64_field(0x59, row.received_ns); // LogRecord.observed_time_unix_nano
     let bytes = out.writer.as_bytes();
     let item = Item { bytes, start_ns: time_ns, end_ns: time_ns, records: 1, received_ns: row.received_ns };
-    out.logs.append(Resource { host: row.host, service: b"uberagent" }, item);
+    out.logs.append(Resource { host: row.host, service: b"uberagent", session: None }, item);
     0
 }

@@ -62,7 +62,7 @@ pub(crate) fn encode(row: RowContext<'_>, out: &mut Output) -> Result<u32, &'sta
     head.write(&mut out.writer);
     let dropped = write_attributes(view, if logoff { b"logoff" } else { b"logon" }, &mut out.writer);
     let item = Item { bytes: out.writer.as_bytes(), start_ns, end_ns, records: 1, received_ns: row.received_ns };
-    out.traces.append(Resource { host: b"", service: phase }, item);
+    out.traces.append(Resource { host: b"", service: phase, session: None }, item);
     Ok(dropped)
 }
 

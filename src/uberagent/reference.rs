@@ -43,10 +43,16 @@ A process's parent is the latest older row of the same session with the parent's
 (`uberagent.parent.resolution` = `together`), else among those remembered (`table`), else the root (`root`).
 
 Times of a logon count from the session's creation inside its GUID where the session number agrees and the event is at
-most a day behind it (`uberagent.time.base` = `session_guid`), else from event time less total duration (`event`), else
-from the receive time (`received`); standby says its times itself (`row`). Further attributes: `session.id`,
-`uberagent.received_ms`, and where it applies `uberagent.clock.skewed` (event and receive time more than a day apart),
-`uberagent.time.clamped`, `uberagent.truncated`, `uberagent.synthesised`.
+most a day behind it (`session_guid`), else from event time less total duration (`event`), else from the receive time
+(`received`); standby says its times itself (`row`). `uberagent.time.base` says which, unless it is the usual one:
+`session_guid` of logons, `row` of standby, `event` of all else.
+
+Spans of a session's logon or logoff say whose they are on their resource, once for all that came in a row: `session.id`
+and `uberagent.session.number` beside `service.name` and `host.name`. Other spans with a session have them themselves.
+
+`uberagent.received_ms` is on roots, on spans without a root, and on rows whose event time is missing or in doubt. Where
+they apply: `uberagent.clock.skewed` (event and receive time more than a day apart), `uberagent.time.clamped`,
+`uberagent.truncated`, `uberagent.synthesised`.
 
 Mapping `original` keeps ProxyTrace's ids and attributes for process rows: trace id as below, span id = ProcID, parent =
 ProcParentID, `service.name` = LogonProcType or LogoffProcType.
@@ -86,6 +92,8 @@ fn holds(kind: Kind) -> &'static str {
         Kind::Account => "account; `sys`, `lvc`, `nvc` are spelled out",
         Kind::RequestHost => "host; `$0`, `$2` mean the tab's",
         Kind::Int => "whole number",
+        Kind::Count => "whole number; 0 is left out",
+        Kind::Amount => "number; 0 is left out",
         Kind::Double => "number",
         Kind::Bool => "truth value",
     }

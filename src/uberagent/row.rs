@@ -9,6 +9,9 @@ use super::fields::{FIELD_COUNT, FIELDS, Role};
 /// Words of a set of fields.
 pub(crate) const SET_WORDS: usize = FIELD_COUNT.div_ceil(64);
 
+/// A set of fields, a bit each.
+pub(crate) type FieldSet = [u64; SET_WORDS];
+
 /// A value as the sender wrote it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value {
@@ -116,7 +119,7 @@ fn range_of(bits: u64) -> (u32, u32) {
 /// The values of one row.
 #[derive(Debug)]
 pub(crate) struct Row {
-    present: [u64; SET_WORDS],
+    present: FieldSet,
     whats: [What; FIELD_COUNT],
     bits: [u64; FIELD_COUNT],
     /// Texts that had escapes.
@@ -152,7 +155,7 @@ impl Row {
     }
 
     /// The fields that were set.
-    pub(crate) fn present(&self) -> [u64; SET_WORDS] {
+    pub(crate) fn present(&self) -> FieldSet {
         self.present
     }
 
@@ -201,7 +204,7 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// The fields of the row.
-    pub(crate) fn present(self) -> [u64; SET_WORDS] {
+    pub(crate) fn present(self) -> FieldSet {
         self.row.present
     }
 
@@ -280,7 +283,7 @@ impl<'a> View<'a> {
 }
 
 /// The fields that become attributes.
-pub(crate) const ATTRIBUTES: [u64; SET_WORDS] = {
+pub(crate) const ATTRIBUTES: FieldSet = {
     let mut set = [0; SET_WORDS];
     let mut field = 0;
     while field < FIELD_COUNT {

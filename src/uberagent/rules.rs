@@ -103,6 +103,11 @@ pub(crate) struct Times {
     pub clamped: bool,
 }
 
+/// What the times of a row whose trace is its own are counted from when nothing is amiss.
+pub(crate) fn usual_base_alone(sourcetype: Sourcetype) -> Base {
+    if sourcetype == Sourcetype::StandbyDetail { Base::Row } else { Base::Event }
+}
+
 /// The times of a row whose trace is its own: it ends at its event, but standby says when it began and ended.
 pub(crate) fn times_alone(row: RowContext<'_>) -> Times {
     let view = row.view;

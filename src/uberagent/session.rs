@@ -7,15 +7,16 @@
 
 use super::Sourcetype;
 use super::attributes::{SPAN_ATTRIBUTE, write_all};
-use super::blocks::{Blocks, Item, Resource, Spot};
+use super::blocks::{Blocks, Item, Resource, Session, Spot};
 use super::encoder::{Output, RowContext};
 use super::fields;
 use super::guid::Guid;
 use super::ids;
 use super::parents::{Parents, Place, Seen};
+use super::row::FieldSet;
 use super::rules::{
     Times, duration_of, event_id, family_trace, guid_of, logon_root, made_up_id, name_of, non_blank, process_id,
-    root_id, sort_order, times_alone, total_of,
+    root_id, sort_order, times_alone, total_of, usual_base_alone,
 };
 use super::span::{self, Head, SpanKind};
 use super::times::{self, Base, DAY_NS, MS, length};
@@ -49,11 +50,11 @@ impl Tree {
         }
     }
 
-    /// The base of a row's relative times.
-    fn base(self, row: RowContext<'_>, guid: Option<Guid>, total_ms: u64) -> (u64, Base) {
-        match guid {
-            Some(guid) if self == Tree::Logon => times::logon_base(row, guid, total_ms),
-            _ => times::end_base(row.event_ns, total_ms, row.received_ns),
+    /// What times are counted from when nothing is amiss.
+    fn usual_base(self) -> Base {
+        match self {
+            Tree::Logon => Base::SessionGuid,
+            Tree::Logoff | Tree::Boot => Base::Event,
         }
     }
 
@@ -74,11 +75,22 @@ struct Identity {
     host: Vec<u8>,
     /// The GUID or boot id as it was sent.
     written: Vec<u8>,
-    guid: Option<(Guid, [u8; 36])>,
+    /// The session; `None` for a boot.
+    session: Option<Session>,
     trace_id: [u8; 16],
     root_id: [u8; 8],
     /// Of host and trace, for the tables.
     key: u64,
+}
+
+impl Identity {
+    /// The base of a row's relative times.
+    fn base(&self, row: RowContext<'_>, total_ms: u64) -> (u64, Base) {
+        match self.session {
+            Some(session) if self.tree == Tree::Logon => times::logon_base(row, session.guid, total_ms),
+            _ => times::end_base(row.event_ns, total_ms, row.received_ns),
+        }
+    }
 }
 
 /// A process whose parent is not final.
@@ -106,7 +118,7 @@ impl SessionMapping {
             tree: Tree::Boot,
             host: Vec::with_capacity(256),
             written: Vec::with_capacity(64),
-            guid: None,
+            session: None,
             trace_id: [0; 16],
             root_id: [0; 8],
             key: 0,
@@ -121,10 +133,16 @@ impl SessionMapping {
         service: &'static str,
         out: &mut Output,
     ) -> Result<u32, &'static str> {
-        let resource = Resource { host: row.host, service: service.as_bytes() };
         match Tree::of(row.sourcetype) {
-            Some(tree) => self.encode_in_tree(tree, row, resource, out),
-            None => Ok(encode_alone(row, resource, out)),
+            Some(tree) => {
+                self.identify(tree, row)?;
+                let resource = Resource { host: row.host, service: service.as_bytes(), session: self.identity.session };
+                Ok(self.encode_in_tree(row, resource, out))
+            }
+            None => {
+                let resource = Resource { host: row.host, service: service.as_bytes(), session: None };
+                Ok(encode_alone(row, resource, out))
+            }
         }
     }
 
@@ -138,17 +156,10 @@ impl SessionMapping {
         self.parents.next_turn();
     }
 
-    fn encode_in_tree(
-        &mut self,
-        tree: Tree,
-        row: RowContext<'_>,
-        resource: Resource<'_>,
-        out: &mut Output,
-    ) -> Result<u32, &'static str> {
-        self.identify(tree, row)?;
+    /// Encodes a row of the present identity.
+    fn encode_in_tree(&mut self, row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -> u32 {
         let total = total_of(row);
-        let (base_ns, base) =
-            tree.base(row, self.identity.guid.map(|(guid, _)| guid), total.map_or(0, |total| total.ns / MS));
+        let (base_ns, base) = self.identity.base(row, total.map_or(0, |total| total.ns / MS));
         if let Some(total) = total
             && self.seen.first_time(self.identity.key)
         {
@@ -162,7 +173,7 @@ impl SessionMapping {
             Sourcetype::LogonProcesses | Sourcetype::LogoffProcesses | Sourcetype::BootProcesses
         );
         if process {
-            return Ok(self.encode_process(row, (base_ns, base), resource, out));
+            return self.encode_process(row, (base_ns, base), resource, out);
         }
         let duration = duration_of(row, total);
         let clamped = duration.clamped;
@@ -174,7 +185,7 @@ impl SessionMapping {
             span::write_error(&mut out.writer);
         }
         append(out, resource, times, (1, row.received_ns));
-        Ok(dropped)
+        dropped
     }
 
     fn encode_process(
@@ -212,13 +223,22 @@ impl SessionMapping {
     /// Attributes that every span of a row in a tree has.
     #[inline]
     fn write_rest(&self, row: RowContext<'_>, times: Times, writer: &mut Writer) -> u32 {
-        if let Some((guid, text)) = &self.identity.guid {
-            span::write_session_id(writer, text);
-            if *guid == Guid::default() {
+        let mut present = row.view.present();
+        if let Some(Session { guid, number }) = self.identity.session {
+            if guid == Guid::default() {
                 span::write_flag(writer, &SESSION_UNKNOWN);
             }
+            if number.is_some() {
+                present[fields::SESSION_ID / 64] &= !(1 << (fields::SESSION_ID % 64));
+            }
         }
-        write_common(row, times, writer)
+        let dropped = write_common(row, present, times, writer);
+        span::write_base(writer, times.base, self.identity.tree.usual_base());
+        // The root says when the rows of its tree were received, unless this one's clock is in doubt.
+        if row.event_ns.is_none() || is_skewed(row) {
+            span::write_received(writer, row.received_ns);
+        }
+        dropped
     }
 
     fn head<'a>(&self, span_id: [u8; 8], name: &'a [u8], times: Times) -> Head<'a> {
@@ -241,16 +261,16 @@ impl SessionMapping {
         head.write(writer);
         writer.bool_attribute(SPAN_ATTRIBUTE, &SYNTHESISED, true);
         writer.int_attribute(SPAN_ATTRIBUTE, &TOTAL_MS, ((times.end_ns - times.start_ns) / MS) as i64);
-        span::write_origin_of_times(writer, times.base, row.received_ns);
+        span::write_base(writer, times.base, identity.tree.usual_base());
+        span::write_received(writer, row.received_ns);
         if times.clamped {
             span::write_flag(writer, &TIME_CLAMPED);
         }
-        if let Some((guid, text)) = &identity.guid {
-            span::write_session_id(writer, text);
-            if identity.tree == Tree::Logoff {
-                let (trace_id, root_id) = logon_root(*guid, row.host);
-                span::write_link(writer, trace_id, root_id);
-            }
+        if let Some(Session { guid, .. }) = identity.session
+            && identity.tree == Tree::Logoff
+        {
+            let (trace_id, root_id) = logon_root(guid, row.host);
+            span::write_link(writer, trace_id, root_id);
         }
     }
 
@@ -260,7 +280,13 @@ impl SessionMapping {
         let field = if tree == Tree::Boot { fields::BOOT_UID } else { fields::SESSION_GUID };
         let written = row.view.text(field).unwrap_or_default();
         let known = &self.identity;
-        if !written.is_empty() && known.tree == tree && known.written == written && known.host == row.host {
+        let same_number = known.session.is_none_or(|session| session.number == row.view.int(fields::SESSION_ID));
+        if !written.is_empty()
+            && same_number
+            && known.tree == tree
+            && known.written == written
+            && known.host == row.host
+        {
             return Ok(());
         }
         self.identify_anew(tree, row, written)
@@ -268,13 +294,14 @@ impl SessionMapping {
 
     fn identify_anew(&mut self, tree: Tree, row: RowContext<'_>, written: &[u8]) -> Result<(), &'static str> {
         let guid = if tree == Tree::Boot { None } else { Some(guid_of(row.view)?) };
+        let number = row.view.int(fields::SESSION_ID);
         let identity = &mut self.identity;
         identity.tree = tree;
         identity.host.clear();
         identity.host.extend_from_slice(row.host);
         identity.written.clear();
         identity.written.extend_from_slice(written);
-        identity.guid = guid.map(|guid| (guid, guid.to_text()));
+        identity.session = guid.map(|guid| Session { guid, number });
         identity.trace_id = match guid {
             Some(guid) => guid.trace_id(if tree == Tree::Logon { 1 } else { 2 }),
             None if written.is_empty() => family_trace(b"boot", row.host, &event_id(row)),
@@ -313,7 +340,9 @@ fn encode_alone(row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -
     if let Some(guid) = guid {
         span::write_session_id(writer, &guid.to_text());
     }
-    let dropped = write_common(row, times, writer);
+    let dropped = write_common(row, view.present(), times, writer);
+    span::write_base(writer, times.base, usual_base_alone(row.sourcetype));
+    span::write_received(writer, row.received_ns);
     if let Some(guid) = guid {
         let (trace_id, root_id) = logon_root(guid, row.host);
         span::write_link(writer, trace_id, root_id);
@@ -322,12 +351,16 @@ fn encode_alone(row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -
     dropped
 }
 
-/// The attributes of the row's fields, where its times come from, and what was done to them.
+/// Whether event and receive time are so far apart that one of the clocks is in doubt.
+fn is_skewed(row: RowContext<'_>) -> bool {
+    row.event_ns.is_some_and(|event| event.abs_diff(row.received_ns) > DAY_NS)
+}
+
+/// The attributes of the row's fields that are in `present`, and what was done to them and to its times.
 #[inline]
-fn write_common(row: RowContext<'_>, times: Times, writer: &mut Writer) -> u32 {
-    let written = write_all(writer, row.view, row.sourcetype);
-    span::write_origin_of_times(writer, times.base, row.received_ns);
-    if row.event_ns.is_some_and(|event| event.abs_diff(row.received_ns) > DAY_NS) {
+fn write_common(row: RowContext<'_>, present: FieldSet, times: Times, writer: &mut Writer) -> u32 {
+    let written = write_all(writer, row.view, present, row.sourcetype);
+    if is_skewed(row) {
         span::write_flag(writer, &CLOCK_SKEWED);
     }
     if times.clamped {

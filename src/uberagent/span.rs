@@ -79,16 +79,21 @@ pub(crate) fn patch_parent(span: &mut [u8], resolution: usize, parent: Parent) {
     span[resolution..resolution + 10].copy_from_slice(if parent.together { &TOGETHER } else { &TABLE });
 }
 
-/// Writes what times were counted from, and when the row was received.
+/// Writes what times were counted from, unless it is the `usual` of such spans.
 #[inline]
+pub(crate) fn write_base(writer: &mut Writer, base: Base, usual: Base) {
+    if base != usual {
+        writer.text_attribute(SPAN_ATTRIBUTE, &TIME_BASE, base.name().as_bytes());
+    }
+}
+
+/// Writes when the row was received.
 #[expect(clippy::cast_possible_wrap, reason = "2^64 nanoseconds are few milliseconds")]
-pub(crate) fn write_origin_of_times(writer: &mut Writer, base: Base, received_ns: u64) {
-    writer.text_attribute(SPAN_ATTRIBUTE, &TIME_BASE, base.name().as_bytes());
+pub(crate) fn write_received(writer: &mut Writer, received_ns: u64) {
     writer.int_attribute(SPAN_ATTRIBUTE, &RECEIVED_MS, (received_ns / 1_000_000) as i64);
 }
 
 /// Writes the session's GUID.
-#[inline]
 pub(crate) fn write_session_id(writer: &mut Writer, guid: &[u8; 36]) {
     writer.text_attribute(SPAN_ATTRIBUTE, &SESSION_ID, guid);
 }

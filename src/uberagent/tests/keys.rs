@@ -18,8 +18,8 @@ fn pairs() -> Vec<(usize, usize)> {
 
 fn value(field: usize, number: u32) -> Json {
     match FIELDS[field].kind {
-        Kind::Int => json!(number),
-        Kind::Double => json!(f64::from(number) + 0.5),
+        Kind::Int | Kind::Count => json!(number),
+        Kind::Double | Kind::Amount => json!(f64::from(number) + 0.5),
         Kind::Bool => json!(number.is_multiple_of(2)),
         _ => json!(format!("text {number}")),
     }

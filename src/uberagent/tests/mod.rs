@@ -4,7 +4,7 @@ use super::*;
 use crate::block::{Block, MAX_BYTES, SourceId};
 use crate::config::{Mapping, OtherSourcetypes, Uberagent};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
@@ -28,6 +28,8 @@ fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
 struct Decoded {
     host: String,
     service: String,
+    /// Attributes of the resource beside the two.
+    session: Vec<KeyValue>,
     span: Span,
 }
 
@@ -39,8 +41,13 @@ fn decode(block: &Block) -> Vec<Decoded> {
         let resource = resource_spans.resource.unwrap();
         let value = |key: &str| resource.attributes.iter().find(|pair| pair.key == key).map(|pair| text(&pair.value));
         let (host, service) = (value("host.name").unwrap_or_default(), value("service.name").unwrap());
+        let session = resource.attributes.iter().filter(|pair| pair.key.contains("session")).cloned();
+        let session: Vec<KeyValue> = session.collect();
         let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
-        decoded.extend(spans.map(|span| Decoded { host: host.clone(), service: service.clone(), span }));
+        decoded.extend(spans.map(|span| {
+            let (host, service, session) = (host.clone(), service.clone(), session.clone());
+            Decoded { host, service, session, span }
+        }));
     }
     assert_eq!(decoded.len(), block.meta.spans as usize);
     decoded

@@ -28,32 +28,32 @@ struct Expected {
     attributes: BTreeMap<String, String>,
 }
 
-/// Field, key, and kind: `t`ext, `i`nt, `d`ouble.
+/// Field, key, and kind: `t`ext, `i`nt, `d`ouble; `c`ount and `a`mount, of which 0 is left out.
 const KEYS: [(&str, &str, char); 24] = [
     ("ProcID", "process.pid", 'i'),
     ("ProcParentID", "process.parent_pid", 'i'),
     ("ProcName", "process.executable.name", 't'),
     ("ProcPath", "process.executable.path", 't'),
     ("ProcCmdline", "process.command_line", 't'),
-    ("ProcParentName", "uberagent.process.parent.name", 't'),
+    ("ProcParentName", "uberagent.parent.name", 't'),
     ("ProcUser", "user.name", 't'),
     ("LogonProcType", "uberagent.phase", 't'),
     ("LogoffProcType", "uberagent.phase", 't'),
     ("AppId", "uberagent.app.id", 't'),
     ("AppVersion", "uberagent.app.version", 't'),
-    ("ProcCPUTimeMs", "uberagent.process.cpu.time_ms", 'i'),
-    ("ProcIOReadCount", "uberagent.process.io.read.count", 'i'),
-    ("ProcIOWriteCount", "uberagent.process.io.write.count", 'i'),
-    ("ProcIOReadMB", "uberagent.process.io.read.mb", 'd'),
-    ("ProcIOWriteMB", "uberagent.process.io.write.mb", 'd'),
-    ("ProcIOLatencyReadMs2", "uberagent.process.io.read.latency_ms", 'd'),
-    ("ProcIOLatencyWriteMs2", "uberagent.process.io.write.latency_ms", 'd'),
-    ("ProcWorkingSetMB", "uberagent.process.working_set.mb", 'd'),
-    ("ProcNetKBPS", "uberagent.process.network.kb_per_s", 'd'),
+    ("ProcCPUTimeMs", "uberagent.cpu_ms", 'i'),
+    ("ProcIOReadCount", "uberagent.io.reads", 'c'),
+    ("ProcIOWriteCount", "uberagent.io.writes", 'c'),
+    ("ProcIOReadMB", "uberagent.io.read_mb", 'a'),
+    ("ProcIOWriteMB", "uberagent.io.write_mb", 'a'),
+    ("ProcIOLatencyReadMs2", "uberagent.io.read_latency_ms", 'd'),
+    ("ProcIOLatencyWriteMs2", "uberagent.io.write_latency_ms", 'd'),
+    ("ProcWorkingSetMB", "uberagent.memory_mb", 'd'),
+    ("ProcNetKBPS", "uberagent.network_kb_s", 'a'),
     ("SessionID", "uberagent.session.number", 'i'),
     ("SessionGUID", "session.id", 't'),
-    ("SortOrder2", "uberagent.sort_order2", 'i'),
-    ("SortOrder", "uberagent.sort_order", 'i'),
+    ("SortOrder2", "uberagent.order2", 'i'),
+    ("SortOrder", "uberagent.order", 'i'),
 ];
 
 fn number(row: &Object, field: &str) -> Option<f64> {
@@ -77,7 +77,6 @@ fn event_ms(row: &Object) -> u64 {
 
 /// The base by the rule in words: FILETIME of the GUID for a logon when it is at most a day before the event.
 fn base_ns(row: &Object) -> u64 {
-    let total = if is_logoff(row) { "TotalLogoffDurationMs" } else { "TotalLogonDurationMs" };
     let event_ns = event_ms(row) * 1_000_000;
     let digits = row["SessionGUID"].as_str().unwrap().replace('-', "");
     let filetime = u64::from_str_radix(&digits[16..], 16).unwrap().swap_bytes();
@@ -87,7 +86,13 @@ fn base_ns(row: &Object) -> u64 {
     if !is_logoff(row) && agrees && created_ns <= event_ns && event_ns - created_ns <= 86_400_000_000_000 {
         return created_ns;
     }
-    event_ns - whole(row, total) * 1_000_000
+    event_base_ns(row)
+}
+
+/// The base where nothing better is known.
+fn event_base_ns(row: &Object) -> u64 {
+    let total = if is_logoff(row) { "TotalLogoffDurationMs" } else { "TotalLogonDurationMs" };
+    (event_ms(row) - whole(row, total)) * 1_000_000
 }
 
 fn trace_of(row: &Object) -> String {
@@ -132,7 +137,8 @@ fn attributes_of(row: &Object) -> BTreeMap<String, String> {
                 "sys" => "NT AUTHORITY\\SYSTEM".to_owned(),
                 text => text.to_owned(),
             },
-            (Some(value), 'i') => format!("Some(IntValue({}))", value.as_i64().unwrap()),
+            (Some(value), 'c' | 'a') if value.as_f64() == Some(0.0) => continue,
+            (Some(value), 'i' | 'c') => format!("Some(IntValue({}))", value.as_i64().unwrap()),
             (Some(value), _) => format!("Some(DoubleValue({:?}))", value.as_f64().unwrap()),
         };
         attributes.insert(key.to_owned(), value);
@@ -147,8 +153,8 @@ fn hex(bytes: &[u8]) -> String {
 fn seen(decoded: &Decoded) -> Expected {
     let span = &decoded.span;
     let unique: BTreeMap<String, String> =
-        span.attributes.iter().map(|pair| (pair.key.clone(), text(&pair.value))).collect();
-    assert_eq!(unique.len(), span.attributes.len(), "a key twice");
+        span.attributes.iter().chain(&decoded.session).map(|pair| (pair.key.clone(), text(&pair.value))).collect();
+    assert_eq!(unique.len(), span.attributes.len() + decoded.session.len(), "a key twice");
     Expected {
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),
@@ -198,9 +204,12 @@ fn process_rows_are_mapped_as_the_rules_say_in_words() {
             let lifetime_ns = whole(row, "ProcLifetimeMs") * 1_000_000;
             let taken = |seen: &mut Expected, key: &str| seen.attributes.remove(key);
             assert_eq!(taken(&mut seen, "uberagent.parent.resolution").as_deref(), Some(resolution));
-            assert!(matches!(taken(&mut seen, "uberagent.time.base").as_deref(), Some("session_guid" | "event")));
-            assert_eq!(taken(&mut seen, "uberagent.received_ms"), Some("Some(IntValue(1747033200000))".to_owned()));
-            taken(&mut seen, "uberagent.clock.skewed");
+            let unusual = !is_logoff(row) && base_ns(row) == event_base_ns(row);
+            assert_eq!(taken(&mut seen, "uberagent.time.base").as_deref(), unusual.then_some("event"));
+            let skewed = event_ms(row).abs_diff(RECEIVED_NS / 1_000_000) > 86_400_000;
+            assert_eq!(taken(&mut seen, "uberagent.clock.skewed").is_some(), skewed);
+            let received = skewed.then(|| "Some(IntValue(1747033200000))".to_owned());
+            assert_eq!(taken(&mut seen, "uberagent.received_ms"), received);
             let made_up = pid(row, "ProcID") == 0;
             assert!(!made_up || seen.id.starts_with("00000000") && seen.id != "0000000000000000");
             let expected = Expected {
@@ -244,7 +253,7 @@ fn the_original_mapping_is_proxytraces() {
                 field.starts_with("ProcIO") || matches!(field, "ProcCPUTimeMs" | "ProcWorkingSetMB" | "ProcNetKBPS");
             if let Some(number) = row.get(field).filter(|_| kept) {
                 let text = match kind {
-                    'i' => format!("Some(IntValue({number}))"),
+                    'i' | 'c' => format!("Some(IntValue({number}))"),
                     _ => format!("Some(DoubleValue({:?}))", number.as_f64().unwrap()),
                 };
                 expected.insert(field.to_owned(), text);

@@ -12,35 +12,36 @@ FILETIME_EPOCH_100NS = 116_444_736_000_000_000
 DAY_NS = 86_400 * 10**9
 INTERNAL = 1
 
-# Field of a row -> attribute of its span, mapping `session`. Zeros are values; absent and empty make none.
+# Field of a row -> attribute of its span, mapping `session`. Absent and empty make none, and so does 0 of ACTIVITY.
 INTEGERS = {
     "ProcID": "process.pid",
     "ProcParentID": "process.parent_pid",
-    "ProcCPUTimeMs": "uberagent.process.cpu.time_ms",
-    "ProcIOReadCount": "uberagent.process.io.read.count",
-    "ProcIOWriteCount": "uberagent.process.io.write.count",
-    "SessionID": "uberagent.session.number",
-    "SortOrder2": "uberagent.sort_order2",
+    "ProcCPUTimeMs": "uberagent.cpu_ms",
+    "ProcIOReadCount": "uberagent.io.reads",
+    "ProcIOWriteCount": "uberagent.io.writes",
+    "SortOrder2": "uberagent.order2",
 }
 DOUBLES = {
-    "ProcIOReadMB": "uberagent.process.io.read.mb",
-    "ProcIOWriteMB": "uberagent.process.io.write.mb",
-    "ProcIOLatencyReadMs2": "uberagent.process.io.read.latency_ms",
-    "ProcIOLatencyWriteMs2": "uberagent.process.io.write.latency_ms",
-    "ProcWorkingSetMB": "uberagent.process.working_set.mb",
-    "ProcNetKBPS": "uberagent.process.network.kb_per_s",
+    "ProcIOReadMB": "uberagent.io.read_mb",
+    "ProcIOWriteMB": "uberagent.io.write_mb",
+    "ProcIOLatencyReadMs2": "uberagent.io.read_latency_ms",
+    "ProcIOLatencyWriteMs2": "uberagent.io.write_latency_ms",
+    "ProcWorkingSetMB": "uberagent.memory_mb",
+    "ProcNetKBPS": "uberagent.network_kb_s",
 }
 TEXTS = {
     "ProcName": "process.executable.name",
     "ProcPath": "process.executable.path",
     "ProcCmdline": "process.command_line",
-    "ProcParentName": "uberagent.process.parent.name",
+    "ProcParentName": "uberagent.parent.name",
     "ProcUser": "user.name",
     "LogonProcType": "uberagent.phase",
     "LogoffProcType": "uberagent.phase",
     "AppId": "uberagent.app.id",
     "AppVersion": "uberagent.app.version",
 }
+# Of these 0 is what is usual.
+ACTIVITY = {"ProcIOReadCount", "ProcIOWriteCount", "ProcIOReadMB", "ProcIOWriteMB", "ProcNetKBPS"}
 # Shorthand of Windows' own accounts.
 ACCOUNTS = {"sys": "NT AUTHORITY\\SYSTEM", "lvc": "NT AUTHORITY\\LOCAL SERVICE", "nvc": "NT AUTHORITY\\NETWORK SERVICE"}
 
@@ -209,14 +210,16 @@ def compare_session(item, span):
     if span.resource.get("service.name") != service:
         wrong.append(f"{where}: service.name {span.resource.get('service.name')!r}")
     got = span.attributes
-    if got.get("session.id") != item.row["SessionGUID"].lower():
-        wrong.append(f"{where}: session.id {got.get('session.id')!r}")
+    if span.resource.get("session.id") != item.row["SessionGUID"].lower():
+        wrong.append(f"{where}: session.id {span.resource.get('session.id')!r}")
+    if span.resource.get("uberagent.session.number") != item.row.get("SessionID"):
+        wrong.append(f"{where}: session number {span.resource.get('uberagent.session.number')!r}")
     for names, convert in ((INTEGERS, int), (DOUBLES, float), (TEXTS, str)):
         for field, key in names.items():
             if field in ("LogonProcType", "LogoffProcType") and field not in item.row:
                 continue
             value = item.row.get(field)
-            value = None if value in (None, "") else convert(value)
+            value = None if value in (None, "") or (value == 0 and field in ACTIVITY) else convert(value)
             if field == "ProcUser":
                 value = ACCOUNTS.get(value, value)
             if got.get(key) != value or (value is not None and type(got.get(key)) is not type(value)):
