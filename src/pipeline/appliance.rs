@@ -285,14 +285,14 @@ fn start_destinations(
 }
 
 fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &Health) -> io::Result<Syncing> {
-    let syncer = Syncer::new(config.queue.sync_interval);
-    let (request, stop) = (syncer.request(), syncer.stopper());
     let writers = parkers.iter().map(|parker| parker.unparker().clone());
     let lanes: Vec<_> = logs.iter().map(|open| open.log.clone()).zip(writers).collect();
     let (component, tick) = (health.component("log"), health.thread("sync", TICK_LIMIT, clock::monotonic()));
     component.set(State::Ready);
+    let syncer = Syncer::new(config.queue.sync_interval, lanes, component);
+    let (request, stop) = (syncer.request(), syncer.stopper());
     let thread = thread::Builder::new().name("sync".to_owned()).spawn(move || {
-        syncer.run(&lanes, &component, &tick);
+        syncer.run(&tick);
         tick.end();
     })?;
     Ok(Syncing { request, stop, thread })

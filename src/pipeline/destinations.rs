@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam::sync::Parker;
 
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, DeliveryLetter};
 use super::drain::EgressStop;
 use super::egress::{Egress, EgressOptions, Takes};
 use super::logs::OpenLog;
@@ -146,7 +146,7 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
         senders: Senders::start(&name, exporters, parker.unparker())?,
         takes,
         ledger,
-        letters: shared.letters.clone(),
+        keep_letter: keeper(shared.letters.clone()),
         stop: Arc::clone(shared.stop),
         watch: Watch {
             lanes: shared.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
@@ -160,6 +160,10 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
         name: name.clone(),
     });
     thread::Builder::new().name(name).spawn(move || egress.run(&parker))
+}
+
+fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) + Send> {
+    Box::new(move |letter| letters.keep(letter))
 }
 
 fn start_retention(lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Result<JoinHandle<()>> {

@@ -17,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam::sync::Parker;
 
-use super::dead_letters::{DeadLetters, DeliveryLetter};
+use super::dead_letters::DeliveryLetter;
 use super::drain::EgressStop;
 use super::place::Place;
 use super::senders::{Answer, Job, Senders};
+use super::turn::Turn;
 use super::watch::{LaneView, Watch};
 use super::window::Window;
 use crate::block::{Made, Signal};
@@ -67,8 +68,8 @@ pub struct EgressOptions {
     pub takes: Takes,
     /// The destination's balance.
     pub ledger: Arc<ledger::Destination>,
-    /// Where spans go that the peer refuses for good.
-    pub letters: DeadLetters,
+    /// Keeps a span that the peer refuses for good; durable on return.
+    pub keep_letter: Box<dyn FnMut(DeliveryLetter) + Send>,
     /// When to end.
     pub stop: Arc<EgressStop>,
     /// Where it is seen.
@@ -105,30 +106,40 @@ impl Egress {
     /// The thread's body.
     pub fn run(mut self, parker: &Parker) {
         loop {
-            let now = clock::monotonic();
-            let stopping = self.options.stop.is_draining();
-            if stopping {
-                self.options.delivery.drain();
-            }
-            while let Some(answer) = self.options.senders.answer() {
-                self.answered(answer, now);
-            }
-            let more = self.gather(now);
-            let wait = self.dispatch(now);
-            self.put_behind();
-            let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
-            if due || self.options.place.frees_a_segment(&self.options.window) || self.lags_too_far() {
-                self.commit(now);
-            }
-            self.show(now);
-            if stopping && (self.options.stop.is_over(now) || (!more && self.options.window.is_empty())) {
-                break;
-            }
-            if !more {
-                parker.park_timeout(wait.min(IDLE));
+            match self.turn(clock::monotonic()) {
+                Turn::Again => {}
+                Turn::Wait(time) => parker.park_timeout(time),
+                Turn::Ended => break,
             }
         }
-        let now = clock::monotonic();
+        self.end(clock::monotonic());
+    }
+
+    /// Books what was answered, reads on, sends what is due, commits when it is time.
+    pub fn turn(&mut self, now: Duration) -> Turn {
+        let stopping = self.options.stop.is_draining();
+        if stopping {
+            self.options.delivery.drain();
+        }
+        while let Some(answer) = self.options.senders.answer() {
+            self.answered(answer, now);
+        }
+        let more = self.gather(now);
+        let wait = self.dispatch(now);
+        self.put_behind();
+        let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
+        if due || self.options.place.frees_a_segment(&self.options.window) || self.lags_too_far() {
+            self.commit(now);
+        }
+        self.show(now);
+        if stopping && (self.options.stop.is_over(now) || (!more && self.options.window.is_empty())) {
+            return Turn::Ended;
+        }
+        if more { Turn::Again } else { Turn::Wait(wait.min(IDLE)) }
+    }
+
+    /// After the last turn: what was settled is committed, what is under way is not waited for.
+    pub fn end(mut self, now: Duration) {
         self.commit(now);
         self.show(now);
         self.options.senders.finish();
@@ -250,7 +261,7 @@ impl Egress {
                 ledger.request_failures.add(1);
                 let payload = self.body(&part);
                 let destination = self.options.name.clone();
-                self.options.letters.keep(DeliveryLetter { destination, reason, reply, payload });
+                (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, payload });
                 self.options
                     .window
                     .settle(part.block, part.end - part.first, |totals| totals.dead_lettered += part.spans());

@@ -25,6 +25,7 @@ pub mod senders;
 pub mod shown;
 pub mod sources;
 pub mod sync;
+pub mod turn;
 pub mod watch;
 pub mod window;
 pub mod writer;

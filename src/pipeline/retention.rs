@@ -10,6 +10,7 @@ use crossbeam::sync::Parker;
 
 use super::drain::EgressStop;
 use super::place::Place;
+use super::turn::Turn;
 use super::window::Window;
 use crate::queue::{Log, Position};
 use crate::sys::clock;
@@ -47,17 +48,22 @@ pub struct Retention {
 impl Retention {
     /// The thread's body.
     pub fn run(mut self, parker: &Parker) {
-        while !self.stop.is_draining() {
-            self.turn(clock::wall_ns());
+        while let Turn::Wait(time) = self.turn(clock::wall_ns()) {
             self.tick.tick(clock::monotonic());
-            parker.park_timeout(INTERVAL);
+            parker.park_timeout(time);
         }
-        // The writers have ended: what they appended last is in the balance too.
-        self.turn(clock::wall_ns());
         self.tick.end();
     }
 
-    fn turn(&mut self, wall_ns: u64) {
+    /// Drops what is too old or too much.
+    pub fn turn(&mut self, wall_ns: u64) -> Turn {
+        // Looked at first: then the writers have ended, and what they appended last is in the balance too.
+        let stopping = self.stop.is_draining();
+        self.drop_oldest(wall_ns);
+        if stopping { Turn::Ended } else { Turn::Wait(INTERVAL) }
+    }
+
+    fn drop_oldest(&mut self, wall_ns: u64) {
         let retain_ns = u64::try_from(self.retain.as_nanos()).unwrap_or(u64::MAX);
         for (lane, log) in self.lanes.iter().enumerate() {
             let by_age = log.position_at_age(wall_ns.saturating_sub(retain_ns));

@@ -33,7 +33,7 @@ pub struct Answer {
     pub elapsed: Duration,
 }
 
-/// The threads and both channels.
+/// Both channels and the threads at their other ends.
 pub struct Senders {
     jobs: Sender<Job>,
     answers: Receiver<Answer>,
@@ -52,6 +52,14 @@ impl Senders {
             threads.push(thread.spawn(move || send_all(exporter, &jobs, &answers, &driver))?);
         }
         Ok(Senders { jobs, answers, threads })
+    }
+
+    /// Both channels without threads: whoever has the other ends sends, at most `most` requests at a time.
+    #[cfg(test)]
+    pub fn without_threads(most: usize) -> (Senders, Receiver<Job>, Sender<Answer>) {
+        let (jobs, jobs_taken) = channel::bounded(most);
+        let (answered, answers) = channel::bounded(most);
+        (Senders { jobs, answers, threads: Vec::new() }, jobs_taken, answered)
     }
 
     /// Hands a job to a free thread; delivery never has more in flight than there are threads.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam::sync::{Parker, Unparker};
 
+use super::turn::Turn;
 use crate::queue::Log;
 use crate::sys::clock;
 use crate::telemetry::health::{Component, State, Tick};
@@ -40,6 +41,11 @@ pub struct Syncer {
     requested: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     interval: Duration,
+    /// The logs with the unparkers of their writers.
+    lanes: Vec<(Arc<Log>, Unparker)>,
+    shown: Shown,
+    synced_at: Duration,
+    tended_at: Duration,
 }
 
 /// Ends the sync thread after a last sync.
@@ -52,17 +58,29 @@ pub struct SyncStop {
 impl SyncStop {
     /// Called once every writer has ended.
     pub fn stop(&self) {
-        // Release pairs with the Acquire load in `run`.
+        // Release pairs with the Acquire load in `turn`.
         self.stop.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
 
 impl Syncer {
-    /// A syncer that also syncs once an `interval` without being asked.
+    /// A syncer of `lanes`, the logs with the unparkers of their writers, that also syncs once an `interval` without being
+    /// asked. `health` says how the log does.
     #[must_use]
-    pub fn new(interval: Duration) -> Syncer {
-        Syncer { parker: Parker::new(), requested: Arc::default(), stop: Arc::default(), interval }
+    pub fn new(interval: Duration, lanes: Vec<(Arc<Log>, Unparker)>, health: Component) -> Syncer {
+        let shown = Shown { failures: vec![None; lanes.len()], health };
+        Syncer {
+            parker: Parker::new(),
+            // What recovery has left is synced by the first turn.
+            requested: Arc::new(AtomicBool::new(true)),
+            stop: Arc::default(),
+            interval,
+            lanes,
+            shown,
+            synced_at: Duration::ZERO,
+            tended_at: Duration::ZERO,
+        }
     }
 
     /// How writers ask for a sync.
@@ -77,54 +95,50 @@ impl Syncer {
         SyncStop { stop: self.stop.clone(), thread: self.parker.unparker().clone() }
     }
 
-    /// The thread's body: `lanes` are the logs with the unparkers of their writers.
-    pub fn run(self, lanes: &[(Arc<Log>, Unparker)], health: &Component, tick: &Tick) {
-        let (mut tended_at, mut synced_at, mut requested) = (clock::monotonic(), Duration::ZERO, true);
-        let mut shown = Shown { failures: vec![None; lanes.len()], health };
-        loop {
-            // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
-            let stopping = self.stop.load(Ordering::Acquire);
-            let asked_at = clock::monotonic();
-            if stopping || requested || asked_at.saturating_sub(synced_at) >= self.interval {
-                synced_at = asked_at;
-                for (lane, (log, writer)) in lanes.iter().enumerate().filter(|(_, (log, _))| log.unsynced_bytes() > 0) {
-                    shown.synced(lane, log.sync().err().map(|error| error.to_string()));
-                    writer.unpark();
-                }
-            }
-            let now = clock::monotonic();
-            tick.tick(now);
-            let due = stopping || now.saturating_sub(tended_at) >= TEND_INTERVAL;
-            if due {
-                tended_at = now;
-            }
-            for (log, _) in lanes.iter().filter(|(log, _)| due || log.wants_tending()) {
-                if let Err(error) = log.tend(clock::wall_ns()) {
-                    tracing::warn!(lane = log.lane(), %error, "the log could not be tended");
-                }
-            }
-            if stopping {
-                return;
-            }
-            // Acquire pairs with the Release in `SyncRequest::request`. A swap after the park too, not a store: a writer that
-            // found the request made does not unpark, so taking the request has to acquire what that writer published. A
-            // store could become visible after the look at the logs, and the request would be gone unseen.
-            requested = self.requested.swap(false, Ordering::Acquire);
-            if !requested {
-                self.parker.park_timeout(self.interval.min(TEND_INTERVAL));
-                requested = self.requested.swap(false, Ordering::Acquire);
+    /// The thread's body.
+    pub fn run(mut self, tick: &Tick) {
+        while let Turn::Wait(time) = self.turn(clock::monotonic(), clock::wall_ns()) {
+            tick.tick(clock::monotonic());
+            self.parker.park_timeout(time);
+        }
+    }
+
+    /// Syncs what was asked for or is due, then tends what can wait.
+    pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
+        // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
+        let stopping = self.stop.load(Ordering::Acquire);
+        // Acquire pairs with the Release in `SyncRequest::request`. A swap, not a store: a writer that found the request
+        // made does not unpark, so taking the request has to acquire what that writer published. A store could become
+        // visible after the look at the logs, and the request would be gone unseen.
+        let requested = self.requested.swap(false, Ordering::Acquire);
+        if stopping || requested || now.saturating_sub(self.synced_at) >= self.interval {
+            self.synced_at = now;
+            let dirty = self.lanes.iter().enumerate().filter(|(_, (log, _))| log.unsynced_bytes() > 0);
+            for (lane, (log, writer)) in dirty {
+                self.shown.synced(lane, log.sync().err().map(|error| error.to_string()));
+                writer.unpark();
             }
         }
+        let due = stopping || now.saturating_sub(self.tended_at) >= TEND_INTERVAL;
+        if due {
+            self.tended_at = now;
+        }
+        for (log, _) in self.lanes.iter().filter(|(log, _)| due || log.wants_tending()) {
+            if let Err(error) = log.tend(wall_ns) {
+                tracing::warn!(lane = log.lane(), %error, "the log could not be tended");
+            }
+        }
+        if stopping { Turn::Ended } else { Turn::Wait(self.interval.min(TEND_INTERVAL)) }
     }
 }
 
 /// What the log's component says of all lanes: one that is well does not hide one that has failed.
-struct Shown<'a> {
+struct Shown {
     failures: Vec<Option<String>>,
-    health: &'a Component,
+    health: Component,
 }
 
-impl Shown<'_> {
+impl Shown {
     /// A lane was synced, or failed. Shown when it is news.
     fn synced(&mut self, lane: usize, failure: Option<String>) {
         if self.failures[lane].is_some() == failure.is_some() {
@@ -147,7 +161,7 @@ mod tests {
         let health = Health::new();
         let component = health.component("log");
         component.set(State::Ready);
-        let mut shown = Shown { failures: vec![None; 2], health: &component };
+        let mut shown = Shown { failures: vec![None; 2], health: component };
         shown.synced(0, Some("disk gone".to_owned()));
         shown.synced(1, None);
         assert_eq!(health.summary(), "ready; log: lane 0: disk gone");

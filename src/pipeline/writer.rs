@@ -16,6 +16,7 @@ use crossbeam::sync::Parker;
 
 use super::outlet::WriterEnd;
 use super::sync::SyncRequest;
+use super::turn::Turn;
 use crate::block::{Block, Refusal, SourceId, Ticket, VerdictOutcome};
 use crate::config::{AckPolicy, Admission};
 use crate::queue::{AppendError, Appender, Log};
@@ -93,29 +94,52 @@ impl LaneWriter {
         }
     }
 
-    /// The thread's body: ends once every producer has dropped its outlet and every ticket is answered.
+    /// The thread's body.
     pub fn run(mut self, parker: &Parker, tick: &Tick) {
         loop {
-            let took = self.turn();
+            let turn = self.turn(clock::monotonic(), clock::wall_ns());
             tick.tick(clock::monotonic());
-            if self.feeds.iter().all(|feed| feed.held.is_none() && feed.unanswered.is_empty() && feed.end.is_finished())
-            {
-                break;
-            }
-            if !took {
-                parker.park_timeout(if self.unannounced_bytes > 0 { ANNOUNCE_INTERVAL } else { IDLE });
+            match turn {
+                Turn::Again => {}
+                Turn::Wait(time) => parker.park_timeout(time),
+                Turn::Ended => break,
             }
         }
+        self.end(clock::wall_ns());
+    }
+
+    /// Takes what has come, appends, answers. Ended once every producer has dropped its outlet and every ticket is answered.
+    pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
+        let took = self.take();
+        self.answer();
+        self.announce(now);
+        // Commit-marks. A full log is met when a block needs the room.
+        match self.options.appender.maintain(now, wall_ns) {
+            Ok(()) | Err(AppendError::Full) => {}
+            Err(error) => tracing::debug!(%error, "the log could not be maintained"),
+        }
+        if self.feeds.iter().all(|feed| feed.held.is_none() && feed.unanswered.is_empty() && feed.end.is_finished()) {
+            return Turn::Ended;
+        }
+        match took {
+            true => Turn::Again,
+            false if self.unannounced_bytes > 0 => Turn::Wait(ANNOUNCE_INTERVAL),
+            false => Turn::Wait(IDLE),
+        }
+    }
+
+    /// After the last turn: the balance rides in a last mark.
+    pub fn end(mut self, wall_ns: u64) {
         let totals = self.options.ledger.snapshot();
-        if let Err(error) = self.options.appender.commit_mark(totals, clock::wall_ns()) {
+        if let Err(error) = self.options.appender.commit_mark(totals, wall_ns) {
             // Recovery rolls forward from the mark before.
             tracing::warn!(%error, "no commit-mark could be written at the end");
         }
         self.options.appender.wake_readers();
     }
 
-    /// Takes what has come, appends, answers. True when there may be more at once.
-    fn turn(&mut self) -> bool {
+    /// Takes blocks from every ring in turn. True when there may be more at once.
+    fn take(&mut self) -> bool {
         let mut took = false;
         let mut awaited = false;
         for index in 0..self.feeds.len() {
@@ -131,14 +155,6 @@ impl LaneWriter {
         }
         if awaited || self.options.log.unsynced_bytes() >= self.options.sync_bytes {
             self.options.sync.request();
-        }
-        self.answer();
-        let now = clock::monotonic();
-        self.announce(now);
-        // Commit-marks. A full log is met when a block needs the room.
-        match self.options.appender.maintain(now, clock::wall_ns()) {
-            Ok(()) | Err(AppendError::Full) => {}
-            Err(error) => tracing::debug!(%error, "the log could not be maintained"),
         }
         took
     }
