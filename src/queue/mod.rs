@@ -17,6 +17,7 @@ mod cursor;
 mod extent;
 mod fields;
 mod format;
+pub mod inspect;
 mod lock;
 mod log;
 mod mark;
