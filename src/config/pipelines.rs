@@ -134,6 +134,10 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
     root.refuse("extensions", "health and metrics are always served on the management port; remove it");
     root.refuse("connectors", "no connector exists");
 
+    let mut management = root.section("management");
+    let management_token_file = management.read_optional("token_file", &PATH).map(|path| path.value);
+    management.finish();
+
     let mut service = root.section("service");
     service.has("pipelines");
     service.refuse("extensions", "health and metrics are always served on the management port; remove it");
@@ -142,7 +146,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
     let mut metrics = telemetry.section("metrics");
     metrics.ignore("level", "all metrics are always kept");
     metrics.refuse("readers", "write service.telemetry.metrics.address instead");
-    let management = receivers::read_listen(&mut metrics, "address", "0.0.0.0:8000");
+    let listen = receivers::read_listen(&mut metrics, "address", "0.0.0.0:8000");
     metrics.finish();
     let log = read_log(telemetry.section("logs"));
     telemetry.finish();
@@ -155,7 +159,8 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
         uberagent,
         queue,
         exporters,
-        management,
+        management: listen,
+        management_token_file,
         log,
         drain_timeout,
         memory_limit_bytes,

@@ -81,6 +81,8 @@ pub const SETTINGS: &[Setting] = &[
     otlp("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &["exporters", "otlphttp", "tls", "ca_file"], Form::Same),
     otlp("OTEL_EXPORTER_OTLP_PROTOCOL", &["exporters", "otlphttp", "protocol"], Form::Same),
     otlp("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["exporters", "otlphttp", "protocol"], Form::Same),
+    // The API on the management port; the commands that call it read the same file.
+    plain(Some("MILLRACE_TOKEN_FILE"), None, &["management", "token_file"], Form::Same),
     // Where everything is kept.
     plain(Some("STATE_DIRECTORY"), Some("state-directory"), &["state_directory"], Form::FirstDirectory),
 ];

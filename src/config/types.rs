@@ -24,6 +24,9 @@ pub struct Config {
     pub exporters: Vec<Exporter>,
     /// `/metrics`, health and later the API and dashboard. `METRICS_PORT`.
     pub management: SocketAddr,
+    /// One or two tokens for the API on the management port, a line each; without it only this host may ask.
+    /// `MILLRACE_TOKEN_FILE`.
+    pub management_token_file: Option<PathBuf>,
     /// Text or JSON log lines, and how many. `DEBUG_MODE`.
     pub log: LogOutput,
     /// How long exporters may go on after SIGTERM once everything received is durable.

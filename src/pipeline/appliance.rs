@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use core_affinity::CoreId;
+use crossbeam::channel::Receiver;
 use crossbeam::sync::Parker;
 
 use super::dead_letters::{self, DeadLetterStores};
@@ -27,10 +28,10 @@ use super::sources;
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::block::SourceId;
 use crate::config::budget::pools;
-use crate::config::{Config, Protocol, Receiver};
+use crate::config::{self, Config, Protocol};
 use crate::queue::{Budget, OpenError, StateLock, Storage};
 use crate::receive::admission::ConnectionTable;
-use crate::serve::{Management, Sources};
+use crate::serve::{Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, reload_channel};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::systemd::Inherited;
@@ -75,6 +76,9 @@ pub enum StartError {
     /// A destination cannot be started.
     #[error(transparent)]
     Destination(#[from] destinations::StartError),
+    /// The token file of the management port cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// A thread cannot be started.
     #[error("a thread could not be started")]
     Thread(#[from] io::Error),
@@ -125,8 +129,16 @@ struct Ground {
 }
 
 impl Appliance {
-    /// Starts everything that `config` says. `inherited` are the sockets that systemd passed in.
+    /// Starts everything that `config` says, for good. `inherited` are the sockets that systemd passed in.
     pub fn start(config: &Config, inherited: &[Inherited]) -> Result<Appliance, StartError> {
+        Appliance::start_reloadable(config, inherited).map(|(appliance, _)| appliance)
+    }
+
+    /// As [`Appliance::start`], with the reloads that the API will ask for.
+    pub fn start_reloadable(
+        config: &Config,
+        inherited: &[Inherited],
+    ) -> Result<(Appliance, Receiver<ReloadRequest>), StartError> {
         let cores = affinity::allowed_cores();
         let lanes = config.lanes.unwrap_or(cores.len()).max(1);
         let bound = doors::bind(&config.receivers, inherited, lanes)?;
@@ -134,6 +146,7 @@ impl Appliance {
         let receivers = names.zip(bound.iter().map(|bound| bound.address)).collect();
         let management = TcpListener::bind(config.management)
             .map_err(|source| StartError::Management { address: config.management, source })?;
+        let tokens = read_tokens(config)?;
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
         let ground = open_ground(config, lanes, &health)?;
@@ -159,9 +172,12 @@ impl Appliance {
         }
         let lanes = start_lanes(ground.logs, parkers, share_out(bound, lanes), &cores, &shared)?;
         shown::register(&metrics, &lanes);
-        let management = Management::start(management, Sources { metrics: metrics.clone(), health: health.clone() })?;
+        let guard = Guard::new(config.management.ip(), tokens);
+        let (reload, reloads) = reload_channel();
+        let sources = Sources { metrics: metrics.clone(), health: health.clone(), guard, reload };
+        let management = Management::start(management, sources)?;
         process.set(State::Ready);
-        Ok(Appliance {
+        let appliance = Appliance {
             receivers,
             metrics,
             health,
@@ -173,7 +189,8 @@ impl Appliance {
             dead_letters: ground.dead_letters,
             drain_timeout: config.drain_timeout,
             _lock: ground.lock,
-        })
+        };
+        Ok((appliance, reloads))
     }
 
     /// Where the management port listens.
@@ -298,8 +315,18 @@ fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &He
     Ok(Syncing { request, stop, thread })
 }
 
+/// The tokens of the management port; none when there is no file, and then only this host may ask.
+fn read_tokens(config: &Config) -> Result<Tokens, TokenFileError> {
+    let Some(path) = &config.management_token_file else { return Ok(Tokens::default()) };
+    let (tokens, warning) = Tokens::read(path)?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(tokens)
+}
+
 fn shared_sources(config: &Config, ids: &[SourceId]) -> Vec<Source> {
-    let source = |(receiver, id): (&Receiver, &SourceId)| {
+    let source = |(receiver, id): (&config::Receiver, &SourceId)| {
         let table = match &receiver.protocol {
             Protocol::UberagentTcp(limits) => Some(ConnectionTable::new(limits)),
             Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => None,

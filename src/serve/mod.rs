@@ -1,12 +1,14 @@
 //! The management port: `/metrics`, `/livez`, `/readyz`, `/startupz`, and a plain page that lists them.
 //!
 //! One thread with a current-thread runtime, away from the lanes, so that a scrape costs them nothing but cache misses.
-//! Bounded: connections, time for a request's head, life of a connection; bodies are not read. Everything here may be
-//! read by anyone who reaches the port; nothing here changes anything.
+//! Bounded: connections, time for a request's head, life of a connection. `/`, `/metrics` and health may be read by anyone
+//! who reaches the port; what else there is stands behind [`Guard`].
 //!
 //! `/livez` fails when a thread is stuck, `/readyz` while starting or draining, `/startupz` until everything was once
 //! ready; `?verbose` lists what was looked at.
 
+mod auth;
+mod reload;
 mod routes;
 
 use std::io;
@@ -15,6 +17,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use axum::Extension;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +28,9 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::sys::clock;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+
+pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens};
+pub use reload::{ReloadAnswer, ReloadRequest, ReloadSender, reload_channel};
 
 /// Open connections; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -46,6 +54,10 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// The health pages.
     pub health: Health,
+    /// Who may ask for the rest.
+    pub guard: Guard,
+    /// Who reads the configuration again when asked.
+    pub reload: ReloadSender,
 }
 
 /// The running management port; it ends when this is dropped.
@@ -112,7 +124,7 @@ async fn serve(listener: TcpListener, sources: Sources) {
         }
     };
     tokio::select! {
-        () = accept(listener, routes::router(sources)) => {}
+        () = accept(listener, routes::router(routes::routes(), sources)) => {}
         () = upkeep => {}
     }
     tick.end();
@@ -122,15 +134,15 @@ async fn accept(listener: tokio::net::TcpListener, router: axum::Router) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!("accept on the management port: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(auth::Peer(peer))));
         tokio::spawn(async move {
             let _permit = permit;
             let connection = http1::Builder::new()
@@ -144,6 +156,12 @@ async fn accept(listener: tokio::net::TcpListener, router: axum::Router) {
             }
         });
     }
+}
+
+/// An answer that says in JSON what is wrong.
+fn failure(status: StatusCode, message: &str) -> Response {
+    let body = serde_json::json!({ "error": message }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
-//! The pages of the management port. Each is made when it is asked for; none reads a body.
+//! The routes of the management port: one table that says of each whether anyone may ask or only who passes the guard.
 //!
-//! Adding a page is a route here and a line in [`INDEX`]; a test compares the two. Clocks are read here, at the edge, for
-//! the age of the threads' last ticks.
+//! Adding a page is a row of [`routes`] and a line in [`INDEX`]; a test calls every row as everybody. Each page is made when
+//! it is asked for. Clocks are read here, at the edge, for the age of the threads' last ticks.
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 
+use super::{Sources, auth, reload};
 use crate::sys::clock;
 use crate::telemetry::health::Answer;
-
-use super::Sources;
 
 /// The content type of the Prometheus text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The page under `/`, to be kept in step with [`router`].
+/// The page under `/`, to be kept in step with [`routes`].
 const INDEX: &str = "\
 <!doctype html>
 <html lang=\"en\">
@@ -29,19 +29,51 @@ const INDEX: &str = "\
 <li><a href=\"/livez?verbose\">/livez</a>: does every thread still turn?
 <li><a href=\"/readyz?verbose\">/readyz</a>: may senders be pointed here now?
 <li><a href=\"/startupz?verbose\">/startupz</a>: has every component been ready once?
+<li>POST /api/v1/reload: read the configuration again; from this host, or with a token
 </ul>
 </html>
 ";
 
+/// Who may ask for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Anyone who reaches the port.
+    Open,
+    /// Who passes [`super::Guard`].
+    Guarded,
+}
+
+/// One row of the table.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    handler: MethodRouter<Sources>,
+}
+
 /// Every route.
-pub(super) fn router(sources: Sources) -> Router {
-    Router::new()
-        .route("/", get(async || Html(INDEX)))
-        .route("/metrics", get(metrics))
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
-        .route("/startupz", get(started))
-        .with_state(sources)
+pub(super) fn routes() -> Vec<Route> {
+    let route = |access, path, handler| Route { path, access, handler };
+    vec![
+        route(Access::Open, "/", get(async || Html(INDEX))),
+        route(Access::Open, "/metrics", get(metrics)),
+        route(Access::Open, "/livez", get(live)),
+        route(Access::Open, "/readyz", get(ready)),
+        route(Access::Open, "/startupz", get(started)),
+        route(Access::Guarded, "/api/v1/reload", post(reload::reload)),
+    ]
+}
+
+/// The table as a router, each guarded row behind the guard.
+pub(super) fn router(routes: Vec<Route>, sources: Sources) -> Router {
+    let mut router = Router::new();
+    for Route { path, access, handler } in routes {
+        let handler = match access {
+            Access::Open => handler,
+            Access::Guarded => handler.layer(from_fn_with_state(sources.guard.clone(), auth::guarded)),
+        };
+        router = router.route(path, handler);
+    }
+    router.with_state(sources)
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
