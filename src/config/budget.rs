@@ -19,6 +19,12 @@ const MIB: u64 = 1 << 20;
 /// Bytes of a dead letter that are kept; a longer record is cut to this.
 pub const DEAD_LETTER_BYTES: usize = 64 << 10;
 
+/// Bytes of the buffer that a HTTP connection reads into, at most.
+pub const HTTP_READ_BUFFER_BYTES: usize = 16 << 10;
+
+/// Bytes of a HTTP connection: what it reads into, 8 KiB for the head of an answer, 6 KiB of tasks, timer and state.
+const HTTP_CONNECTION_BYTES: u64 = HTTP_READ_BUFFER_BYTES as u64 + 14 * KIB;
+
 /// How large the pools are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pools {
@@ -164,7 +170,7 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
         let (connections, bytes, what) = match &receiver.protocol {
             Protocol::UberagentTcp(limits) => (limits.max_connections, KIB, "an idle connection owns no buffer"),
             Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
-                (limits.max_connections, 16 * KIB, "head buffer and state")
+                (limits.max_connections, HTTP_CONNECTION_BYTES, "read buffer, head of an answer, state")
             }
         };
         lines.push(Line::new(

@@ -146,8 +146,10 @@ fn read_http_limits(section: &mut Section<'_>) -> HttpLimits {
         max_body_bytes: count_of_bytes(section, "max_request_body_size", 8 << 20),
         max_inflated_bytes: count_of_bytes(section, "max_inflated_bytes", 32 << 20),
         max_connections: section.read("max_connections", &AT_LEAST_ONE, 1024).value,
+        max_connections_per_ip: section.read("max_connections_per_ip", &AT_LEAST_ONE, 256).value,
         header_timeout: section.read("read_header_timeout", &TIMEOUT, Duration::from_secs(10)).value,
         body_timeout: section.read("read_timeout", &TIMEOUT, Duration::from_secs(30)).value,
+        min_body_bytes_per_second: count_of_bytes(section, "min_body_bytes_per_second", 32 << 10),
     }
 }
 

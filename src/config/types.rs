@@ -94,10 +94,14 @@ pub struct HttpLimits {
     pub max_inflated_bytes: usize,
     /// Open connections, over all lanes.
     pub max_connections: usize,
+    /// Open connections of one address outside loopback.
+    pub max_connections_per_ip: usize,
     /// Time for a request's head.
     pub header_timeout: Duration,
     /// Time for a request's body.
     pub body_timeout: Duration,
+    /// A body that comes more slowly than so many bytes a second, after a grace of five seconds, is cut off.
+    pub min_body_bytes_per_second: usize,
 }
 
 /// How uberAgent's rows become spans.

@@ -327,11 +327,13 @@ fn read_tokens(config: &Config) -> Result<Tokens, TokenFileError> {
 
 fn shared_sources(config: &Config, ids: &[SourceId]) -> Vec<Source> {
     let source = |(receiver, id): (&config::Receiver, &SourceId)| {
-        let table = match &receiver.protocol {
-            Protocol::UberagentTcp(limits) => Some(ConnectionTable::new(limits)),
-            Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => None,
+        let (total, of_one_address) = match &receiver.protocol {
+            Protocol::UberagentTcp(limits) => (limits.max_connections, limits.max_connections_per_ip),
+            Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
+                (limits.max_connections, limits.max_connections_per_ip)
+            }
         };
-        Source { id: *id, receiver: receiver.clone(), table, open_connections: Arc::default() }
+        Source { id: *id, receiver: receiver.clone(), table: ConnectionTable::new(total, of_one_address) }
     };
     config.receivers.iter().zip(ids).map(source).collect()
 }

@@ -12,7 +12,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::queue::{Appender, Log};
 use crate::receive::admission::{ConnectionTable, Overload};
 use crate::receive::gateway::{self, DoorKind, Gateway, GatewayOptions};
 use crate::receive::reactor::{Door, Reactor, ReactorOptions};
-use crate::receive::{LineCounters, ReactorCounters};
+use crate::receive::{HttpCounters, LineCounters, ReactorCounters};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::{affinity, clock};
@@ -49,10 +49,8 @@ pub struct Source {
     pub id: SourceId,
     /// Its configuration.
     pub receiver: Receiver,
-    /// TCP connections over all lanes.
-    pub table: Option<Arc<ConnectionTable>>,
-    /// HTTP connections over all lanes.
-    pub open_connections: Arc<AtomicUsize>,
+    /// Its connections over all lanes.
+    pub table: Arc<ConnectionTable>,
 }
 
 /// What all lanes share.
@@ -103,8 +101,17 @@ pub struct SourceCounters {
     pub source: String,
     /// The front balance.
     pub front: Arc<Front>,
-    /// The line receiver's other counters.
-    pub lines: Option<Arc<LineCounters>>,
+    /// What the receiver counts besides.
+    pub other: OtherCounters,
+}
+
+/// What a receiver counts beside its front balance.
+#[derive(Clone)]
+pub enum OtherCounters {
+    /// A line receiver.
+    Lines(Arc<LineCounters>),
+    /// A receiver of HTTP requests.
+    Http(Arc<HttpCounters>),
 }
 
 /// A running lane.
@@ -137,27 +144,27 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let (mut doors, mut gates) = (Vec::new(), Vec::new());
     for (source, listener) in shared.sources.iter().zip(listeners) {
         let front = Arc::new(Front::default());
-        let mut counters = SourceCounters {
-            producer: "gateway",
-            source: source.receiver.name.clone(),
-            front: front.clone(),
-            lines: None,
-        };
-        match gate_kind(&source.receiver.protocol) {
-            None => doors.push(door(source, listener, &mut counters, shared)),
+        let (producer, other) = match gate_kind(&source.receiver.protocol) {
+            None => {
+                let counters = Arc::new(LineCounters::default());
+                doors.push(door(source, listener, (&front, &counters), shared));
+                ("reactor", OtherCounters::Lines(counters))
+            }
             Some((kind, limits)) => {
-                let open_connections = source.open_connections.clone();
+                let counters = Arc::new(HttpCounters::default());
                 gates.push(gateway::Listener {
                     socket: listener.socket,
                     source: source.id,
                     kind,
                     limits: limits.clone(),
-                    front,
-                    open_connections,
+                    front: front.clone(),
+                    table: source.table.clone(),
+                    counters: counters.clone(),
                 });
+                ("gateway", OtherCounters::Http(counters))
             }
-        }
-        sources.push(counters);
+        };
+        sources.push(SourceCounters { producer, source: source.receiver.name.clone(), front, other });
     }
     let pools = &shared.pools;
     let (to_reactor, reactor_end, reactor_waiting) =
@@ -213,19 +220,21 @@ fn gate_kind(protocol: &Protocol) -> Option<(DoorKind, &crate::config::HttpLimit
     }
 }
 
-fn door(source: &Source, listener: Listener, counters: &mut SourceCounters, shared: &Shared<'_>) -> Door {
+fn door(
+    source: &Source,
+    listener: Listener,
+    (front, counters): (&Arc<Front>, &Arc<LineCounters>),
+    shared: &Shared<'_>,
+) -> Door {
     let Protocol::UberagentTcp(limits) = &source.receiver.protocol else { unreachable!("the caller looked") };
-    let lines = Arc::new(LineCounters::default());
-    counters.producer = "reactor";
-    counters.lines = Some(lines.clone());
     Door {
         listeners: vec![listener],
         source: source.id,
         limits: limits.clone(),
-        table: source.table.clone().expect("a TCP receiver has a connection table"),
+        table: source.table.clone(),
         encoder: Encoder::new(shared.config.uberagent, source.id),
-        front: counters.front.clone(),
-        counters: lines,
+        front: front.clone(),
+        counters: counters.clone(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! What of the lanes is shown on `/metrics`: the balances, and everything that reactors and rings count besides.
 //!
-//! A label's value is a lane's number, a receiver's name, or a word of a fixed set; which words a line receiver has met is
+//! A label's value is a lane's number, a receiver's name, or a word of a fixed set; which words a receiver has met is
 //! known only once it has, so those are read as they are at a scrape.
 
 use std::sync::Arc;
 
-use super::ingest::{Lane, SourceCounters};
+use super::ingest::{Lane, OtherCounters, SourceCounters};
 use super::outlet::Waiting;
-use crate::receive::{ByLabel, LineCounters, ReactorCounters};
+use crate::receive::{ByLabel, ConnectionCounters, HttpCounters, LineCounters, ReactorCounters};
 use crate::telemetry::ledger::{self, Counter};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, FrontSource, LaneSource, Metrics};
 
@@ -20,8 +20,9 @@ pub fn register(metrics: &Metrics, lanes: &[Lane]) {
             let counters = source.front.clone();
             let (producer, name) = (source.producer, source.source.clone());
             metrics.add_front(FrontSource { lane: number, producer, source: name, counters });
-            if let Some(lines) = &source.lines {
-                show_lines(metrics, number, source, lines);
+            match &source.other {
+                OtherCounters::Lines(lines) => show_lines(metrics, number, source, lines),
+                OtherCounters::Http(http) => show_http(metrics, number, source, http),
             }
         }
     }
@@ -62,35 +63,74 @@ fn show_reactor(metrics: &Metrics, lane: u32, reactor: &Arc<ReactorCounters>, wa
 }
 
 fn show_lines(metrics: &Metrics, lane: u32, source: &SourceCounters, lines: &Arc<LineCounters>) {
-    let show = |name, help, kind, read| {
-        let labels = vec![("lane", lane.to_string()), ("source", source.source.clone())];
-        metrics.add_extra(Extra { name, help, kind, labels, read });
+    let shown = Shown { metrics, lane, source, counters: lines };
+    show_connections(&shown, |lines| &lines.connections);
+    shown.by("millrace_wrong_protocol_total", "TCP connections that spoke something else.", "protocol", |lines| {
+        &lines.wrong_protocol
+    });
+    shown.by("millrace_filtered_records_total", "Records understood and not wanted.", "sourcetype", |lines| {
+        &lines.filtered
+    });
+    shown.by("millrace_dead_lettered_records_total", "Records not understood.", "reason", |lines| &lines.dead_lettered);
+    shown.one("millrace_dead_letters_not_kept_total", "Dead letters whose bytes were given up.", |lines| {
+        &lines.dead_letters_not_kept
+    });
+}
+
+fn show_http(metrics: &Metrics, lane: u32, source: &SourceCounters, http: &Arc<HttpCounters>) {
+    let shown = Shown { metrics, lane, source, counters: http };
+    show_connections(&shown, |http| &http.connections);
+    shown.by("millrace_refused_requests_total", "HTTP requests that were not taken.", "reason", |http| {
+        &http.refused_requests
+    });
+    let help = "Records decoded, and not acknowledged, that no writer took before the stop.";
+    shown.one("millrace_gateway_lost_records_total", help, |http| &http.records_lost);
+    let help = "Spans taken, and not acknowledged, that no writer took before the stop.";
+    shown.one("millrace_gateway_lost_spans_total", help, |http| &http.spans_lost);
+}
+
+fn show_connections<C: Send + Sync + 'static>(shown: &Shown<'_, C>, of: fn(&C) -> &ConnectionCounters) {
+    shown.add("millrace_connections", "Open connections.", ExtraKind::Gauge, move |counters| {
+        ExtraRead::One(Box::new(move || of(&counters).open.get()))
+    });
+    let counter = |name, help, field: fn(&ConnectionCounters) -> &Counter| {
+        shown.add(name, help, ExtraKind::Counter, move |counters| {
+            ExtraRead::One(Box::new(move || field(of(&counters)).get()))
+        });
     };
-    let one = |counter: fn(&LineCounters) -> &Counter| {
-        let lines = lines.clone();
-        ExtraRead::One(Box::new(move || counter(&lines).get()))
+    counter("millrace_connections_accepted_total", "Connections accepted.", |connections| &connections.accepted);
+    let help = "Failures to accept a connection that were the machine's.";
+    counter("millrace_accept_failures_total", help, |connections| &connections.accept_failures);
+    let by_reason = |name, help, field: fn(&ConnectionCounters) -> &ByLabel| {
+        shown.add(name, help, ExtraKind::Counter, move |counters| {
+            ExtraRead::ByWord("reason", Box::new(move || field(of(&counters)).iter().collect()))
+        });
     };
-    let by = |label, counters: fn(&LineCounters) -> &ByLabel| {
-        let lines = lines.clone();
-        ExtraRead::ByWord(label, Box::new(move || counters(&lines).iter().collect()))
-    };
-    let counter = ExtraKind::Counter;
-    show("millrace_connections", "Open TCP connections.", ExtraKind::Gauge, one(|lines| &lines.connections));
-    show("millrace_connections_accepted_total", "TCP connections accepted.", counter, one(|lines| &lines.accepted));
-    let by_reason = |of| by("reason", of);
-    show(
-        "millrace_connections_refused_total",
-        "TCP connections reset at once.",
-        counter,
-        by_reason(|lines| &lines.refused),
-    );
-    show("millrace_connections_closed_total", "TCP connections closed.", counter, by_reason(|lines| &lines.closed));
-    let wrong = by("protocol", |lines| &lines.wrong_protocol);
-    show("millrace_wrong_protocol_total", "TCP connections that spoke something else.", counter, wrong);
-    let filtered = by("sourcetype", |lines| &lines.filtered);
-    show("millrace_filtered_records_total", "Records understood and not wanted.", counter, filtered);
-    let dead = by_reason(|lines| &lines.dead_lettered);
-    show("millrace_dead_lettered_records_total", "Records not understood.", counter, dead);
-    let not_kept = one(|lines| &lines.dead_letters_not_kept);
-    show("millrace_dead_letters_not_kept_total", "Dead letters whose bytes were given up.", counter, not_kept);
+    by_reason("millrace_connections_refused_total", "Connections reset at once.", |connections| &connections.refused);
+    by_reason("millrace_connections_closed_total", "Connections closed.", |connections| &connections.closed);
+}
+
+/// One receiver's counters on one lane, on their way to the page.
+struct Shown<'a, C> {
+    metrics: &'a Metrics,
+    lane: u32,
+    source: &'a SourceCounters,
+    counters: &'a Arc<C>,
+}
+
+impl<C: Send + Sync + 'static> Shown<'_, C> {
+    fn add(&self, name: &'static str, help: &'static str, kind: ExtraKind, read: impl FnOnce(Arc<C>) -> ExtraRead) {
+        let labels = vec![("lane", self.lane.to_string()), ("source", self.source.source.clone())];
+        self.metrics.add_extra(Extra { name, help, kind, labels, read: read(self.counters.clone()) });
+    }
+
+    fn one(&self, name: &'static str, help: &'static str, of: fn(&C) -> &Counter) {
+        self.add(name, help, ExtraKind::Counter, |counters| ExtraRead::One(Box::new(move || of(&counters).get())));
+    }
+
+    fn by(&self, name: &'static str, help: &'static str, label: &'static str, of: fn(&C) -> &ByLabel) {
+        self.add(name, help, ExtraKind::Counter, |counters| {
+            ExtraRead::ByWord(label, Box::new(move || of(&counters).iter().collect()))
+        });
+    }
 }

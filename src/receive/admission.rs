@@ -13,8 +13,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::TcpLimits;
-
 /// Bytes of an IPv6 address that name one peer's network.
 const NETWORK_BITS: u32 = 64;
 
@@ -60,14 +58,10 @@ pub struct Place {
 }
 
 impl ConnectionTable {
-    /// An empty table with the bounds of `limits`.
+    /// An empty table for so many connections, and so many of one address.
     #[must_use]
-    pub fn new(limits: &TcpLimits) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable {
-            max_total: limits.max_connections,
-            max_per_address: limits.max_connections_per_ip,
-            open: Mutex::default(),
-        })
+    pub fn new(max_total: usize, max_per_address: usize) -> Arc<ConnectionTable> {
+        Arc::new(ConnectionTable { max_total, max_per_address, open: Mutex::default() })
     }
 
     /// A place for a connection from `peer`.
@@ -148,20 +142,7 @@ fn network(peer: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    fn table(total: usize, per_address: usize) -> Arc<ConnectionTable> {
-        ConnectionTable::new(&TcpLimits {
-            max_line_bytes: 0,
-            max_connections: total,
-            max_connections_per_ip: per_address,
-            idle_timeout: Duration::ZERO,
-            partial_line_timeout: Duration::ZERO,
-            pause_limit: Duration::ZERO,
-        })
-    }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -169,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_gets_it_back() {
-        let table = table(100, 2);
+        let table = ConnectionTable::new(100, 2);
         let first = table.admit(ip("192.0.2.1")).unwrap();
         let _second = table.admit(ip("::ffff:192.0.2.1")).unwrap();
         assert_eq!(table.admit(ip("192.0.2.1")).unwrap_err(), Refused::Address);
@@ -180,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_share_of_an_ipv6_peer_is_its_network() {
-        let table = table(100, 1);
+        let table = ConnectionTable::new(100, 1);
         let _first = table.admit(ip("2001:db8::1")).unwrap();
         assert_eq!(table.admit(ip("2001:db8::ffff:2")).unwrap_err(), Refused::Address);
         let _other = table.admit(ip("2001:db8:0:1::1")).unwrap();
@@ -188,7 +169,7 @@ mod tests {
 
     #[test]
     fn loopback_has_no_share_but_the_total_holds() {
-        let table = table(3, 1);
+        let table = ConnectionTable::new(3, 1);
         let places: Vec<Place> =
             ["127.0.0.1", "127.0.0.1", "::1"].map(ip).into_iter().map(|peer| table.admit(peer).unwrap()).collect();
         assert_eq!(table.admit(ip("127.0.0.1")).unwrap_err(), Refused::Total);

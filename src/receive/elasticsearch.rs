@@ -1,8 +1,8 @@
 //! The Elasticsearch door: `_bulk`, as uberAgent itself sends, and the probes that clients make before it.
 //!
 //! Documents are uberAgent's rows and go to the source's encoder; nothing is indexed. The answer is Elasticsearch's, item by
-//! item: 201 for a row that is durable (or understood and not wanted), 400 for one that is unusable, 429 for one that
-//! did not fit. The action lines of a request are read before its first document is decoded, so that a malformed one
+//! item: 201 for a row that is durable (or understood and not wanted), 400 for one that is unusable, 429 for one for which
+//! there was no room in time: a request larger than the ring goes in piece by piece. The action lines of a request are read before its first document is decoded, so that a malformed one
 //! refuses the request with nothing stored. `index` and `create` are understood; ids are echoed, never used.
 
 mod bulk;
@@ -17,9 +17,11 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::block::{Outlet, Refusal};
-use crate::receive::gateway::{Answer, BodyError, Busy, Door, Settled};
+use crate::receive::gateway::{Answer, Body, BodyError, Door, Settled};
 use crate::receive::inflate::InflateError;
 use crate::sys::clock;
+use crate::telemetry::ledger::Front;
+use bulk::{Counts, Items, Unread};
 
 /// Clients from 7.14 on talk to nothing that does not say this.
 const PRODUCT: (HeaderName, HeaderValue) =
@@ -45,7 +47,7 @@ enum Refused {
     #[error(transparent)]
     Body(BodyError),
     #[error(transparent)]
-    Malformed(#[from] bulk::MalformedAction),
+    Unread(#[from] Unread),
     #[error("no room at the moment, try again")]
     Busy,
     #[error("not stored, try again")]
@@ -57,7 +59,8 @@ impl Refused {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Refused::NoRoute => (StatusCode::NOT_FOUND, "invalid_index_name_exception"),
-            Refused::Malformed(_) => (StatusCode::BAD_REQUEST, "illegal_argument_exception"),
+            Refused::Unread(Unread::Malformed { .. }) => (StatusCode::BAD_REQUEST, "illegal_argument_exception"),
+            Refused::Unread(Unread::TooMany) => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception"),
             Refused::Busy => (StatusCode::TOO_MANY_REQUESTS, "es_rejected_execution_exception"),
             Refused::NotStored => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_shards_exception"),
             Refused::Body(error) => match error {
@@ -71,6 +74,20 @@ impl Refused {
                     (StatusCode::BAD_REQUEST, "parse_exception")
                 }
             },
+        }
+    }
+}
+
+impl Refused {
+    /// The reason as a metric's label.
+    fn label(&self) -> &'static str {
+        match self {
+            Refused::NoRoute => "no_route",
+            Refused::Body(error) => error.label(),
+            Refused::Unread(Unread::Malformed { .. }) => "malformed",
+            Refused::Unread(Unread::TooMany) => "too_many_items",
+            Refused::Busy => "no_room",
+            Refused::NotStored => "not_stored",
         }
     }
 }
@@ -102,9 +119,23 @@ async fn take<O: Outlet>(door: &Door<O>, request: Request<Incoming>, arrival: Ar
         return answer;
     };
     let mut body = door.read(request).await?;
-    let result = take_bulk(door, index, body.bytes_mut(&door.intake), arrival).await;
+    let result = match items(&mut body) {
+        Ok(items) => take_bulk(door, Bulk { index, items, body: body.bytes_mut(&door.intake), arrival }).await,
+        Err(refused) => Err(refused),
+    };
     body.discard(&door.intake);
     result
+}
+
+/// Reads a body's actions. What they and their answer take is counted beside the body.
+fn items(body: &mut Body) -> Result<Items, Refused> {
+    let (now_bytes, alone_bytes) = body.room_beside();
+    let items = match Items::read(body.bytes(), now_bytes) {
+        Err(Unread::TooMany) if now_bytes < alone_bytes => return Err(Refused::Busy),
+        items => items?,
+    };
+    body.cover_beside(items.cost_bytes())?;
+    Ok(items)
 }
 
 /// The index (or the prefix that uberAgent's configuration put there) of a bulk path; empty when there is none.
@@ -113,33 +144,60 @@ fn bulk_index(path: &str) -> Option<&str> {
     Some(prefix.trim_start_matches('/').rsplit('/').next().unwrap_or_default())
 }
 
-async fn take_bulk<O: Outlet>(
-    door: &Door<O>,
-    index: &str,
-    body: &mut [u8],
+/// A bulk request.
+struct Bulk<'a> {
+    index: &'a str,
+    items: Items,
+    body: &'a mut [u8],
     arrival: Arrival,
-) -> Result<Vec<u8>, Refused> {
-    let mut items = bulk::items(body)?;
-    let decode = |encoder: &mut _, budget_bytes| bulk::decode(&mut items, body, encoder, budget_bytes, arrival.wall_ns);
-    let (counts, receipt) = door.intake.rows(door.slot, decode).map_err(|Busy| Refused::Busy)?;
-    let front = &door.front;
+}
+
+/// Takes the rows in as many goes as there is room for, waiting for room as long as a body may take, and waits until all
+/// that was taken is durable.
+async fn take_bulk<O: Outlet>(door: &Door<O>, mut bulk: Bulk<'_>) -> Result<Vec<u8>, Refused> {
+    let patient_until = tokio::time::Instant::now() + door.limits.body_timeout;
+    let mut receipts = Vec::new();
+    while let Some(next_bytes) = bulk.items.next_bytes() {
+        let room = door.intake.room_for_row(next_bytes);
+        if tokio::time::timeout_at(patient_until, room).await.is_err() {
+            if receipts.is_empty() {
+                return Err(Refused::Busy);
+            }
+            count(&door.front, bulk.items.refuse_rest());
+            break;
+        }
+        let received_ns = bulk.arrival.wall_ns;
+        let decode = |encoder: &mut _, room_bytes| bulk.items.decode(bulk.body, encoder, room_bytes, received_ns);
+        let Ok((counts, receipt)) = door.intake.rows(door.slot, decode) else { continue };
+        count(&door.front, counts);
+        receipts.push(receipt);
+        // The others of this thread, and the blocks of these rows, come first.
+        tokio::task::yield_now().await;
+    }
+    for receipt in receipts {
+        match receipt.settled().await {
+            Settled::Durable => {}
+            Settled::Refused(Refusal::Full) => return Err(Refused::Busy),
+            Settled::Refused(Refusal::Storage | Refusal::Draining) | Settled::Unknown => {
+                return Err(Refused::NotStored);
+            }
+        }
+    }
+    let took = clock::monotonic().saturating_sub(bulk.arrival.monotonic);
+    Ok(bulk.items.answer(bulk.index, took, bulk.arrival.wall_ns))
+}
+
+fn count(front: &Front, counts: Counts) {
     front.received.add(counts.encoded + counts.filtered + counts.rejected);
     front.encoded.add(counts.encoded);
     front.filtered.add(counts.filtered);
     front.rejected.add(counts.rejected);
     front.fields_dropped.add(counts.fields_dropped);
-    match receipt.settled().await {
-        Settled::Durable => {
-            let took = clock::monotonic().saturating_sub(arrival.monotonic);
-            Ok(bulk::answer(&items, index, took, arrival.wall_ns))
-        }
-        Settled::Refused(Refusal::Full) => Err(Refused::Busy),
-        Settled::Refused(Refusal::Storage | Refusal::Draining) | Settled::Unknown => Err(Refused::NotStored),
-    }
 }
 
 fn refusal<O: Outlet>(door: &Door<O>, refused: &Refused) -> Answer {
     let (status, kind) = refused.status();
+    door.counters.refused_requests.add(refused.label(), 1);
     let reason = refused.to_string();
     let cause = serde_json::json!({ "type": kind, "reason": reason });
     let body = serde_json::json!({

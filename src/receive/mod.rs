@@ -4,7 +4,7 @@
 //! wrong protocols apart, `admission` bounds connections over all lanes. The doors know of the ring only what
 //! [`crate::block::Outlet`] says.
 //!
-//! Here are the counters of the line receiver beside the front balance. Each has one writing thread, like those of
+//! Here are the counters of the receivers beside the front balance. Each has one writing thread, like those of
 //! [`crate::telemetry::ledger`]; whoever renders metrics reads them.
 
 use std::fmt;
@@ -62,18 +62,55 @@ impl Default for ByLabel {
     }
 }
 
-/// What a line receiver says of itself on one lane, beside the front balance of its source.
+/// What a receiver says of its connections on one lane.
 #[derive(Debug, Default)]
-pub struct LineCounters {
+pub struct ConnectionCounters {
     /// Connections that are open now; a gauge.
-    pub connections: Counter,
+    pub open: Counter,
     /// Connections accepted and kept.
     pub accepted: Counter,
     /// Connections reset at once, by reason: `max_connections`, `max_connections_per_ip`, `overload`, `no_descriptors`,
     /// `draining`.
     pub refused: ByLabel,
-    /// Connections closed, by reason: `peer`, `peer_reset`, `idle`, `partial_line`, `wrong_protocol`, `overload`, `drain`.
+    /// Connections closed, by reason. Lines: `peer`, `peer_reset`, `idle`, `partial_line`, `wrong_protocol`, `overload`,
+    /// `drain`. HTTP: `done`, `idle`, `slow_head`, `slow_reader`, `head_too_large`, `malformed_head`, `broken`.
     pub closed: ByLabel,
+    /// Failures to accept that were the machine's, not the peer's.
+    pub accept_failures: Counter,
+}
+
+impl ConnectionCounters {
+    /// Counts one that was accepted and is kept. Only the owning thread may call this, as the next.
+    pub fn opened(&self) {
+        self.accepted.add(1);
+        self.open.set(self.open.get() + 1);
+    }
+
+    /// Counts the end of one that was kept.
+    pub fn ended(&self, reason: &'static str) {
+        self.closed.add(reason, 1);
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+/// What a receiver of HTTP requests says of itself on one lane, beside the front balance of its source.
+#[derive(Debug, Default)]
+pub struct HttpCounters {
+    /// Its connections.
+    pub connections: ConnectionCounters,
+    /// Requests that were not taken, by reason.
+    pub refused_requests: ByLabel,
+    /// Records decoded that could not be handed over before the process stopped; their senders were not told yes.
+    pub records_lost: Counter,
+    /// Spans passed through, likewise.
+    pub spans_lost: Counter,
+}
+
+/// What a line receiver says of itself on one lane, beside the front balance of its source.
+#[derive(Debug, Default)]
+pub struct LineCounters {
+    /// Its connections.
+    pub connections: ConnectionCounters,
     /// Connections that spoke something else, by [`WrongProtocol::label`].
     pub wrong_protocol: ByLabel,
     /// Records understood and not wanted, by sourcetype; their sum is the front's `filtered`.
@@ -84,8 +121,6 @@ pub struct LineCounters {
     pub dead_letters_not_kept: Counter,
     /// Elements that are no record: blank lines, action lines, header lines.
     pub not_records: Counter,
-    /// Failures to accept that were the machine's, not the peer's.
-    pub accept_failures: Counter,
 }
 
 /// What a reactor says of itself.

@@ -86,6 +86,23 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// The reason as a metric's label.
+    fn label(&self) -> &'static str {
+        match self {
+            Refused::NoRoute => "no_route",
+            Refused::TracesOnly => "traces_only",
+            Refused::Method => "method",
+            Refused::ContentType => "content_type",
+            Refused::Body(error) => error.label(),
+            Refused::Malformed(Fault { reason: Reason::TooManySpans, .. }) => "too_many_spans",
+            Refused::Malformed(_) | Refused::MalformedJson(_) => "malformed",
+            Refused::Busy => "no_room",
+            Refused::NotStored => "not_stored",
+        }
+    }
+}
+
 impl From<BodyError> for Refused {
     fn from(error: BodyError) -> Refused {
         match error {
@@ -107,6 +124,7 @@ pub(crate) async fn answer<O: Outlet>(door: &Door<O>, request: Request<Incoming>
     match take(door, request, encoding, wall_ns).await {
         Ok(cut_out) => accepted(encoding.unwrap_or(Encoding::Json), cut_out),
         Err(refused) => {
+            door.counters.refused_requests.add(refused.label(), 1);
             if matches!(refused, Refused::Busy | Refused::NotStored) {
                 door.front.requests_refused.add(1);
             }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 /// What is left of the bytes.
 #[derive(Debug)]
 pub(super) struct Allowance {
+    total_bytes: usize,
     left_bytes: Cell<usize>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Exhausted;
 impl Allowance {
     /// An allowance of so many bytes.
     pub(super) fn new(bytes: usize) -> Rc<Allowance> {
-        Rc::new(Allowance { left_bytes: Cell::new(bytes) })
+        Rc::new(Allowance { total_bytes: bytes, left_bytes: Cell::new(bytes) })
     }
 
     /// A permit for nothing yet.
@@ -45,6 +46,21 @@ impl Allowance {
 }
 
 impl Permit {
+    /// Bytes that it could grow by now.
+    pub(super) fn left_bytes(&self) -> usize {
+        self.of.left_bytes.get()
+    }
+
+    /// Bytes that it could grow by if nobody else held any.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.of.total_bytes - self.bytes
+    }
+
+    /// Grows by `bytes`; all or nothing.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.cover(self.bytes.saturating_add(bytes))
+    }
+
     /// Grows to `bytes` if it is less; all or nothing.
     pub(super) fn cover(&mut self, bytes: usize) -> Result<(), Exhausted> {
         let more = bytes.saturating_sub(self.bytes);
@@ -72,6 +88,7 @@ mod tests {
         assert_eq!((first.cover(60), second.cover(41)), (Ok(()), Err(Exhausted)));
         assert_eq!((first.cover(30), second.cover(40)), (Ok(()), Ok(())), "what is held covers less");
         assert_eq!((allowance.left_bytes(), first.cover(61)), (0, Err(Exhausted)));
+        assert_eq!((second.left_bytes(), second.room_bytes(), second.add(1)), (0, 60, Err(Exhausted)));
         drop(first);
         assert_eq!(allowance.left_bytes(), 60);
         drop(second);

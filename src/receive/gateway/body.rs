@@ -5,17 +5,22 @@
 //! an allocation beyond [`MAX_BYTES`]. What all bodies hold together is bounded by the [`Allowance`].
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use tokio::time::{Instant, timeout_at};
 
 use super::allowance::{Allowance, Exhausted, Permit};
 use super::intake::Intake;
 use crate::block::{MAX_BYTES, Outlet};
 use crate::config::HttpLimits;
 use crate::receive::inflate::{ContentEncoding, InflateError, inflate};
+
+/// A body may be as slow as it likes for so long.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a body is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,21 @@ pub(crate) enum BodyError {
     Inflate(#[from] InflateError),
 }
 
+impl BodyError {
+    /// The reason as a metric's label.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            BodyError::TooLarge(_) | BodyError::Inflate(InflateError::TooLarge(_)) => "too_large",
+            BodyError::NoRoom => "no_room",
+            BodyError::TimedOut => "slow_body",
+            BodyError::Broken => "broken",
+            BodyError::Encoding => "encoding",
+            BodyError::Inflate(InflateError::Ratio) => "inflates_too_much",
+            BodyError::Inflate(InflateError::Corrupt) => "corrupt",
+        }
+    }
+}
+
 impl From<Exhausted> for BodyError {
     fn from(_: Exhausted) -> BodyError {
         BodyError::NoRoom
@@ -50,7 +70,7 @@ impl From<Exhausted> for BodyError {
 pub(crate) struct Body {
     data: Data,
     /// Given back with the body.
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Where a body lies.
@@ -68,6 +88,16 @@ impl Body {
             Data::Lent(bytes) => bytes,
             Data::Owned(bytes) => bytes,
         }
+    }
+
+    /// Counts bytes that the request holds beside its body, until the body goes.
+    pub(crate) fn cover_beside(&mut self, bytes: usize) -> Result<(), BodyError> {
+        Ok(self.permit.add(bytes)?)
+    }
+
+    /// Bytes for which [`Body::cover_beside`] has room now, and for which it would have without other requests.
+    pub(crate) fn room_beside(&self) -> (usize, usize) {
+        (self.permit.left_bytes(), self.permit.room_bytes())
     }
 
     /// Its bytes, to be changed, in a buffer of the intake.
@@ -116,12 +146,10 @@ pub(crate) async fn read<O: Outlet>(
     intake: &Intake<O>,
     allowance: &Rc<Allowance>,
 ) -> Result<(Body, usize), BodyError> {
-    let collected = async {
-        let encoding = content_encoding(headers)?;
-        let body = collect(&mut incoming, limits.max_body_bytes, intake, allowance.permit()).await?;
-        Ok::<_, BodyError>((encoding, body))
+    let collected = match content_encoding(headers) {
+        Ok(encoding) => collect(&mut incoming, limits, intake, allowance.permit()).await.map(|body| (encoding, body)),
+        Err(error) => Err(error),
     };
-    let collected = tokio::time::timeout(limits.body_timeout, collected).await.unwrap_or(Err(BodyError::TimedOut));
     let (encoding, body) = match collected {
         Ok(collected) => collected,
         Err(error @ (BodyError::TooLarge(_) | BodyError::NoRoom | BodyError::Encoding)) => {
@@ -154,7 +182,7 @@ fn inflate_within<O: Outlet>(
     };
     let mut permit = allowance.permit();
     match result.and_then(|()| Ok(permit.cover(inflated.len())?)) {
-        Ok(()) => Ok(Body { data: Data::Owned(inflated), _permit: permit }),
+        Ok(()) => Ok(Body { data: Data::Owned(inflated), permit }),
         Err(error) => {
             intake.give_back(inflated);
             Err(error)
@@ -186,30 +214,41 @@ fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, BodyError> {
     }
 }
 
+/// How long a body may take of which so many bytes have come.
+fn patience(limits: &HttpLimits, bytes: usize) -> Duration {
+    let earned_ms = bytes as u64 * 1000 / limits.min_body_bytes_per_second as u64;
+    limits.body_timeout.min(GRACE + Duration::from_millis(earned_ms))
+}
+
 async fn collect<O: Outlet>(
     incoming: &mut Incoming,
-    max_bytes: usize,
+    limits: &HttpLimits,
     intake: &Intake<O>,
     mut permit: Permit,
 ) -> Result<Body, BodyError> {
+    let (began, max_bytes) = (Instant::now(), limits.max_body_bytes);
+    let next_frame = async |incoming: &mut Incoming, bytes| {
+        let deadline = began + patience(limits, bytes);
+        timeout_at(deadline, next_frame(incoming)).await.unwrap_or(Err(BodyError::TimedOut))
+    };
     let declared = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
     permit.cover(declared)?;
-    let first = next_frame(incoming).await?.unwrap_or_default();
+    let first = next_frame(incoming, 0).await?.unwrap_or_default();
     if first.len() > max_bytes {
         return Err(BodyError::TooLarge(max_bytes));
     }
     permit.cover(first.len())?;
     if incoming.is_end_stream() || first.len() == declared {
-        return Ok(Body { data: Data::Lent(first), _permit: permit });
+        return Ok(Body { data: Data::Lent(first), permit });
     }
     let mut buffer = intake.buffer();
     buffer.reserve(declared.clamp(first.len(), MAX_BYTES));
     buffer.extend_from_slice(&first);
     drop(first);
-    while let Some(data) = next_frame(incoming).await? {
+    while let Some(data) = next_frame(incoming, buffer.len()).await? {
         let bytes = buffer.len() + data.len();
         let covered = permit.cover(bytes).map_err(BodyError::from);
         if let Err(error) = if bytes > max_bytes { Err(BodyError::TooLarge(max_bytes)) } else { covered } {
@@ -218,7 +257,7 @@ async fn collect<O: Outlet>(
         }
         buffer.extend_from_slice(&data);
     }
-    Ok(Body { data: Data::Owned(buffer), _permit: permit })
+    Ok(Body { data: Data::Owned(buffer), permit })
 }
 
 /// The next data of a body; trailers are passed over.

@@ -6,12 +6,13 @@
 //! every block that may hold something of it has its verdict.
 //!
 //! Nothing is pushed without room: a request is refused as a whole ([`Busy`]) unless all its blocks fit beside those that
-//! are open. `room` is an estimate for rows, and the ring counts spans besides; what does not fit after all waits in
-//! the backlog, and while there is one nobody else gets in.
+//! are open; only rows may come in several goes. `room` is an estimate for rows, and the ring counts spans besides; what
+//! does not fit after all waits in the backlog, and while there is one nobody else gets in.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -23,6 +24,9 @@ use crate::uberagent::Encoder;
 
 /// Blocks that an encoder may still hold when its rows are final: one a signal.
 const OPEN_BLOCKS_OF_ROWS: usize = 2;
+
+/// Blocks that one call of [`Intake::rows`] may fill at most: a bounded turn, and room for others between two calls.
+const ROWS_AT_ONCE_BLOCKS: usize = 32;
 
 /// Body buffers kept for the next request, and the largest that is.
 const KEPT_BUFFERS: usize = 8;
@@ -116,20 +120,24 @@ struct State<O> {
     /// The receipts of each ticket without verdict, oldest first: tickets are dense.
     asked: VecDeque<Receipts>,
     buffers: Vec<Vec<u8>>,
+    room_freed: Rc<Notify>,
 }
 
 /// See the module.
 pub(crate) struct Intake<O> {
     state: RefCell<State<O>>,
     flush_due: Notify,
+    /// Verdicts have come, and with them perhaps room.
+    room_freed: Rc<Notify>,
 }
 
 impl<O: Outlet> Intake<O> {
     /// An intake without sources.
     pub(crate) fn new(outlet: O) -> Intake<O> {
-        let (slots, buffers) = (Vec::new(), Vec::new());
-        let state = State { outlet, slots, backlog: VecDeque::new(), asked: VecDeque::new(), buffers };
-        Intake { state: RefCell::new(state), flush_due: Notify::new() }
+        let (slots, buffers, room_freed) = (Vec::new(), Vec::new(), Rc::<Notify>::default());
+        let (backlog, asked) = (VecDeque::new(), VecDeque::new());
+        let state = State { outlet, slots, backlog, asked, buffers, room_freed: room_freed.clone() };
+        Intake { state: RefCell::new(state), flush_due: Notify::new(), room_freed }
     }
 
     /// Adds a source of OTLP payloads; its slot.
@@ -225,16 +233,15 @@ impl<O: Outlet> Intake<O> {
         decode: impl FnOnce(&mut Encoder, usize) -> T,
     ) -> Result<(T, Rc<Receipt>), Busy> {
         let state = &mut *self.state.borrow_mut();
-        // The encoder's own blocks count anew: rows can double in size, and what stays open is a block a signal.
-        let room = state.room().saturating_sub(OPEN_BLOCKS_OF_ROWS);
-        if room == 0 {
+        let room_bytes = state.room_for_rows_bytes();
+        if room_bytes == 0 {
             return Err(Busy);
         }
         let spare = state.outlet.spare();
         let slot_state = &mut state.slots[slot];
         let Open::Rows(encoder) = &mut slot_state.open else { unreachable!("rows come to a source of rows") };
         encoder.recycle(spare);
-        let decoded = decode(encoder, room * TARGET_BYTES / 2);
+        let decoded = decode(encoder, room_bytes);
         encoder.end_together();
         let receipt = Receipt::new();
         slot_state.receipts.push(receipt.clone());
@@ -247,6 +254,20 @@ impl<O: Outlet> Intake<O> {
         }
         self.flush_due.notify_one();
         Ok((decoded, receipt))
+    }
+
+    /// Waits until [`Intake::rows`] has room for a row of so many bytes.
+    pub(crate) async fn room_for_row(&self, bytes: usize) {
+        loop {
+            let mut freed = pin!(self.room_freed.notified());
+            // From here on a notification is remembered: the look below cannot miss one.
+            freed.as_mut().enable();
+            let room_bytes = self.state.borrow_mut().room_for_rows_bytes();
+            if room_bytes > 0 && room_bytes >= bytes {
+                return;
+            }
+            freed.await;
+        }
     }
 
     /// Waits until somebody waits for what is open.
@@ -277,6 +298,12 @@ impl<O: Outlet> Intake<O> {
         let state = self.state.borrow();
         state.backlog.is_empty() && state.slots.iter().all(|slot| slot.receipts.is_empty())
     }
+
+    /// Gives up what the ring has no room for, as the process stops: what it was.
+    pub(crate) fn abandon(&self) -> Vec<Meta> {
+        self.flush();
+        self.state.borrow_mut().backlog.drain(..).map(|(block, _)| block.meta).collect()
+    }
 }
 
 impl<O: Outlet> State<O> {
@@ -294,6 +321,13 @@ impl<O: Outlet> State<O> {
         self.outlet.room().saturating_sub(self.slots.iter().map(open).sum())
     }
 
+    /// Bytes of rows that can be encoded now.
+    fn room_for_rows_bytes(&mut self) -> usize {
+        // The encoder's own blocks count anew: rows can double in size, and what stays open is a block a signal.
+        let blocks = self.room().saturating_sub(OPEN_BLOCKS_OF_ROWS);
+        blocks.min(ROWS_AT_ONCE_BLOCKS) * TARGET_BYTES / 2
+    }
+
     fn take_verdicts(&mut self) -> bool {
         let mut any = false;
         while let Some(verdict) = self.outlet.verdict() {
@@ -307,6 +341,9 @@ impl<O: Outlet> State<O> {
             && let Some((block, receipts)) = self.backlog.pop_front()
         {
             self.hand_over(block, receipts);
+        }
+        if any {
+            self.room_freed.notify_waiters();
         }
         any
     }

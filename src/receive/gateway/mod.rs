@@ -16,7 +16,7 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,11 +27,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
-use crate::block::{Outlet, SourceId};
+use crate::block::{Made, Meta, Outlet, SourceId};
 use crate::config::{self, HttpLimits};
-use crate::receive::{elasticsearch, otlp_http};
+use crate::receive::admission::{ConnectionTable, Place};
+use crate::receive::{HttpCounters, elasticsearch, otlp_http};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
+use crate::sys::socket::reset_on_close;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::Front;
 use crate::uberagent::Encoder;
@@ -70,8 +72,10 @@ pub struct Listener {
     pub limits: HttpLimits,
     /// This producer's front balance of the source.
     pub front: Arc<Front>,
-    /// Open connections of the receiver, over all lanes.
-    pub open_connections: Arc<AtomicUsize>,
+    /// The receiver's connections over all lanes.
+    pub table: Arc<ConnectionTable>,
+    /// What this producer counts of the source besides.
+    pub counters: Arc<HttpCounters>,
 }
 
 /// Everything that a gateway needs.
@@ -125,6 +129,7 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
     let idle = Rc::new(Notify::new());
     let allowance = Allowance::new(options.body_bytes);
     let mut doors = Vec::new();
+    let mut counters_of = Vec::new();
     for listener in options.listeners {
         let slot = match listener.kind {
             DoorKind::OtlpHttp => intake.add_passed(listener.source),
@@ -132,11 +137,12 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
                 intake.add_rows(listener.source, Encoder::new(options.uberagent, listener.source))
             }
         };
+        counters_of.push((listener.source, listener.counters.clone()));
         listener.socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(listener.socket)?;
-        let Listener { kind, limits, front, open_connections, .. } = listener;
+        let Listener { kind, limits, front, table, counters, .. } = listener;
         let (intake, allowance, idle) = (intake.clone(), allowance.clone(), idle.clone());
-        let door = Rc::new(Door { intake, slot, kind, limits, front, allowance, open_connections, idle });
+        let door = Rc::new(Door { intake, slot, kind, limits, front, table, counters, allowance, idle });
         tokio::task::spawn_local(accept(door.clone(), socket, stopping.clone()));
         doors.push(Rc::downgrade(&door));
     }
@@ -157,10 +163,23 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
         }
         Ok(())
     };
-    tokio::time::timeout(options.drain_timeout, drained).await.unwrap_or_else(|_| {
+    let result = tokio::time::timeout(options.drain_timeout, drained).await.unwrap_or_else(|_| {
         tracing::warn!("connections were cut: the drain took longer than {:?}", options.drain_timeout);
         Ok(())
-    })
+    });
+    for meta in intake.abandon() {
+        let of_its_source = counters_of.iter().filter(|(source, _)| *source == meta.source);
+        of_its_source.for_each(|(_, counters)| count_lost(counters, &meta));
+    }
+    result
+}
+
+/// Counts a block that nobody takes any more. Its senders have not been told yes.
+fn count_lost(counters: &HttpCounters, meta: &Meta) {
+    match meta.made {
+        Made::Passed => counters.spans_lost.add(u64::from(meta.spans)),
+        Made::Encoded => counters.records_lost.add(u64::from(meta.records)),
+    }
 }
 
 /// The doorbell in the runtime's epoll.
@@ -212,19 +231,37 @@ async fn accept<O: Outlet + 'static>(
             _ = stopping.wait_for(|stopping| *stopping) => return,
             accepted = socket.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
+            door.counters.connections.accept_failures.add(1);
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Some(admitted) = Admitted::take(&door) else { continue };
+        let place = match door.table.admit(peer.ip()) {
+            Ok(place) => place,
+            Err(refused) => {
+                door.counters.connections.refused.add(refused.label(), 1);
+                // It fails for a connection that is gone; then there is nobody to notice.
+                reset_on_close(&stream).ok();
+                continue;
+            }
+        };
         if stream.set_nodelay(true).is_err() {
+            door.counters.connections.accept_failures.add(1);
             continue;
         }
-        let stopping = connections.clone();
-        tokio::task::spawn_local(async move {
-            connection::serve(admitted.0.clone(), stream, stopping).await;
-        });
+        door.counters.connections.opened();
+        tokio::task::spawn_local(serve_connection(door.clone(), stream, place, connections.clone()));
     }
+}
+
+async fn serve_connection<O: Outlet + 'static>(
+    door: Rc<Door<O>>,
+    stream: tokio::net::TcpStream,
+    _place: Place,
+    stopping: watch::Receiver<bool>,
+) {
+    let reason = connection::serve(door.clone(), stream, stopping).await;
+    door.counters.connections.ended(reason);
 }
 
 /// What a listener's handlers share.
@@ -233,9 +270,10 @@ pub(crate) struct Door<O> {
     pub(crate) slot: usize,
     pub(crate) limits: HttpLimits,
     pub(crate) front: Arc<Front>,
+    pub(crate) counters: Arc<HttpCounters>,
     kind: DoorKind,
+    table: Arc<ConnectionTable>,
     allowance: Rc<Allowance>,
-    open_connections: Arc<AtomicUsize>,
     idle: Rc<Notify>,
 }
 
@@ -269,25 +307,6 @@ impl<O: Outlet> Door<O> {
 impl<O> Drop for Door<O> {
     fn drop(&mut self) {
         self.idle.notify_one();
-    }
-}
-
-/// A connection's place among those that the receiver may have.
-struct Admitted<O>(Rc<Door<O>>);
-
-impl<O> Admitted<O> {
-    fn take(door: &Rc<Door<O>>) -> Option<Admitted<O>> {
-        // Relaxed: a count, nothing is published through it; one lane too many for a moment is harmless.
-        let open = door.open_connections.fetch_add(1, Ordering::Relaxed);
-        let admitted = Admitted(door.clone());
-        (open < door.limits.max_connections).then_some(admitted)
-    }
-}
-
-impl<O> Drop for Admitted<O> {
-    fn drop(&mut self) {
-        // Relaxed: as in `take`.
-        self.0.open_connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

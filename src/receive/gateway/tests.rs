@@ -16,6 +16,7 @@ use crate::config::{Mapping, OtherSourcetypes};
 use crate::otlp::messages::{ExportTraceServiceResponse, Status};
 use crate::otlp::slice::count_spans;
 use crate::telemetry::health::Health;
+use crate::uberagent::{Origin, Outcome};
 
 /// What the writer of the test does with blocks.
 #[derive(Clone, Copy, PartialEq)]
@@ -96,6 +97,7 @@ struct Rig {
     bulk: SocketAddr,
     outlet: TestOutlet,
     fronts: [Arc<Front>; 2],
+    counters: [Arc<HttpCounters>; 2],
     health: Health,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -106,8 +108,10 @@ fn limits() -> HttpLimits {
         max_body_bytes: 8 << 20,
         max_inflated_bytes: 32 << 20,
         max_connections: 100,
+        max_connections_per_ip: 100,
         header_timeout: Duration::from_millis(300),
         body_timeout: Duration::from_millis(300),
+        min_body_bytes_per_second: 32 << 10,
     }
 }
 
@@ -126,10 +130,12 @@ impl Rig {
         let doorbell = Doorbell::new().unwrap();
         let outlet = TestOutlet { ring: Arc::new(Mutex::new(ring)), doorbell: doorbell.clone() };
         let fronts = [Arc::new(Front::default()), Arc::new(Front::default())];
+        let counters = [Arc::new(HttpCounters::default()), Arc::new(HttpCounters::default())];
         let listener = |source: u16, kind| {
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-            let (front, open_connections) = (fronts[usize::from(source)].clone(), Arc::default());
-            Listener { socket, source: SourceId(source), kind, limits: limits.clone(), front, open_connections }
+            let (front, counters) = (fronts[usize::from(source)].clone(), counters[usize::from(source)].clone());
+            let table = ConnectionTable::new(limits.max_connections, limits.max_connections_per_ip);
+            Listener { socket, source: SourceId(source), kind, limits: limits.clone(), front, table, counters }
         };
         let listeners = vec![listener(0, DoorKind::OtlpHttp), listener(1, DoorKind::Elasticsearch)];
         let [otlp, bulk] = [0, 1].map(|index: usize| listeners[index].socket.local_addr().unwrap());
@@ -146,7 +152,7 @@ impl Rig {
             drain_timeout: Duration::from_secs(5),
         };
         let thread = Some(std::thread::spawn(move || Gateway::new(options).run()));
-        Rig { otlp, bulk, outlet, fronts, health, stop, thread }
+        Rig { otlp, bulk, outlet, fronts, counters, health, stop, thread }
     }
 
     fn stop(&mut self) {
@@ -154,6 +160,13 @@ impl Rig {
         self.outlet.doorbell.ring();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap().unwrap();
+        }
+    }
+
+    /// Waits until a connection of the door was closed for `reason`.
+    fn until_closed(&self, door: usize, reason: &str) {
+        while !self.counters[door].connections.closed.iter().any(|(found, _)| found == reason) {
+            std::thread::yield_now();
         }
     }
 
@@ -411,6 +424,7 @@ fn slow_heads_and_bodies_are_cut_off_and_idle_connections_are_not() {
     let mut slow = connect(rig.otlp);
     slow.write_all(b"POST /v1/tr").unwrap();
     assert!(read_reply(&mut slow).is_none(), "a slow head is not answered");
+    rig.until_closed(0, "slow_head");
     let mut slow = connect(rig.otlp);
     slow.write_all(
         b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 9\r\n\r\nabc",
@@ -424,6 +438,40 @@ fn slow_heads_and_bodies_are_cut_off_and_idle_connections_are_not() {
 }
 
 #[test]
+fn a_peer_that_does_not_read_its_answer_is_cut_off() {
+    let rig = Rig::start(DURABLE, 100);
+    let mut stream = connect(rig.bulk);
+    // An answer of more bytes than the kernel buffers on both sides of a loopback connection.
+    send(&mut stream, "POST", "/_bulk", &[], "{\"delete\":{}}\n".repeat(100_000).as_bytes());
+    rig.until_closed(1, "slow_reader");
+}
+
+#[test]
+fn heads_that_are_too_large_or_malformed_are_refused_and_counted() {
+    let rig = Rig::start(DURABLE, 100);
+    for (head, status, reason) in [
+        (format!("POST /v1/traces HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(40_000)), 431, "head_too_large"),
+        (format!("POST /v1/traces HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1000)), 431, "head_too_large"),
+        (
+            "POST /v1/traces HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(),
+            400,
+            "malformed_head",
+        ),
+        ("POST /v1/traces HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n".to_owned(), 400, "malformed_head"),
+        ("POST /v1/traces HTTP/1.1\r\nfolded: a\r\n b\r\n\r\n".to_owned(), 400, "malformed_head"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400, "malformed_head"),
+    ] {
+        let mut stream = connect(rig.otlp);
+        drop(stream.write_all(head.as_bytes()));
+        // A reset that overtakes the answer is an answer too.
+        if let Some(reply) = read_reply(&mut stream) {
+            assert_eq!(reply.status, status, "{head:.80}");
+        }
+        rig.until_closed(0, reason);
+    }
+}
+
+#[test]
 fn connections_beyond_the_limit_are_closed() {
     let rig = Rig::with_limits(DURABLE, 100, HttpLimits { max_connections: 2, ..limits() });
     let mut kept: Vec<_> = (0..2).map(|_| connect(rig.otlp)).collect();
@@ -432,6 +480,9 @@ fn connections_beyond_the_limit_are_closed() {
         assert_eq!(read_reply(stream).unwrap().status, 200);
     }
     assert!(read_reply(&mut connect(rig.otlp)).is_none());
+    let connections = &rig.counters[0].connections;
+    assert_eq!(connections.refused.iter().collect::<Vec<_>>(), [("max_connections", 1)]);
+    assert_eq!((connections.accepted.get(), connections.open.get()), (2, 2));
     drop(kept.pop());
     let answered = || {
         let mut stream = connect(rig.otlp);
@@ -456,6 +507,26 @@ fn a_drain_finishes_what_is_in_flight() {
     let reply = read_reply(&mut stream).unwrap();
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     rig.stop();
+}
+
+#[test]
+fn what_no_writer_takes_before_the_stop_is_counted() {
+    let rig = Rig::start(Policy::Hold, 8);
+    let intake = Intake::new(rig.outlet.clone());
+    let uberagent = config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
+    let rows = intake.add_rows(SourceId(1), Encoder::new(uberagent, SourceId(1)));
+    let passed = intake.add_passed(SourceId(0));
+    let spans = request(vec![span(1, 10), span(2, 10)]);
+    intake.merge(passed, 5, &spans, crate::otlp::check::check(&spans).unwrap().summary).unwrap();
+    let row = format!("{{\"LogonProcType\":\"x\",\"SessionGUID\":\"{}\"}}", "1".repeat(32));
+    let decode = |encoder: &mut Encoder, _| encoder.json(&mut row.clone().into_bytes(), Origin::default(), 5);
+    assert!(matches!(intake.rows(rows, decode).unwrap().0, Outcome::Encoded { .. }));
+    rig.outlet.ring.lock().unwrap().capacity = 0;
+    let lost = intake.abandon();
+    assert!(rig.outlet.blocks().is_empty() && intake.is_handed_over());
+    let counters = HttpCounters::default();
+    lost.iter().for_each(|meta| count_lost(&counters, meta));
+    assert_eq!((counters.spans_lost.get(), counters.records_lost.get()), (2, 1));
 }
 
 /// A gateway that may hold 10,000 bytes of bodies, and a connection that holds 8,000 of them.
@@ -571,13 +642,50 @@ fn a_full_ring_refuses_rows_with_429() {
     let rig = Rig::start(DURABLE, 2);
     let reply = post(rig.bulk, "/_bulk", &[], b"{\"create\":{}}\n{}\n");
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
-    let rig = Rig::start(DURABLE, 3);
-    let row = format!("{{\"create\":{{}}}}\n{{\"pad\":\"{}\"}}\n", "x".repeat(20_000));
-    let reply = post(rig.bulk, "/_bulk", &[], row.repeat(3).as_bytes()).json();
-    assert_ne!(reply["items"][0]["create"]["status"], 429);
-    assert_eq!(reply["items"][1]["create"]["status"], 429);
-    assert_eq!(reply["items"][2]["create"]["status"], 429);
-    assert_eq!(rig.fronts[1].received.get(), 3);
+    let rig = Rig::start(Policy::Hold, 4);
+    let row = format!(
+        "{{\"create\":{{}}}}\n{{\"LogonProcType\":\"x\",\"SessionGUID\":\"{}\",\"pad\":\"{}\"}}\n",
+        "1".repeat(32),
+        "x".repeat(20_000)
+    );
+    let mut stream = connect(rig.bulk);
+    send(&mut stream, "POST", "/_bulk", &[], row.repeat(6).as_bytes());
+    while rig.fronts[1].rejected.get() == 0 {
+        std::thread::yield_now();
+    }
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    let reply = read_reply(&mut stream).unwrap().json();
+    let statuses: Vec<_> =
+        reply["items"].as_array().unwrap().iter().map(|item| item["create"]["status"].as_u64().unwrap()).collect();
+    assert_eq!((statuses[0], statuses[5]), (201, 429), "{statuses:?}");
+    assert!(statuses.is_sorted(), "what came first is taken first: {statuses:?}");
+    assert_eq!(rig.fronts[1].received.get(), 6);
+}
+
+#[test]
+fn a_bulk_request_larger_than_the_ring_goes_in_piece_by_piece() {
+    let rig = Rig::start(DURABLE, 4);
+    let rows = include_str!("../../../tests/data/uberagent/wire_es_bulk.ndjson");
+    let (documents, copies) = (rows.lines().count() / 2, (8 << 20) / rows.len());
+    let reply = post(rig.bulk, "/_bulk", &[], rows.repeat(copies).as_bytes());
+    assert_eq!(reply.status, 200);
+    let reply = reply.json();
+    let items = reply["items"].as_array().unwrap();
+    assert_eq!(items.len(), documents * copies);
+    assert_eq!(items.iter().filter(|item| item["create"]["status"] == 429).count(), 0);
+    let front = &rig.fronts[1];
+    assert_eq!(front.received.get(), (documents * copies) as u64);
+    assert_eq!(front.received.get(), front.rejected.get() + front.filtered.get() + front.encoded.get());
+    let records: u64 = rig.outlet.blocks().iter().map(|block| u64::from(block.meta.records)).sum();
+    assert_eq!(records, front.encoded.get());
+}
+
+#[test]
+fn a_bulk_request_of_more_items_than_can_be_kept_is_refused_for_good() {
+    let rig = Rig::with_body_bytes(DURABLE, 100, limits(), 1 << 20);
+    let reply = post(rig.bulk, "/_bulk", &[], "{\"delete\":{}}\n".repeat(10_000).as_bytes());
+    assert_eq!((reply.status, reply.json()["error"]["reason"].as_str()), (413, Some("too many items in one request")));
+    assert_eq!(rig.counters[1].refused_requests.iter().collect::<Vec<_>>(), [("too_many_items", 1)]);
 }
 
 #[test]

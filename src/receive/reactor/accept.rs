@@ -108,7 +108,7 @@ impl<O: Outlet> Reactor<O> {
                     // The kernel says so before it looks whether anybody waits.
                     accepted = self.gates[index].reset_one();
                     if let Accepted::Gone = accepted {
-                        self.sources[door].decoder.counters.refused.add("no_descriptors", 1);
+                        self.sources[door].decoder.counters.connections.refused.add("no_descriptors", 1);
                     }
                 }
                 match accepted {
@@ -116,7 +116,7 @@ impl<O: Outlet> Reactor<O> {
                     Accepted::Nobody => self.gates[index].waiting = false,
                     Accepted::Gone => {}
                     Accepted::NoDescriptor | Accepted::Failed => {
-                        self.sources[door].decoder.counters.accept_failures.add(1);
+                        self.sources[door].decoder.counters.connections.accept_failures.add(1);
                         self.gates[index].rest(&self.poll, now);
                     }
                 }
@@ -133,14 +133,14 @@ impl<O: Outlet> Reactor<O> {
                     break;
                 };
                 reset(stream);
-                self.sources[gate.door].decoder.counters.refused.add("draining", 1);
+                self.sources[gate.door].decoder.counters.connections.refused.add("draining", 1);
             }
         }
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, door: usize, now: Duration) {
         let source = &self.sources[door];
-        let counters = &source.decoder.counters;
+        let counters = &source.decoder.counters.connections;
         if self.mode == Mode::Overloaded {
             counters.refused.add("overload", 1);
             reset(stream);
@@ -160,8 +160,7 @@ impl<O: Outlet> Reactor<O> {
             counters.accept_failures.add(1);
             return;
         }
-        counters.accepted.add(1);
-        counters.connections.set(counters.connections.get() + 1);
+        counters.opened();
         self.connections.insert(Connection {
             stream,
             peer,

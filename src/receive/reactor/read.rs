@@ -264,8 +264,7 @@ struct Ending {
 fn close(connections: &mut Connections, sources: &[super::Source], slot: usize, reason: &'static str) {
     if let Some(connection) = connections.remove(slot) {
         let counters = &sources[connection.door].decoder.counters;
-        counters.closed.add(reason, 1);
-        counters.connections.set(counters.connections.get() - 1);
+        counters.connections.ended(reason);
     }
 }
 

@@ -181,7 +181,7 @@ fn a_wrong_protocol_is_named_and_closed() {
         assert_eq!(answer.starts_with(b"HTTP/1.1 400 "), kind == "http", "{kind}");
     }
     assert_eq!((lane.front.received.get(), lane.reactor.connections()), (0, 0));
-    assert_eq!(lane.count(|counters| &counters.closed, "wrong_protocol"), cases.len() as u64);
+    assert_eq!(lane.count(|counters| &counters.connections.closed, "wrong_protocol"), cases.len() as u64);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_pause_that_lasts_becomes_an_overload_and_ends_with_room() {
     sending.join().unwrap();
     // New ones are accepted and reset, so that the agent sees its backend as unreachable.
     let mut refused = lane.connect();
-    lane.until("it is reset", |lane| lane.count(|counters| &counters.refused, "overload") == 1);
+    lane.until("it is reset", |lane| lane.count(|counters| &counters.connections.refused, "overload") == 1);
     assert_eq!(read_to_close(&mut refused).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     // Room comes: what was decoded is handed over, and peers are served again.
     lane.ring.lock().answers = true;
@@ -280,13 +280,13 @@ fn silent_connections_and_unfinished_lines_are_closed_in_time() {
         unfinished.write_all(b"x").ok();
         lane.pass(Duration::from_secs(1));
     }
-    lane.until("the unfinished line", |lane| lane.count(|counters| &counters.closed, "partial_line") == 1);
+    lane.until("the unfinished line", |lane| lane.count(|counters| &counters.connections.closed, "partial_line") == 1);
     assert_eq!(lane.count(|counters| &counters.dead_lettered, "partial_line_timeout"), 1);
     lane.pass(Duration::from_secs(260));
     assert_eq!(lane.reactor.connections(), 1);
     lane.pass(Duration::from_secs(20));
-    assert_eq!(lane.count(|counters| &counters.closed, "idle"), 1);
-    assert_eq!(lane.counters.connections.get(), 0);
+    assert_eq!(lane.count(|counters| &counters.connections.closed, "idle"), 1);
+    assert_eq!(lane.counters.connections.open.get(), 0);
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn more_connections_than_may_be_are_reset() {
     let mut lane = Lane::new(setting);
     let _kept = (lane.connected(), lane.connected());
     let mut surplus = lane.connect();
-    lane.until("it is reset", |lane| lane.count(|counters| &counters.refused, "max_connections") == 1);
+    lane.until("it is reset", |lane| lane.count(|counters| &counters.connections.refused, "max_connections") == 1);
     assert_eq!(read_to_close(&mut surplus).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 

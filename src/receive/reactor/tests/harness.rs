@@ -146,7 +146,7 @@ impl Lane {
         let door = Door {
             listeners: setting.listeners,
             source: SourceId(3),
-            table: ConnectionTable::new(&setting.limits),
+            table: ConnectionTable::new(setting.limits.max_connections, setting.limits.max_connections_per_ip),
             limits: setting.limits,
             encoder: Encoder::new(uberagent, SourceId(3)),
             front: Arc::clone(&front),
@@ -174,8 +174,8 @@ impl Lane {
 
     /// Connects, and waits until the lane has the connection.
     pub(super) fn connected(&mut self) -> TcpStream {
-        let (stream, accepted) = (self.connect(), self.counters.accepted.get());
-        self.until("the connection is accepted", |lane| lane.counters.accepted.get() > accepted);
+        let (stream, accepted) = (self.connect(), self.counters.connections.accepted.get());
+        self.until("the connection is accepted", |lane| lane.counters.connections.accepted.get() > accepted);
         stream
     }
 
