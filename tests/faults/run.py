@@ -1,0 +1,69 @@
+"""Faults on the real binary and real file systems: kills, power cuts, failing calls, full disks, truncation, stops.
+
+    run.py --level ci --parts target/real --binary target/release/millrace [--only kill] [--seed N]
+
+Each part prints one line with its counts, seconds and seed: `ok`, `FAIL` with the reason, or `SKIP` with the privilege that
+is missing; at the end `faults: N passed, N failed, N skipped`. A seed given draws the same moments again, though the
+machine decides what stands at them.
+"""
+
+import argparse
+import importlib
+import random
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
+
+from harness.scene import Failed, Skip  # noqa: E402
+
+PARTS = ["kill"]
+
+
+@dataclass
+class Context:
+    """What a part is told."""
+
+    part: str
+    level: str
+    seed: int
+    parts: Path
+    binary: Path
+
+
+def run(context):
+    """One part: its outcome and what to say of it."""
+    try:
+        return "ok", importlib.import_module(f"part_{context.part}").run(context)
+    except Skip as reason:
+        return "SKIP", str(reason)
+    except Failed as reason:
+        return "FAIL", str(reason)
+    except Exception:
+        return "FAIL", traceback.format_exc()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--level", choices=["ci", "nightly", "gate"], default="ci")
+    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--binary", type=Path, required=True)
+    arguments = parser.parse_args()
+    counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
+    for part in arguments.only or PARTS:
+        before = time.monotonic()
+        paths = arguments.parts.resolve(), arguments.binary.resolve()
+        outcome, said = run(Context(part, arguments.level, arguments.seed, *paths))
+        counts[outcome] += 1
+        print(f"{outcome:4} faults {part}: {said} ({time.monotonic() - before:.1f} s, seed {arguments.seed})", flush=True)
+    print(f"faults: {counts['ok']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")
+    sys.exit(1 if counts["FAIL"] else 0)
+
+
+if __name__ == "__main__":
+    main()
