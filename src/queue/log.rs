@@ -458,6 +458,13 @@ impl Log {
         self.appended_bytes.store(before + bytes, Ordering::Release);
     }
 
+    /// Begins at what recovery found, all of it durable. With a full disk there is no segment for a mark that says so, and
+    /// what is released before there is one must not take the balance with it.
+    pub(super) fn begin_at(&self, point: MarkPoint) {
+        lock(&self.sync_side).durable_mark = point;
+        self.set_mark(point);
+    }
+
     pub(super) fn set_mark(&self, point: MarkPoint) {
         *lock(&self.mark) = point;
     }

@@ -18,8 +18,8 @@ use std::sync::{Arc, OnceLock};
 use super::append::{Appender, add_block};
 use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
-use super::log::{Log, Options};
-use super::mark::MARK_BYTES;
+use super::log::{Log, MarkPoint, Options};
+use super::mark::{MARK_BYTES, Mark};
 use super::pool::{Free, Pool};
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
@@ -361,6 +361,12 @@ impl Recovery {
         self.recovered.totals = totals;
         let pool = Pool::new(&self.options, incarnation, next_segment, free_files);
         let log = Log::new(self.storage, self.options, (incarnation, pool, state_file), self.last_sequence);
+        let (segment, offset) =
+            segments.last().map_or((next_segment, FIRST_ENTRY), |last| (last.id, last.extent.load().0));
+        log.begin_at(MarkPoint {
+            position: Position { segment, offset, sequence: self.last_sequence, spans: totals.appended },
+            mark: Mark { durable: self.last_sequence, totals },
+        });
         for segment in segments {
             log.options.budget.adopt(segment.file.bytes());
             let footer = segment.footer.get().expect("every recovered segment has one");

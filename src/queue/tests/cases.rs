@@ -49,6 +49,25 @@ fn a_used_up_budget_says_full_and_takes_blocks_again_after_a_release() {
 }
 
 #[test]
+fn a_start_with_a_full_budget_and_a_release_keep_the_balance() {
+    let disk = SimDisk::new(1);
+    let (log, mut appender) = open_sim(&disk, 4);
+    let spans = 2 * fill(&mut appender);
+    log.sync().unwrap();
+    drop((log, appender));
+    let (log, _appender) = open_sim(&disk, 4);
+    assert_eq!(log.tail().spans, spans, "a destination that starts at the tail skips what is there");
+    let mut reader = log.reader(log.oldest());
+    while reader.next().is_some() {}
+    assert_eq!(log.release(&reader.position()), 4);
+    log.tend(1).unwrap();
+    drop(log);
+    let options = small_options("state", &Arc::new(Budget::new(4 * SEGMENT_BYTES, 0)));
+    let (_, appender, recovered) = Log::open(Arc::new(disk.clone()), options).unwrap();
+    assert_eq!((recovered.totals.appended, appender.totals().appended), (spans, spans));
+}
+
+#[test]
 fn reserved_space_stays_free() {
     let disk = SimDisk::new(1);
     let mut options = small_options("state", &Arc::new(Budget::new(u64::MAX, 10_000_000)));
