@@ -1,8 +1,9 @@
 //! Memory mappings of log segments, for reading.
 //!
 //! A mapping is a view of the page cache, so it shows what `pwrite` has written. Pages are populated before they are
-//! touched: on a full or failing file system `MADV_POPULATE_READ` answers with an error where a plain access would die of
-//! SIGBUS. Nothing here knows of entries or formats.
+//! touched: on a full or failing file system `MADV_POPULATE_READ` answers with an error where a plain access would fault.
+//! A page that goes away later, under somebody's slice, reads as zeros (see [`super::sigbus`]). Nothing here knows of entries
+//! or formats.
 
 #![allow(unsafe_code, reason = "this file is the mmap mechanism")]
 
@@ -13,12 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use super::sigbus::Guard;
+
 /// The smallest page of any kernel we run on; a multiple of it is what offsets are rounded to.
 const PAGE_BYTES: usize = 4096;
 
 /// A whole file mapped for reading.
 #[derive(Debug)]
 pub struct ReadMapping {
+    /// Dropped before what it guards.
+    _guard: Guard,
     map: MmapRaw,
     /// Every page of `low..high` has been populated once; a hint, so races are harmless.
     low: AtomicUsize,
@@ -29,7 +34,8 @@ impl ReadMapping {
     /// Maps the file as long as it is now.
     pub fn new(file: &File) -> io::Result<ReadMapping> {
         let map = MmapOptions::new().map_raw_read_only(file)?;
-        Ok(ReadMapping { map, low: AtomicUsize::new(0), high: AtomicUsize::new(0) })
+        let guard = Guard::new(map.as_ptr(), map.len())?;
+        Ok(ReadMapping { _guard: guard, map, low: AtomicUsize::new(0), high: AtomicUsize::new(0) })
     }
 
     /// The bytes `offset..offset + len`, or an error when they are not in the file or cannot be read.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod doorbell;
 pub mod file;
 pub mod mapping;
+pub mod sigbus;
 pub mod signals;
 pub mod socket;
 pub mod systemd;

@@ -1,0 +1,272 @@
+//! A page of a mapped log file that cannot be read becomes zeros instead of the end of the process.
+//!
+//! Another process may truncate a file that is mapped, and a disk may fail under a page that was there a moment ago: the
+//! next access then raises SIGBUS. The handler puts an anonymous zero page in the place of that page, if it lies in a
+//! registered mapping, and the access goes on. Zeros pass neither the keyed check of a header nor the CRC of a payload, so
+//! the reader sees damage and counts it like any other. Every other SIGBUS goes to whoever handled it before (the standard
+//! library, a plugin runtime), or kills the process as it always did.
+//!
+//! The handler only loads atomics, calls `mmap` and stores one counter: no allocation, no lock. It runs on the alternate
+//! stack that the standard library gives each of its threads. Mappings are listed in chunks that are never freed; a chunk is
+//! added when all slots are taken, so their number has no limit of its own.
+
+#![allow(unsafe_code, reason = "this file is the signal handler")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use libc::{c_int, c_void, sigaction, siginfo_t};
+
+/// Slots that are allocated together.
+const CHUNK_SLOTS: usize = 128;
+
+/// A slot that somebody is filling: no address is below it.
+const TAKEN: usize = 1;
+
+/// One mapping: addresses `start..end`; a `start` of 0 is a free slot.
+struct Slot {
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+struct Chunk {
+    slots: [Slot; CHUNK_SLOTS],
+    next: AtomicPtr<Chunk>,
+}
+
+impl Chunk {
+    const fn new() -> Chunk {
+        let slots = [const { Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; CHUNK_SLOTS];
+        Chunk { slots, next: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    fn next(&self) -> Option<&'static Chunk> {
+        // SAFETY: null, or a chunk that was leaked. Acquire pairs with the Release in `next_or_new`.
+        unsafe { self.next.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn next_or_new(&self) -> &'static Chunk {
+        if let Some(next) = self.next() {
+            return next;
+        }
+        let fresh = Box::into_raw(Box::new(Chunk::new()));
+        // Release: the chunk's slots are visible to whoever finds it.
+        let raced = self.next.compare_exchange(ptr::null_mut(), fresh, Ordering::Release, Ordering::Acquire);
+        if let Err(theirs) = raced {
+            // SAFETY: `fresh` came from a box just now and nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+            // SAFETY: what was found there was leaked by whoever put it there.
+            return unsafe { &*theirs };
+        }
+        // SAFETY: from now on it is never freed.
+        unsafe { &*fresh }
+    }
+}
+
+static FIRST: Chunk = Chunk::new();
+static FAULTS: AtomicU64 = AtomicU64::new(0);
+static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
+static PREVIOUS: OnceLock<sigaction> = OnceLock::new();
+
+/// Pages that were replaced by zeros since the process started.
+#[must_use]
+pub fn faults() -> u64 {
+    // Relaxed: a statistic.
+    FAULTS.load(Ordering::Relaxed)
+}
+
+/// A mapping in which a page that cannot be read becomes zeros, as long as this lives. Drop it before the mapping goes.
+#[derive(Debug)]
+pub struct Guard {
+    slot: &'static AtomicUsize,
+}
+
+impl Guard {
+    /// Guards `bytes` of memory from `start`, which must be a file mapped for reading that only the holder of this unmaps.
+    /// The first guard installs the handler; fails when the kernel refuses that.
+    pub(super) fn new(start: *const u8, bytes: usize) -> io::Result<Guard> {
+        install()?;
+        let start = start as usize;
+        let mut chunk = &FIRST;
+        loop {
+            for slot in &chunk.slots {
+                // Acquire: what the holder before stored to `end` is behind us.
+                if slot.start.compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    slot.end.store(start + bytes, Ordering::Relaxed);
+                    // Release: whoever sees the start sees the end.
+                    slot.start.store(start, Ordering::Release);
+                    return Ok(Guard { slot: &slot.start });
+                }
+            }
+            chunk = chunk.next_or_new();
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire of the next holder.
+        self.slot.store(0, Ordering::Release);
+    }
+}
+
+/// Whether `address` lies in a guarded mapping. Async-signal-safe.
+fn is_guarded(address: usize) -> bool {
+    let mut chunk = Some(&FIRST);
+    while let Some(current) = chunk {
+        for slot in &current.slots {
+            // Acquire: pairs with the Release in `Guard::new`. The start is read again, in case the slot changed hands.
+            let start = slot.start.load(Ordering::Acquire);
+            if start > TAKEN
+                && (start..slot.end.load(Ordering::Acquire)).contains(&address)
+                && slot.start.load(Ordering::Relaxed) == start
+            {
+                return true;
+            }
+        }
+        chunk = current.next();
+    }
+    false
+}
+
+fn install() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
+    INSTALLED.get_or_init(install_once).map_err(io::Error::from_raw_os_error)
+}
+
+fn install_once() -> Result<(), i32> {
+    let last_error = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    // SAFETY: sysconf takes no pointers.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    PAGE_BYTES.store(usize::try_from(page_bytes).map_err(|_| last_error())?, Ordering::Relaxed);
+    let mut previous = MaybeUninit::<sigaction>::uninit();
+    // SAFETY: only asks; there is room for the answer.
+    if unsafe { sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) } != 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the call before succeeded, so it filled this in.
+    let previous = PREVIOUS.get_or_init(|| unsafe { previous.assume_init() });
+    let mut ours = *previous;
+    ours.sa_sigaction = on_sigbus as *const () as usize;
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: a whole action, whose handler is async-signal-safe; the mask is that of the action before.
+    let result = unsafe { sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// The handler. A SIGBUS that a process sent has no address that faulted: it is passed on.
+extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the kernel hands over a valid siginfo.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    if code > 0 && is_guarded(address) && replace_page(address) {
+        FAULTS.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    pass_on(signal, info, context);
+}
+
+/// Puts a page of zeros in the place of the page of `address`; errno is as it was before.
+fn replace_page(address: usize) -> bool {
+    let bytes = PAGE_BYTES.load(Ordering::Relaxed);
+    let page = address - address % bytes;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    // SAFETY: errno belongs to this thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; nobody else has a reference to it.
+    let before = unsafe { *errno };
+    // SAFETY: the page lies in a mapping whose guard lives, so it is mapped and stays ours: the thread that faults is reading
+    // it through a borrow of the mapping's owner, which drops the guard before it unmaps.
+    let mapped = unsafe { libc::mmap(page as *mut c_void, bytes, libc::PROT_READ, flags, -1, 0) };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    mapped != libc::MAP_FAILED
+}
+
+/// Does what would have been done without us.
+fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let Some(previous) = PREVIOUS.get() else { return };
+    match previous.sa_sigaction {
+        // Ignoring a fault would repeat it for ever: it kills, as without a handler.
+        libc::SIG_DFL | libc::SIG_IGN => {
+            let mut default = *previous;
+            default.sa_sigaction = libc::SIG_DFL;
+            // SAFETY: restores an action that the kernel knows; the access that faulted is repeated, and kills.
+            unsafe { sigaction(signal, &raw const default, ptr::null_mut()) };
+        }
+        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the action was installed with SA_SIGINFO, so it is a function of these three arguments.
+            let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { std::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: the action was installed without SA_SIGINFO, so it is a function of the signal alone.
+            let handler: extern "C" fn(c_int) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use memmap2::MmapOptions;
+
+    use super::*;
+    use crate::sys::mapping::ReadMapping;
+
+    const FILE_BYTES: u64 = 64 * 4096;
+
+    #[test]
+    fn what_was_truncated_under_a_mapping_reads_as_zeros_and_is_counted() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(FILE_BYTES).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 64 * 4096], 0).unwrap();
+        let mapping = ReadMapping::new(&file).unwrap();
+        // SAFETY: nobody writes while the slice lives; the file is truncated, which is the fault to be survived.
+        let bytes = unsafe { mapping.slice(0, 64 * 4096) }.unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        let before = faults();
+        file.set_len(10 * 4096).unwrap();
+        assert!(bytes[..10 * 4096].iter().all(|&byte| byte == 7));
+        assert!(bytes[10 * 4096..].iter().all(|&byte| byte == 0));
+        assert_eq!(faults() - before, 54, "one a page");
+    }
+
+    #[test]
+    fn more_mappings_than_a_chunk_holds_are_all_guarded_and_forgotten_when_they_go() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let maps: Vec<_> = (0..3 * CHUNK_SLOTS).map(|_| MmapOptions::new().map_raw_read_only(&file).unwrap()).collect();
+        let guards: Vec<_> = maps.iter().map(|map| Guard::new(map.as_ptr(), map.len()).unwrap()).collect();
+        assert!(maps.iter().all(|map| is_guarded(map.as_ptr() as usize + 4095)));
+        drop(guards);
+        // Other tests guard mappings of their own, at other addresses: these are still mapped.
+        assert!(!maps.iter().any(|map| is_guarded(map.as_ptr() as usize)));
+    }
+
+    /// Set for the process that is to die.
+    const DOOMED: &str = "MILLRACE_TEST_OF_SIGBUS";
+
+    #[test]
+    fn a_fault_in_memory_that_is_not_guarded_still_kills() {
+        if std::env::var_os(DOOMED).is_some() {
+            install().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(FILE_BYTES).unwrap();
+            let map = MmapOptions::new().map_raw_read_only(&file).unwrap();
+            file.set_len(0).unwrap();
+            // SAFETY: inside of the mapping; the read faults.
+            let byte = unsafe { ptr::read_volatile(map.as_ptr()) };
+            panic!("read {byte} from a file that has no byte");
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "sys::sigbus::tests::a_fault_in_memory_that_is_not_guarded_still_kills"]);
+        let status = child.env(DOOMED, "1").output().unwrap().status;
+        assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
+    }
+}
