@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam::sync::Unparker;
 
+use super::crc32c;
 use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::log::{Log, MarkPoint};

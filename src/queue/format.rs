@@ -32,6 +32,7 @@ use std::io;
 
 use siphasher::sip::SipHasher13;
 
+use super::crc32c;
 use super::fields::{Fields, Writer};
 use super::mark::read_totals;
 use super::storage::StoredFile;

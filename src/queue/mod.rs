@@ -13,6 +13,7 @@
 
 mod append;
 mod budget;
+mod crc32c;
 mod cursor;
 mod extent;
 mod fields;

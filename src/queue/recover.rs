@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use super::append::{Appender, add_block};
+use super::crc32c;
 use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::log::{Log, MarkPoint, Options};

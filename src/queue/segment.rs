@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::crc32c;
 use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::position::Position;

@@ -17,6 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::crc32c;
 use super::fields::{Fields, Writer};
 use super::sabotage::{Sabotage, planted};
 use super::storage::{Storage, StoredFile};

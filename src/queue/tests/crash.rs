@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::{meta, small_options};
 use crate::block::{HEADER_BYTES, Header, HeaderKey, Kind};
+use crate::queue::crc32c;
 use crate::queue::sabotage::{Sabotage, plant, planted};
 use crate::queue::{Appender, Budget, Cursor, Entry, Log, Position, Reader, Storage};
 use crate::sim::disk::SimDisk;
