@@ -1,9 +1,9 @@
 //! The writing end of a lane's log; owned by the lane's writer thread, which copies a block once and syncs never.
 //!
-//! An entry is stored payload first, header last, and then published: readers of this process go by the published end,
-//! and what a crash leaves half-written fails its checks. No allocation and no lock for a block; a segment switch takes a
-//! spare that the sync thread has prepared. Marks are written here on their own when a sync has succeeded, at the end of
-//! a segment and after a second of silence, so that the balance is never far from what is durable.
+//! An entry is stored and then published: readers of this process go by the published end, and what a crash leaves
+//! half-written fails its checks. No allocation and no lock for a block; a segment switch takes a spare that the sync thread
+//! has prepared. Marks are written here on their own when a sync has succeeded, at the end of a segment and after a second
+//! of silence, so that the balance is never far from what is durable.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use super::mark::{MARK_BYTES, Mark};
 use super::pool::{NoSpare, Spare};
 use super::position::Position;
 use super::segment::Segment;
-use crate::block::{HEADER_BYTES, Header, Kind, Meta};
+use crate::block::{Header, Kind, Meta};
 use crate::telemetry::ledger::LaneTotals;
 
 /// Silence after which a mark says how much there is.
@@ -418,8 +418,7 @@ fn abandon(log: &Log, segment: &Segment) {
 
 fn write_entry(active: &mut Active, header: &Header, stored: &[u8]) -> io::Result<()> {
     let bytes = header.encode(active.segment.key, active.segment.id, active.end);
-    active.segment.file.write_at(active.end + HEADER_BYTES as u64, stored)?;
-    active.segment.file.write_at(active.end, &bytes)?;
+    active.segment.file.write_entry_at(active.end, &bytes, stored)?;
     active.end += entry_bytes(stored.len());
     Ok(())
 }

@@ -26,6 +26,20 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     if error.raw_os_error() == Some(libc::EOPNOTSUPP) { file.set_len(bytes) } else { Err(error) }
 }
 
+/// Writes both parts at `offset`, one behind the other, in one call. Returns how many bytes were written: perhaps not all,
+/// and none when a signal came first.
+pub fn write_parts_at(file: &File, offset: u64, parts: [&[u8]; 2]) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let slices = parts.map(io::IoSlice::new);
+    // SAFETY: an `IoSlice` is an iovec on Unix, by its documentation; both slices are readable while the borrows last.
+    let written = unsafe { libc::pwritev(file.as_raw_fd(), slices.as_ptr().cast(), 2, offset) };
+    if let Ok(written) = usize::try_from(written) {
+        return Ok(written);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
+}
+
 /// Reads a new file from end to end, so that the page cache has all of it. What is allocated and was never written costs
 /// no disk access, and read-ahead fills the cache with large folios (ext4 since Linux 6.16, XFS before), where appends of odd lengths
 /// would leave one of 4 KiB beside each of 32. Every later write and sync of the file walks the folios: with large ones

@@ -102,6 +102,24 @@ pub(super) fn write_allocated(file: &File, allocated_bytes: u64, offset: u64, by
     file.write_all_at(bytes, offset)
 }
 
+/// As [`write_allocated`], both parts in one call: each call walks the page cache anew, which costs more than 64 bytes.
+pub(super) fn write_allocated_entry(
+    file: &File,
+    allocated_bytes: u64,
+    offset: u64,
+    parts: [&[u8]; 2],
+) -> io::Result<()> {
+    let [head, body] = parts;
+    if offset + (head.len() + body.len()) as u64 > allocated_bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let written = file::write_parts_at(file, offset, parts)?;
+    let in_head = written.min(head.len());
+    let in_body = written - in_head;
+    file.write_all_at(&head[in_head..], offset + in_head as u64)?;
+    file.write_all_at(&body[in_body..], offset + (head.len() + in_body) as u64)
+}
+
 #[derive(Debug)]
 struct PlainFile {
     file: File,
@@ -119,6 +137,10 @@ impl StoredFile for PlainFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         write_allocated(&self.file, self.bytes, offset, bytes)
+    }
+
+    fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
+        write_allocated_entry(&self.file, self.bytes, offset, [head, body])
     }
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {

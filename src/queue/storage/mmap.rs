@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::file::{FileStorage, create_allocated, open_existing, write_allocated};
+use super::file::{FileStorage, create_allocated, open_existing, write_allocated, write_allocated_entry};
 use super::{Storage, StoredFile};
 use crate::sys::file;
 use crate::sys::mapping::ReadMapping;
@@ -93,6 +93,10 @@ impl StoredFile for MappedFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         write_allocated(&self.file, self.bytes, offset, bytes)
+    }
+
+    fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
+        write_allocated_entry(&self.file, self.bytes, offset, [head, body])
     }
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {

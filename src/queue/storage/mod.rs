@@ -48,6 +48,12 @@ pub trait StoredFile: Send + Sync + Debug {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`; fails, and never grows the file, beyond its allocated bytes.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes an entry: `head` at `offset` and `body` right behind it. Which of them is written first says nothing: a
+    /// crash may leave any part of either.
+    fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
+        self.write_at(offset + head.len() as u64, body)?;
+        self.write_at(offset, head)
+    }
     /// The bytes at `offset`, without a copy where the storage can. Nobody may write to them while the view lives: the
     /// log views published bytes only and recycles no file that somebody views.
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes>;
