@@ -48,7 +48,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("fleet", &[]),
-    ("cli", &["analyse", "config", "fleet", "otlp", "pipeline", "query", "serve", "sys", "telemetry"]),
+    (
+        "cli",
+        &["analyse", "block", "config", "fleet", "otlp", "pipeline", "query", "queue", "serve", "sys", "telemetry"],
+    ),
     ("sim", &["block", "config", "deliver", "queue", "sys", "telemetry"]),
     ("main", &["cli"]),
     ("lib", &[]),

@@ -7,8 +7,11 @@ mod check;
 mod completions;
 mod demo;
 mod explain;
+mod human;
+mod queue;
 mod run;
 mod source;
+mod state;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,9 @@ enum Command {
     Check(Source),
     /// Watch a synthetic fleet log on: appliance and backend in this process, nothing to install.
     Demo(DemoArgs),
+    /// Look into the log, check it, repair it, get blocks out of it.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// Questions about the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -84,6 +90,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Run(source) => run::run(&source),
         Command::Check(source) => check::check(&source),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Queue(command) => queue::queue(&command),
         Command::Config(ConfigCommand::Explain { key, source }) => explain::explain(key.as_deref(), &source),
         Command::Completions { shell } => completions::completions(shell),
     };

@@ -74,6 +74,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// The configuration of a file, without flags.
+    pub(super) fn of_file(config: Option<PathBuf>) -> Source {
+        Source { config, ..Source::default() }
+    }
+
     /// Reads the configuration; warnings are for the caller to show.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
         let environment = |name: &str| std::env::var(name).ok();

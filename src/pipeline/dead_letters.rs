@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Made, Meta, Signal, SourceId};
+use crate::queue::inspect::Place;
 use crate::queue::{Appender, Budget, Log, Options, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
@@ -33,6 +34,16 @@ const WAITING: usize = 128;
 
 /// Bytes kept of one letter.
 const KEPT_BYTES: usize = MAX_BYTES - 4096;
+
+/// The two stores.
+pub const STORES: [&str; 2] = ["front", "delivery"];
+
+/// Where a store is under a state directory.
+#[must_use]
+pub fn place(state_directory: &Path, store: &str) -> Place {
+    let directory = state_directory.join("dead-letters").join(store);
+    Place { quarantine: directory.join("quarantine"), directory, lane: 0 }
+}
 
 /// A span that a backend refused for good.
 #[derive(Clone, Debug)]
