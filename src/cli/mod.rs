@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed, 2 the command line or the
 //! configuration is wrong. Commands read the outside world (files, variables, clock) so that nothing below has to.
 
+mod api;
 mod check;
 mod completions;
 mod demo;
@@ -12,6 +13,7 @@ mod queue;
 mod run;
 mod source;
 mod state;
+mod status;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ enum Command {
     Check(Source),
     /// Watch a synthetic fleet log on: appliance and backend in this process, nothing to install.
     Demo(DemoArgs),
+    /// How a running appliance does: what is wrong, lags, rates, balances.
+    Status(status::StatusArgs),
     /// Look into the log, check it, repair it, get blocks out of it.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -90,6 +94,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Run(source) => run::run(&source),
         Command::Check(source) => check::check(&source),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
         Command::Queue(command) => queue::queue(&command),
         Command::Config(ConfigCommand::Explain { key, source }) => explain::explain(key.as_deref(), &source),
         Command::Completions { shell } => completions::completions(shell),

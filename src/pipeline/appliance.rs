@@ -19,6 +19,7 @@ use crossbeam::sync::Parker;
 
 use super::dead_letters::{self, DeadLetterStores};
 use super::destinations;
+use super::disk::{Disk, DiskParts};
 use super::doors::{self, BindError, Bound};
 use super::drain::EgressStop;
 use super::ingest::{self, Lane, LaneParts, Source};
@@ -112,6 +113,7 @@ pub struct Appliance {
     destinations: Vec<JoinHandle<()>>,
     stops: Stops,
     syncing: Syncing,
+    disk: Disk,
     dead_letters: DeadLetterStores,
     drain_timeout: Duration,
     /// Let go last: the directory is ours as long as anything here lives.
@@ -170,6 +172,7 @@ impl Appliance {
         for gone in ground.logs.iter().skip(lanes) {
             shown::register_gone(&metrics, gone.log.lane(), &gone.ledger);
         }
+        let disk = show_disk(config, &ground, &metrics, &health);
         let lanes = start_lanes(ground.logs, parkers, share_out(bound, lanes), &cores, &shared)?;
         shown::register(&metrics, &lanes);
         let guard = Guard::new(config.management.ip(), tokens);
@@ -186,6 +189,7 @@ impl Appliance {
             destinations,
             stops,
             syncing,
+            disk,
             dead_letters: ground.dead_letters,
             drain_timeout: config.drain_timeout,
             _lock: ground.lock,
@@ -199,8 +203,9 @@ impl Appliance {
         self.management.address()
     }
 
-    /// Ticks for the reactors whose event loops have turned; to be called about once a second.
+    /// Ticks for the reactors whose event loops have turned, and a look at the disk; to be called about once a second.
     pub fn look(&mut self, now: Duration) {
+        self.disk.look();
         for lane in &mut self.lanes {
             let turns = lane.reactor.turns.get();
             if turns != lane.reactor_turns {
@@ -279,6 +284,18 @@ fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground,
     let dead_letters =
         dead_letters::start(&storage, &directory.join("dead-letters"), names, tick).map_err(state_error)?;
     Ok(Ground { logs, budget, storage, dead_letters, ids, lock })
+}
+
+fn show_disk(config: &Config, ground: &Ground, metrics: &Metrics, health: &Health) -> Disk {
+    let parts = DiskParts {
+        logs: ground.logs.iter().map(|open| Arc::clone(&open.log)).collect(),
+        budget: Arc::clone(&ground.budget),
+        storage: Arc::clone(&ground.storage),
+        directory: config.state_directory.clone(),
+        segment_bytes: config.queue.segment_bytes,
+        reserve_bytes: config.queue.reserve_bytes,
+    };
+    Disk::show(parts, metrics, health)
 }
 
 fn start_destinations(

@@ -29,7 +29,7 @@ use crate::queue::{Cursor, Log, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::Health;
 use crate::telemetry::ledger;
-use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics};
+use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics, Words};
 
 /// How long a destination's thread may be silent before it counts as stuck: it never waits for its backend, its senders do.
 const TICK_LIMIT: Duration = Duration::from_secs(10);
@@ -150,12 +150,14 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
         stop: Arc::clone(shared.stop),
         watch: Watch {
             lanes: shared.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
-            segment_bytes: shared.queue.segment_bytes,
+            logs: lanes.to_vec(),
+            far_bytes: (0, Duration::ZERO),
             gauges,
             latency: shared.metrics.batch_latency(),
             component,
             tick: shared.health.thread(&format!("destination {name}"), TICK_LIMIT, clock::monotonic()),
             degraded: None,
+            words: Words::default(),
         },
         name: name.clone(),
     });

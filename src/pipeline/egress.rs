@@ -22,7 +22,7 @@ use super::drain::EgressStop;
 use super::place::Place;
 use super::senders::{Answer, Job, Senders};
 use super::turn::Turn;
-use super::watch::{LaneView, Watch};
+use super::watch::{Backlog, LaneView, Watch};
 use super::window::Window;
 use crate::block::{Made, Signal};
 use crate::deliver::{Action, BlockOffer, Delivery, Part, Request, Settlement};
@@ -82,6 +82,8 @@ pub struct Egress {
     /// The payloads of the window's blocks, and the index of the first.
     payloads: VecDeque<Bytes>,
     first_payload: u64,
+    /// When each of them was received, Unix nanoseconds; 0 for what is no block.
+    received_ns: VecDeque<u64>,
     /// What is on its way, so that a jump leaves it alone.
     in_flight: Vec<Request>,
     next_lane: usize,
@@ -97,6 +99,7 @@ impl Egress {
             options,
             payloads: VecDeque::new(),
             first_payload: 0,
+            received_ns: VecDeque::new(),
             in_flight: Vec::new(),
             next_lane: 0,
             committed_at,
@@ -153,7 +156,8 @@ impl Egress {
             front: window.front(lane),
             tail: place.tail(lane),
         });
-        watch.turn(delivery, now, window.unsettled_spans(), views);
+        let oldest_ns = self.received_ns.front().copied().unwrap_or(0);
+        watch.turn(delivery, now, Backlog { unsettled: window.unsettled_spans(), oldest_ns }, views);
     }
 
     /// Reads on, an entry from each lane in turn, while delivery has room. True when there is more for the next turn.
@@ -186,6 +190,7 @@ impl Egress {
                 let spans = u64::from(meta.spans);
                 let offered = if wanted { meta.spans } else { 0 };
                 let index = self.options.window.push(lane, end.sequence, end, meta.spans);
+                self.received_ns.push_back(meta.received_ns);
                 self.offer(BlockOffer { signal: meta.signal, spans: offered, bytes: payload.len() }, payload, now);
                 if !signal_taken {
                     self.options
@@ -205,6 +210,7 @@ impl Egress {
     /// Moves a lane without a block.
     fn pass_over(&mut self, lane: usize, end: Position, now: Duration, book: impl Fn(&mut DestinationTotals)) {
         let index = self.options.window.push(lane, end.sequence, end, 0);
+        self.received_ns.push_back(0);
         self.options.window.settle(index, 0, book);
         self.offer(BlockOffer { signal: Signal::Traces, spans: 0, bytes: 0 }, Bytes::new(), now);
     }
@@ -279,6 +285,7 @@ impl Egress {
     fn put_behind(&mut self) {
         let left = self.options.window.advance();
         self.payloads.drain(..left);
+        self.received_ns.drain(..left);
         self.first_payload += left as u64;
         self.options.ledger.show(self.options.window.totals());
     }

@@ -11,6 +11,7 @@
 pub mod appliance;
 pub mod dead_letters;
 pub mod destinations;
+pub mod disk;
 pub mod doors;
 pub mod drain;
 pub mod egress;

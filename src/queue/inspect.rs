@@ -9,6 +9,7 @@ mod shadow;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -210,15 +211,7 @@ impl Lane {
     /// Bytes of entries behind a position.
     #[must_use]
     pub fn bytes_behind(&self, position: &Position) -> u64 {
-        let behind = |segment: &Arc<Segment>| {
-            let end = FIRST_ENTRY + segment.entry_bytes();
-            match segment.id.cmp(&position.segment) {
-                std::cmp::Ordering::Less => 0,
-                std::cmp::Ordering::Equal => end.saturating_sub(position.offset.max(FIRST_ENTRY)),
-                std::cmp::Ordering::Greater => segment.entry_bytes(),
-            }
-        };
-        self.on_disk().iter().map(behind).sum()
+        self.log.bytes_behind(position)
     }
 
     /// Segments that wait for reuse: how many, and their bytes.
@@ -251,6 +244,22 @@ impl Lane {
         let mut segments = self.log.segments();
         segments.retain(|segment| segment.footer.get().is_some());
         segments
+    }
+}
+
+impl Log {
+    /// Bytes of entries behind a position. Looks at every segment from there on.
+    #[must_use]
+    pub fn bytes_behind(&self, position: &Position) -> u64 {
+        let behind = |segment: &Arc<Segment>| {
+            let read = position.offset.saturating_sub(FIRST_ENTRY);
+            match segment.id.cmp(&position.segment) {
+                Ordering::Less => 0,
+                Ordering::Equal => segment.entry_bytes().saturating_sub(read),
+                Ordering::Greater => segment.entry_bytes(),
+            }
+        };
+        self.segments().iter().rev().take_while(|segment| segment.id >= position.segment).map(behind).sum()
     }
 }
 

@@ -7,6 +7,7 @@
 //! `/livez` fails when a thread is stuck, `/readyz` while starting or draining, `/startupz` until everything was once
 //! ready; `?verbose` lists what was looked at.
 
+mod api;
 mod auth;
 mod reload;
 mod routes;
@@ -27,7 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::sys::clock;
 use crate::telemetry::health::Health;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Moment};
 
 pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens};
 pub use reload::{ReloadAnswer, ReloadRequest, ReloadSender, reload_channel};
@@ -41,8 +42,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Life of a connection; scrapers reconnect.
 const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 
-/// How often the summaries of the metrics are folded, whoever scrapes.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the summaries of the metrics are folded and rates are sampled, whoever scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -113,14 +114,15 @@ async fn serve(listener: TcpListener, sources: Sources) {
             return;
         }
     };
-    let tick = sources.health.thread("management", 6 * UPKEEP_INTERVAL, clock::monotonic());
+    let tick = sources.health.thread("management", 30 * UPKEEP_INTERVAL, clock::monotonic());
     let metrics = Arc::clone(&sources.metrics);
     let upkeep = async {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             interval.tick().await;
-            metrics.upkeep();
-            tick.tick(clock::monotonic());
+            let now = clock::monotonic();
+            metrics.upkeep(Moment { now, wall_ns: clock::wall_ns() });
+            tick.tick(now);
         }
     };
     tokio::select! {

@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Sources, auth, reload};
+use super::{Sources, api, auth, reload};
 use crate::sys::clock;
 use crate::telemetry::health::Answer;
 
@@ -29,6 +29,7 @@ const INDEX: &str = "\
 <li><a href=\"/livez?verbose\">/livez</a>: does every thread still turn?
 <li><a href=\"/readyz?verbose\">/readyz</a>: may senders be pointed here now?
 <li><a href=\"/startupz?verbose\">/startupz</a>: has every component been ready once?
+<li>GET /api/v1/status: everything that is known, in JSON; from this host, or with a token
 <li>POST /api/v1/reload: read the configuration again; from this host, or with a token
 </ul>
 </html>
@@ -60,6 +61,7 @@ pub(super) fn routes() -> Vec<Route> {
         route(Access::Open, "/readyz", get(ready)),
         route(Access::Open, "/startupz", get(started)),
         route(Access::Guarded, "/api/v1/reload", post(reload::reload)),
+        route(Access::Guarded, "/api/v1/status", get(api::status)),
     ]
 }
 

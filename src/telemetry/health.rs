@@ -150,6 +150,24 @@ impl Health {
         answer
     }
 
+    /// Every thread that has not ticked within its limit, in words.
+    #[must_use]
+    pub fn stuck(&self, now: Duration) -> Vec<String> {
+        let live = self.live(now);
+        live.lines.iter().filter_map(|line| line.strip_prefix("[-] ")).map(str::to_owned).collect()
+    }
+
+    /// Every component that does only what it can, with the reason.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<(String, String)> {
+        let components = lock(&self.shared.components);
+        let degraded = components.iter().filter_map(|entry| match &entry.state {
+            State::Degraded(reason) => Some((entry.name.clone(), reason.clone())),
+            State::Starting | State::Ready | State::Draining => None,
+        });
+        degraded.collect()
+    }
+
     /// One line for `systemctl status`: the worst that there is to say, with the names.
     #[must_use]
     pub fn summary(&self) -> String {

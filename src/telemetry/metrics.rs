@@ -6,6 +6,11 @@
 //! `batch_latency_seconds` is recorded as it happens, through [`Metrics::batch_latency`], once a request.
 //! Label values come from the configuration or from fixed sets, never from peers.
 
+mod disk;
+mod rates;
+mod status;
+mod words;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{
@@ -13,7 +18,13 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use rates::Rates;
+
 use super::ledger::{Counter, Destination, DropReason, Front, Lane};
+
+pub use disk::{DiskFigures, DiskRead, LogFigures, LogSource, Watermark};
+pub use status::Moment;
+pub use words::{Trouble, TroubleKind, Words};
 
 /// A front balance with its labels.
 #[derive(Clone, Debug)]
@@ -61,6 +72,10 @@ pub struct DestinationGauges {
     pub breaker: Counter,
     /// 1 while it waits for an operator: the backend refuses us.
     pub held: Counter,
+    /// Receive time of the oldest block that it has not settled, Unix nanoseconds; 0 when there is none.
+    pub oldest_ns: Counter,
+    /// What there is to say of it; its thread writes it when it changes.
+    pub words: Mutex<Words>,
 }
 
 /// One more number: its name, help and labels, and how it is read at a scrape.
@@ -111,6 +126,7 @@ pub struct Metrics {
     handle: PrometheusHandle,
     batch_latency: Histogram,
     sources: Mutex<Sources>,
+    rates: Mutex<Rates>,
 }
 
 #[derive(Default)]
@@ -118,6 +134,10 @@ struct Sources {
     fronts: Vec<FrontSource>,
     lanes: Vec<LaneSource>,
     destinations: Vec<DestinationSource>,
+    logs: Vec<LogSource>,
+    disk: Option<DiskRead>,
+    /// The wall clock at the last upkeep, Unix nanoseconds.
+    wall_ns: u64,
     extras: Vec<Extra>,
 }
 
@@ -138,7 +158,7 @@ impl Metrics {
             gauge!("millrace_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             histogram!("batch_latency_seconds")
         });
-        Metrics { recorder, handle, batch_latency, sources: Mutex::default() }
+        Metrics { recorder, handle, batch_latency, sources: Mutex::default(), rates: Mutex::default() }
     }
 
     /// Shows a front from now on.
@@ -156,6 +176,16 @@ impl Metrics {
         self.sources().destinations.push(destination);
     }
 
+    /// Shows a lane's log from now on.
+    pub fn add_log(&self, log: LogSource) {
+        self.sources().logs.push(log);
+    }
+
+    /// Shows the disk budget from now on.
+    pub fn show_disk(&self, read: DiskRead) {
+        self.sources().disk = Some(read);
+    }
+
     /// Shows one more number from now on.
     pub fn add_extra(&self, extra: Extra) {
         metrics::with_local_recorder(&self.recorder, || match extra.kind {
@@ -170,9 +200,15 @@ impl Metrics {
         self.batch_latency.clone()
     }
 
-    /// Folds what was recorded into the summary. To be called every few seconds, or nobody scraping would be a leak.
-    pub fn upkeep(&self) {
+    /// Folds what was recorded into the summary and takes a sample for the rates. To be called about once a second, or
+    /// nobody scraping would be a leak.
+    pub fn upkeep(&self, at: Moment) {
         self.handle.run_upkeep();
+        let mut sources = self.sources();
+        sources.wall_ns = at.wall_ns;
+        let counts = sources.counts();
+        drop(sources);
+        self.rates().sample(at.now, counts);
     }
 
     /// The page in Prometheus text format 0.0.4.
@@ -184,6 +220,7 @@ impl Metrics {
             sources.show_fronts();
             sources.show_lanes();
             sources.show_destinations();
+            disk::show(&sources.logs, sources.disk.as_ref());
             sources.show_extras();
         });
         self.handle.render()
@@ -221,6 +258,10 @@ impl Metrics {
     fn sources(&self) -> MutexGuard<'_, Sources> {
         // A panic while showing numbers leaves them as good as they were.
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -319,7 +360,10 @@ impl Sources {
             gauge!("millrace_destination_held", labels.clone()).set(float(gauges.held.get()));
             gauge!("millrace_destination_in_flight_requests", labels.clone()).set(float(gauges.in_flight.get()));
             gauge!("millrace_destination_in_queue_spans", labels.clone()).set(float(gauges.in_queue.get()));
+            gauge!("millrace_destination_lag_spans", labels.clone()).set(float(gauges.in_queue.get()));
             gauge!("millrace_destination_lag_bytes", labels.clone()).set(float(gauges.lag_bytes.get()));
+            let lag = gauges.lag(self.wall_ns).as_secs_f64();
+            gauge!("millrace_destination_lag_seconds", labels.clone()).set(lag);
             gauge!("millrace_destination_imbalance_spans", labels).set(signed(self.imbalance_of(destination)));
         }
     }
@@ -405,8 +449,11 @@ fn describe() {
     describe_gauge!("millrace_destination_held", "1 while the destination waits for an operator");
     describe_gauge!("millrace_destination_in_flight_requests", "Requests under way");
     describe_gauge!("millrace_destination_in_queue_spans", "Spans in the log that wait for this destination");
+    describe_gauge!("millrace_destination_lag_spans", "As in_queue_spans, beside the lag in bytes and seconds");
+    describe_gauge!("millrace_destination_lag_seconds", Unit::Seconds, "Age of the oldest block not delivered");
     describe_gauge!("millrace_destination_lag_bytes", Unit::Bytes, "Bytes of the log that wait for this destination");
     describe_gauge!("millrace_destination_imbalance_spans", "Spans of the log not accounted for; 0 at rest");
+    disk::describe();
 }
 
 #[cfg(test)]

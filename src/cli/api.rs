@@ -1,0 +1,97 @@
+//! A running appliance, asked over its management port: which one, with which token, and one request.
+//!
+//! The address is `--url`, else the management address of the configuration, on this host when that listens everywhere. On
+//! this host no token is needed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::source::Source;
+
+/// Longest wait for an answer: a replay of dead letters sends requests of its own.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Bytes of an answer.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+
+/// Where the appliance is.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ApiArgs {
+    /// Its management port, such as http://collector:8000; without it that of the configuration.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// A file whose first line is a token; needed from other hosts only [env: MILLRACE_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// The way to a running appliance.
+pub(super) struct Api {
+    /// Its address, without a slash at the end.
+    pub(super) url: String,
+    token: Option<String>,
+    agent: ureq::Agent,
+}
+
+impl Api {
+    /// Finds the appliance; nothing is asked yet.
+    pub(super) fn find(arguments: &ApiArgs, source: &Source) -> anyhow::Result<Api> {
+        let (url, token_file) = match &arguments.url {
+            Some(url) => {
+                (url.trim_end_matches('/').to_owned(), std::env::var_os("MILLRACE_TOKEN_FILE").map(PathBuf::from))
+            }
+            None => {
+                let config = source.load()?.config;
+                let mut address = config.management;
+                match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                    IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                    _ => {}
+                }
+                (format!("http://{address}"), config.management_token_file)
+            }
+        };
+        let token = match arguments.token_file.as_ref().or(token_file.as_ref()) {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("token file {}", path.display()))?;
+                text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+            }
+            None => None,
+        };
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .build();
+        Ok(Api { url, token, agent: agent.into() })
+    }
+
+    /// Asks for a page.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let mut request = self.agent.get(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.answer(request.call())
+    }
+
+    fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Value> {
+        let mut response = response.map_err(|error| {
+            anyhow!("nobody answers at {}: {error}; is `millrace run` running there? (--url says where)", self.url)
+        })?;
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
+        let answer = serde_json::from_str::<Value>(&text);
+        if status.is_success() {
+            return answer.with_context(|| format!("{} answers with something that is no JSON", self.url));
+        }
+        let said = answer.ok().and_then(|answer| Some(answer.get("error")?.as_str()?.to_owned()));
+        bail!("{} answers {status}: {}", self.url, said.unwrap_or(text))
+    }
+}

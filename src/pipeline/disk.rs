@@ -1,0 +1,148 @@
+//! The disk as operators see it: each lane's log on `/metrics`, and the watermarks of the budget over all of them.
+//!
+//! Looked at once a second by the thread that owns the appliance. A watermark is logged when it is reached, louder the
+//! higher it is, and shown as a degraded component until the log has clearly fallen below it again. It changes nothing
+//! that senders see: a log that is full does that by itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::queue::{Budget, Log, Storage};
+use crate::telemetry::health::{Component, Health, State};
+use crate::telemetry::metrics::{DiskFigures, LogFigures, LogSource, Metrics, Watermark};
+
+/// Points by which the log falls below a watermark before that is over.
+const CLEARLY: u64 = 5;
+
+/// What the disk is known by.
+#[derive(Clone)]
+pub struct DiskParts {
+    /// The logs of all lanes.
+    pub logs: Vec<Arc<Log>>,
+    /// Their budget.
+    pub budget: Arc<Budget>,
+    /// Where they are stored.
+    pub storage: Arc<dyn Storage>,
+    /// On which file system.
+    pub directory: PathBuf,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Bytes that stay free on the file system.
+    pub reserve_bytes: u64,
+}
+
+/// The watermarks at work.
+pub struct Disk {
+    parts: DiskParts,
+    component: Component,
+    shown: Watermark,
+}
+
+impl DiskParts {
+    fn figures(&self) -> DiskFigures {
+        let pool_segments: u64 = self.logs.iter().map(|log| log.stats().pool_segments).sum();
+        DiskFigures {
+            used_bytes: self.budget.used_bytes(),
+            pool_bytes: pool_segments * self.segment_bytes,
+            max_bytes: self.budget.max_bytes(),
+            // What cannot be asked is no reason for alarm.
+            free_bytes: self.storage.free_bytes(&self.directory).unwrap_or(u64::MAX),
+            reserve_bytes: self.reserve_bytes,
+        }
+    }
+}
+
+impl Disk {
+    /// Shows logs and budget from now on.
+    #[must_use]
+    pub fn show(parts: DiskParts, metrics: &Metrics, health: &Health) -> Disk {
+        for log in &parts.logs {
+            let (lane, log) = (log.lane(), Arc::clone(log));
+            metrics.add_log(LogSource { lane, read: Box::new(move || figures_of(&log)) });
+        }
+        let read = parts.clone();
+        metrics.show_disk(Box::new(move || read.figures()));
+        let component = health.component("disk");
+        component.set(State::Ready);
+        Disk { parts, component, shown: Watermark::Low }
+    }
+
+    /// One look: says what has changed.
+    pub fn look(&mut self) {
+        self.turn(&self.parts.figures());
+    }
+
+    fn turn(&mut self, figures: &DiskFigures) {
+        let (percent, mark) = (figures.percent(), figures.watermark());
+        let falls_clearly = mark < self.shown && percent + CLEARLY <= self.shown.percent();
+        if mark <= self.shown && !falls_clearly {
+            return;
+        }
+        let rose = mark > self.shown;
+        self.shown = mark;
+        let room_mib = figures.room_bytes() >> 20;
+        match (rose, mark) {
+            (true, Watermark::Critical) => {
+                tracing::error!(
+                    percent,
+                    room_mib,
+                    "the log is all but full: senders will be slowed or told to come again"
+                );
+            }
+            (true, Watermark::High) => tracing::error!(percent, room_mib, "the log is nearly full"),
+            (true, _) => tracing::warn!(percent, room_mib, "the log fills up"),
+            (false, _) => tracing::info!(percent, room_mib, "the log has room again"),
+        }
+        self.component.set(match mark {
+            Watermark::Low => State::Ready,
+            _ => State::Degraded(format!("more than {} % of {room_mib} MiB are used", mark.percent())),
+        });
+    }
+}
+
+fn figures_of(log: &Log) -> LogFigures {
+    let stats = log.stats();
+    LogFigures {
+        segments: stats.segments,
+        pool_segments: stats.pool_segments,
+        entry_bytes: stats.entry_bytes,
+        file_bytes: stats.file_bytes,
+        sync_failures: stats.sync_failures,
+        unsaved_blocks: stats.unsaved_blocks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::FileStorage;
+
+    #[test]
+    fn a_watermark_is_said_when_it_is_reached_and_until_it_is_clearly_over() {
+        let health = Health::new();
+        let parts = DiskParts {
+            logs: Vec::new(),
+            budget: Arc::new(Budget::new(1000 << 20, 0)),
+            storage: Arc::new(FileStorage),
+            directory: PathBuf::from("/"),
+            segment_bytes: 1 << 20,
+            reserve_bytes: 0,
+        };
+        let mut disk = Disk::show(parts, &Metrics::new(), &health);
+        let mut said = Vec::new();
+        for percent in [10, 71, 69, 66, 86, 96, 91, 90, 64] {
+            let used_bytes = percent * (10 << 20);
+            disk.turn(&DiskFigures {
+                used_bytes,
+                max_bytes: 1000 << 20,
+                free_bytes: u64::MAX,
+                ..DiskFigures::default()
+            });
+            said.push(disk.shown.percent());
+        }
+        assert_eq!(said, [0, 70, 70, 70, 85, 95, 95, 85, 0]);
+        assert_eq!(health.summary(), "ready");
+        disk.turn(&DiskFigures { used_bytes: 900, max_bytes: 1000, free_bytes: u64::MAX, ..DiskFigures::default() });
+        assert_eq!(health.summary(), "ready; disk: more than 85 % of 0 MiB are used");
+    }
+}
