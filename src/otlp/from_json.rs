@@ -1,27 +1,22 @@
 //! OTLP's JSON mapping of a traces request, to protobuf: the cold path for browsers and scripts.
 //!
-//! The text becomes a tree, the tree becomes protobuf bytes by one table a message, and [`check`](super::check) has the last
-//! word over the result, as over any other. The mapping is the specification's: lowerCamelCase names only, ids in hex,
+//! The text is read once, front to back, and written as protobuf bytes by one table a message: no tree is built, for one
+//! would take many times the text (`0,` is two bytes, a node of a tree thirty). [`check`](super::check) has the last word
+//! over the result, as over any other. The mapping is the specification's: lowerCamelCase names only, ids in hex,
 //! other bytes in base64, 64-bit integers as strings or numbers, enums as integers, unknown fields passed over. Ids
 //! that are not hex become empty, which the check reports as a bad span.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::writer::push_bytes_field;
 
-/// Text that is not a traces request in OTLP's JSON.
+/// Text that is not a traces request in OTLP's JSON: what is wrong, and at which line and column.
 #[derive(Debug, thiserror::Error)]
-pub enum JsonFault {
-    /// Not JSON at all; the JSON parser says where.
-    #[error(transparent)]
-    Syntax(#[from] serde_json::Error),
-    /// A field with a value of another kind.
-    #[error("field {0} has a value that is not of its kind")]
-    Kind(&'static str),
-    /// Another thing than an object where a message belongs.
-    #[error("a message is not an object")]
-    NotAnObject,
-}
+#[error(transparent)]
+pub struct JsonFault(#[from] serde_json::Error);
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -153,88 +148,189 @@ static ANY_VALUE: &[Entry] = &[
 static ARRAY: &[Entry] = &[entry("values", 1, Kind::Messages(Shape::AnyValue))];
 static MAP: &[Entry] = &[entry("values", 1, Kind::Messages(Shape::KeyValue))];
 
-/// Appends the protobuf bytes of an `ExportTraceServiceRequest` in JSON to `out`. They still have to be checked.
+/// Appends the protobuf bytes of an `ExportTraceServiceRequest` in JSON to `out`: not more than the text has. They still
+/// have to be checked.
 pub fn traces(json: &[u8], out: &mut Vec<u8>) -> Result<(), JsonFault> {
-    message(&serde_json::from_slice(json)?, Shape::Request, out)
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    MessageSeed { shape: Shape::Request, out }.deserialize(&mut reader)?;
+    Ok(reader.end()?)
 }
 
-fn message(value: &Value, shape: Shape, out: &mut Vec<u8>) -> Result<(), JsonFault> {
-    let Value::Object(object) = value else { return Err(JsonFault::NotAnObject) };
-    shape.entries().iter().try_for_each(|entry| field(object, entry, out))
+/// Writes the fields of an object.
+struct MessageSeed<'a> {
+    shape: Shape,
+    out: &'a mut Vec<u8>,
 }
 
-fn field(object: &Map<String, Value>, entry: &'static Entry, out: &mut Vec<u8>) -> Result<(), JsonFault> {
-    let value = match object.get(entry.name) {
-        None | Some(Value::Null) => return Ok(()),
-        Some(value) => value,
-    };
-    let wrong = || JsonFault::Kind(entry.name);
-    match entry.kind {
-        Kind::Text => push_bytes_field(out, key(entry, 2), value.as_str().ok_or_else(wrong)?.as_bytes()),
-        Kind::Hex => push_bytes_field(out, key(entry, 2), &hex(value.as_str().ok_or_else(wrong)?)),
-        Kind::Base64 => {
-            let bytes = value.as_str().and_then(base64).ok_or_else(wrong)?;
-            push_bytes_field(out, key(entry, 2), &bytes);
+impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MessageSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object for a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        while let Some(name) = object.next_key::<Cow<'_, str>>()? {
+            match self.shape.entries().iter().find(|entry| entry.name == name) {
+                Some(entry) => object.next_value_seed(FieldSeed { entry, out: self.out })?,
+                None => drop(object.next_value::<IgnoredAny>()?),
+            }
         }
-        Kind::Varint => {
-            out.push(key(entry, 0));
-            prost::encoding::encode_varint(integer(value).ok_or_else(wrong)?, out);
+        Ok(())
+    }
+}
+
+/// Writes one field; nothing for `null`.
+struct FieldSeed<'a> {
+    entry: &'static Entry,
+    out: &'a mut Vec<u8>,
+}
+
+impl FieldSeed<'_> {
+    /// Writes a nested message whose fields `fields` writes.
+    fn nested<E>(self, shape: Shape, fields: impl FnOnce(MessageSeed<'_>) -> Result<(), E>) -> Result<(), E> {
+        let FieldSeed { entry, out } = self;
+        out.push(key(entry, 2));
+        let start = out.len();
+        fields(MessageSeed { shape, out })?;
+        // The length is known only now: it is written behind the message and turned to its front.
+        let length = out.len() - start;
+        prost::encoding::encode_varint(length as u64, out);
+        let length_bytes = out.len() - start - length;
+        out[start..].rotate_right(length_bytes);
+        Ok(())
+    }
+
+    /// Writes an integer, given in the two's complement that protobuf's varints are.
+    fn integer<E: Error>(self, value: u64) -> Result<(), E> {
+        let FieldSeed { entry, out } = self;
+        match entry.kind {
+            Kind::Varint => {
+                out.push(key(entry, 0));
+                prost::encoding::encode_varint(value, out);
+            }
+            Kind::Fixed64 => {
+                out.push(key(entry, 1));
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            Kind::Fixed32 => {
+                let value = u32::try_from(value).map_err(|_| wrong(entry))?;
+                prost::encoding::fixed32::encode(u32::from(entry.number), &value, out);
+            }
+            _ => return Err(wrong(entry)),
         }
-        Kind::Bool => out.extend_from_slice(&[key(entry, 0), u8::from(value.as_bool().ok_or_else(wrong)?)]),
-        Kind::Fixed64 => {
-            out.push(key(entry, 1));
-            out.extend_from_slice(&integer(value).ok_or_else(wrong)?.to_le_bytes());
-        }
-        Kind::Fixed32 => {
-            let flags = integer(value).and_then(|value| u32::try_from(value).ok()).ok_or_else(wrong)?;
-            prost::encoding::fixed32::encode(u32::from(entry.number), &flags, out);
-        }
-        Kind::Double => {
-            out.push(key(entry, 1));
-            out.extend_from_slice(&double(value).ok_or_else(wrong)?.to_le_bytes());
-        }
-        Kind::Message(shape) => nested(value, entry, shape, out)?,
-        Kind::Messages(shape) => {
-            let Value::Array(values) = value else { return Err(wrong()) };
-            values.iter().try_for_each(|value| nested(value, entry, shape, out))?;
+        Ok(())
+    }
+}
+
+/// A value that is not of its field's kind.
+fn wrong<E: Error>(entry: &Entry) -> E {
+    E::custom(format_args!("field {} has a value that is not of its kind", entry.name))
+}
+
+impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a value for field {}", self.entry.name)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        let Kind::Bool = self.entry.kind else { return Err(wrong(self.entry)) };
+        self.out.extend_from_slice(&[key(self.entry, 0), u8::from(value)]);
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        #[expect(clippy::cast_precision_loss, reason = "what JSON's readers do with a double written as an integer")]
+        if let Kind::Double = self.entry.kind { self.visit_f64(value as f64) } else { self.integer(value) }
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        if let Kind::Double = self.entry.kind {
+            self.visit_f64(value as f64)
+        } else {
+            self.integer(value.cast_unsigned())
         }
     }
-    Ok(())
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        let Kind::Double = self.entry.kind else { return Err(wrong(self.entry)) };
+        self.out.push(key(self.entry, 1));
+        self.out.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        let FieldSeed { entry, out } = self;
+        match entry.kind {
+            Kind::Text => push_bytes_field(out, key(entry, 2), text.as_bytes()),
+            Kind::Hex => push_bytes_field(out, key(entry, 2), &hex(text)),
+            Kind::Base64 => push_bytes_field(out, key(entry, 2), &base64(text).ok_or_else(|| wrong(entry))?),
+            Kind::Double => return FieldSeed { entry, out }.visit_f64(text.parse().map_err(|_| wrong(entry))?),
+            Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => {
+                let integer = text.parse().or_else(|_| text.parse().map(i64::cast_unsigned));
+                return FieldSeed { entry, out }.integer(integer.map_err(|_| wrong(entry))?);
+            }
+            Kind::Bool | Kind::Message(_) | Kind::Messages(_) => return Err(wrong(entry)),
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
+        let Kind::Message(shape) = self.entry.kind else { return Err(wrong(self.entry)) };
+        self.nested(shape, |message| message.visit_map(object))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
+        let FieldSeed { entry, out } = self;
+        let Kind::Messages(_) = entry.kind else { return Err(wrong(entry)) };
+        while values.next_element_seed(ElementSeed { entry, out })?.is_some() {}
+        Ok(())
+    }
 }
 
-fn nested(value: &Value, entry: &Entry, shape: Shape, out: &mut Vec<u8>) -> Result<(), JsonFault> {
-    out.push(key(entry, 2));
-    let start = out.len();
-    message(value, shape, out)?;
-    // The length is known only now: it is written behind the message and turned to its front.
-    let length = out.len() - start;
-    prost::encoding::encode_varint(length as u64, out);
-    let length_bytes = out.len() - start - length;
-    out[start..].rotate_right(length_bytes);
-    Ok(())
+/// Writes one message of a repeated field.
+struct ElementSeed<'a> {
+    entry: &'static Entry,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'de> DeserializeSeed<'de> for ElementSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        let ElementSeed { entry, out } = self;
+        let Kind::Messages(shape) = entry.kind else { return Err(wrong(entry)) };
+        FieldSeed { entry, out }.nested(shape, |message| message.deserialize(reader))
+    }
 }
 
 /// The key of a field below 16, the only one above being `flags`.
 fn key(entry: &Entry, wire_type: u8) -> u8 {
     debug_assert!(entry.number < 16, "{} has a key of two bytes", entry.name);
     entry.number << 3 | wire_type
-}
-
-/// An integer in the two's complement that protobuf's varints are.
-fn integer(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned)),
-        Value::String(text) => text.parse().ok().or_else(|| text.parse().ok().map(i64::cast_unsigned)),
-        _ => None,
-    }
-}
-
-fn double(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    }
 }
 
 /// The bytes of hex digits; empty when they are none.
@@ -333,6 +429,33 @@ mod tests {
         ] {
             assert!(traces(EXAMPLE.replace(from, to).as_bytes(), &mut Vec::new()).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn the_order_of_fields_and_repeated_names_change_nothing_of_the_meaning() {
+        let json = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[null]}]}]}"#;
+        assert!(traces(json.as_bytes(), &mut Vec::new()).is_err(), "a span is an object");
+        let json = r#"{"resourceSpans":null,"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a","kind":1,"name":"b"}],
+            "scope":{"name":"s"}}],"x":{"y":[{}]}}]} "#;
+        let mut out = Vec::new();
+        traces(json.as_bytes(), &mut out).unwrap();
+        let request = ExportTraceServiceRequest::decode(out.as_slice()).unwrap();
+        let scope_spans = &request.resource_spans[0].scope_spans[0];
+        assert_eq!((scope_spans.spans[0].name.as_str(), scope_spans.spans[0].kind), ("b", 1));
+        assert_eq!(scope_spans.scope.as_ref().unwrap().name, "s");
+        let error = traces(b"{\"resourceSpans\":[{\"schemaUrl\":7}]}", &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("schemaUrl") && error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let unknown = format!("{{\"x\":{}1{}}}", "[".repeat(1 << 20), "]".repeat(1 << 20));
+        traces(unknown.as_bytes(), &mut Vec::new()).unwrap();
+        let (open, close) = ("{\"arrayValue\":{\"values\":[", "]}}");
+        let value = format!("{}{}", open.repeat(1 << 16), close.repeat(1 << 16));
+        let json = EXAMPLE.replace("{\"stringValue\":\"my.service\"}", &value);
+        let error = traces(json.as_bytes(), &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.starts_with("recursion limit exceeded"), "{error}");
     }
 
     #[test]

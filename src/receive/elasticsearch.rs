@@ -115,10 +115,10 @@ async fn take<O: Outlet>(door: &Door<O>, request: Request<Incoming>, arrival: Ar
     let Some(index) = bulk_index(&path).filter(|_| may_be_bulk) else {
         let answer = probe::answer(request.method(), &path).ok_or(Refused::NoRoute);
         // The templates and pipelines that installers put are read and not kept.
-        door.read(request).await?.discard(&door.intake);
+        door.read(request, door.limits.max_inflated_bytes).await?.discard(&door.intake);
         return answer;
     };
-    let mut body = door.read(request).await?;
+    let mut body = door.read(request, door.limits.max_inflated_bytes).await?;
     let result = match items(&mut body) {
         Ok(items) => take_bulk(door, Bulk { index, items, body: body.bytes_mut(&door.intake), arrival }).await,
         Err(refused) => Err(refused),

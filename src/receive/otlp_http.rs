@@ -146,8 +146,12 @@ async fn take<O: Outlet>(
             return Err(refused);
         }
     };
-    let mut body = door.read(request).await?;
+    // Of JSON half as much is taken, because its protobuf has to fit beside it.
+    let max_inflated_bytes = door.limits.max_inflated_bytes / if encoding == Encoding::Json { 2 } else { 1 };
+    let mut body = door.read(request, max_inflated_bytes).await?;
     if encoding == Encoding::Json {
+        // Text and protobuf lie beside each other for a moment; the second is not the larger.
+        body.cover_beside(body.bytes().len())?;
         let mut protobuf = door.intake.buffer();
         let converted = from_json::traces(body.bytes(), &mut protobuf);
         body.replace(&door.intake, protobuf);

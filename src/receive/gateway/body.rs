@@ -138,14 +138,21 @@ impl Body {
     }
 }
 
+/// Where a body is read to, and how much of it.
+pub(super) struct Place<'a, O> {
+    pub(super) limits: &'a HttpLimits,
+    pub(super) max_inflated_bytes: usize,
+    pub(super) intake: &'a Intake<O>,
+    pub(super) allowance: &'a Rc<Allowance>,
+}
+
 /// Reads a body and inflates it; also its size as it was sent.
-pub(crate) async fn read<O: Outlet>(
+pub(super) async fn read<O: Outlet>(
     headers: &HeaderMap,
     mut incoming: Incoming,
-    limits: &HttpLimits,
-    intake: &Intake<O>,
-    allowance: &Rc<Allowance>,
+    place: Place<'_, O>,
 ) -> Result<(Body, usize), BodyError> {
+    let Place { limits, max_inflated_bytes, intake, allowance } = place;
     let collected = match content_encoding(headers) {
         Ok(encoding) => collect(&mut incoming, limits, intake, allowance.permit()).await.map(|body| (encoding, body)),
         Err(error) => Err(error),
@@ -162,7 +169,7 @@ pub(crate) async fn read<O: Outlet>(
     if encoding == ContentEncoding::Identity {
         return Ok((body, sent_bytes));
     }
-    let inflated = inflate_within(&body, encoding, limits.max_inflated_bytes, (intake, allowance));
+    let inflated = inflate_within(&body, encoding, max_inflated_bytes, (intake, allowance));
     body.discard(intake);
     Ok((inflated?, sent_bytes))
 }

@@ -289,11 +289,12 @@ impl<O: Outlet> Door<O> {
         }
     }
 
-    /// Reads and inflates a body under the door's limits.
-    pub(crate) async fn read(&self, request: Request<Incoming>) -> Result<Body, BodyError> {
+    /// Reads a body under the door's limits and inflates it to at most `max_inflated_bytes`.
+    pub(crate) async fn read(&self, request: Request<Incoming>, max_inflated_bytes: usize) -> Result<Body, BodyError> {
         let (head, incoming) = request.into_parts();
-        let (body, sent_bytes) =
-            body::read(&head.headers, incoming, &self.limits, &self.intake, &self.allowance).await?;
+        let place =
+            body::Place { limits: &self.limits, max_inflated_bytes, intake: &self.intake, allowance: &self.allowance };
+        let (body, sent_bytes) = body::read(&head.headers, incoming, place).await?;
         self.front.received_bytes.add(sent_bytes as u64);
         Ok(body)
     }
