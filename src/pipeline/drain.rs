@@ -2,10 +2,15 @@
 //!
 //! First the producers (reactors and gateways) stop taking and hand over what they have; then the writers empty their rings
 //! and the last sync makes it durable: that part is the guarantee and is quick. Then the destinations may go on until they
-//! are empty or their time is over; what is left stays in the log. Nobody is ended by force.
+//! are empty or their time is over; what is left stays in the log. Nobody is ended by force. Imports nothing from the
+//! crate: `tests/loom` checks it.
 
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
 
 /// No end has been set.
 const NEVER: u64 = u64::MAX;

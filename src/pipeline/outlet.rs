@@ -5,9 +5,8 @@
 //! ring, writer and unsynced tail together, and the reverse ring, as large as the tickets that can be outstanding, never
 //! fills. What may wait is bounded in blocks and in spans (`QUEUE_MAXSIZE`), with room for at least one block.
 //!
-//! Parking: the producer swaps `parked` to true, then looks again; the writer stores a verdict, then swaps `parked` to
-//! false. The two swaps are ordered. If the writer's comes second, it reads true and rings; if the producer's comes
-//! second, it reads from the writer's and so sees the verdict when it looks again. The doorbell rings once a park at most.
+//! Parking: the producer parks, then looks again; the writer stores a verdict, then wakes ([`Parked`]). The doorbell rings
+//! once a park at most.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +17,14 @@ use crossbeam::sync::Unparker;
 
 use crate::block::{Block, Outlet, TARGET_BYTES, Ticket, Verdict, VerdictOutcome};
 use crate::sys::doorbell::Doorbell;
+use crate::sys::handshake::Parked;
 
 /// Both ends' view of the rings.
 struct Rings {
     blocks: ArrayQueue<Block>,
     verdicts: ArrayQueue<Verdict>,
     spares: ArrayQueue<Vec<u8>>,
-    parked: AtomicBool,
+    parked: Parked,
     closed: AtomicBool,
     /// Spans pushed and not yet answered; a gauge besides.
     waiting_spans: AtomicU64,
@@ -67,7 +67,7 @@ pub fn pair(blocks: usize, max_spans: u64, doorbell: Doorbell, writer: Unparker)
         blocks: ArrayQueue::new(blocks),
         verdicts: ArrayQueue::new(blocks),
         spares: ArrayQueue::new(blocks),
-        parked: AtomicBool::new(false),
+        parked: Parked::new(),
         closed: AtomicBool::new(false),
         waiting_spans: AtomicU64::new(0),
         doorbell,
@@ -116,8 +116,7 @@ impl Outlet for RingOutlet {
     }
 
     fn park(&mut self) {
-        // Pairs with the swap in `WriterEnd::answer`: whichever comes second acquires what the first released.
-        self.rings.parked.swap(true, Ordering::AcqRel);
+        self.rings.parked.park();
     }
 }
 
@@ -148,8 +147,7 @@ impl WriterEnd {
     pub fn answer(&mut self, first: Ticket, last: Ticket, outcome: VerdictOutcome) {
         let verdict = Verdict { first, last, outcome };
         assert!(self.rings.verdicts.push(verdict).is_ok(), "the reverse ring holds every outstanding ticket");
-        // Pairs with the store in `RingOutlet::park`.
-        if self.rings.parked.swap(false, Ordering::AcqRel) {
+        if self.rings.parked.wake() {
             self.rings.doorbell.ring();
         }
     }

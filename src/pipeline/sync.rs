@@ -13,6 +13,7 @@ use crossbeam::sync::{Parker, Unparker};
 use super::turn::Turn;
 use crate::queue::Log;
 use crate::sys::clock;
+use crate::sys::handshake::Request;
 use crate::telemetry::health::{Component, State, Tick};
 
 /// Time between rounds of what can wait: footers, recycled files, spare segments.
@@ -21,15 +22,14 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How writers ask for a sync.
 #[derive(Clone)]
 pub struct SyncRequest {
-    requested: Arc<AtomicBool>,
+    requested: Arc<Request>,
     thread: Unparker,
 }
 
 impl SyncRequest {
     /// Asks for a sync of every lane that has something unsynced, now.
     pub fn request(&self) {
-        // Release pairs with the Acquire swap of the sync thread: it sees what the writer published before.
-        if !self.requested.swap(true, Ordering::Release) {
+        if self.requested.make() {
             self.thread.unpark();
         }
     }
@@ -38,7 +38,7 @@ impl SyncRequest {
 /// The sync thread's state.
 pub struct Syncer {
     parker: Parker,
-    requested: Arc<AtomicBool>,
+    requested: Arc<Request>,
     stop: Arc<AtomicBool>,
     interval: Duration,
     /// The logs with the unparkers of their writers.
@@ -73,7 +73,7 @@ impl Syncer {
         Syncer {
             parker: Parker::new(),
             // What recovery has left is synced by the first turn.
-            requested: Arc::new(AtomicBool::new(true)),
+            requested: Arc::new(Request::new(true)),
             stop: Arc::default(),
             interval,
             lanes,
@@ -107,10 +107,7 @@ impl Syncer {
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
         // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
         let stopping = self.stop.load(Ordering::Acquire);
-        // Acquire pairs with the Release in `SyncRequest::request`. A swap, not a store: a writer that found the request
-        // made does not unpark, so taking the request has to acquire what that writer published. A store could become
-        // visible after the look at the logs, and the request would be gone unseen.
-        let requested = self.requested.swap(false, Ordering::Acquire);
+        let requested = self.requested.take();
         if stopping || requested || now.saturating_sub(self.synced_at) >= self.interval {
             self.synced_at = now;
             let dirty = self.lanes.iter().enumerate().filter(|(_, (log, _))| log.unsynced_bytes() > 0);

@@ -3,17 +3,18 @@
 //! Shared by every lane. Reserving is a compare-and-swap a segment (64 MiB), so it needs no queue; whoever found it used
 //! up is woken when bytes come back. A race between two lanes can only refuse one of them, which then waits like any other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam::sync::Unparker;
+
+use super::quota::Quota;
 
 /// How much disk the log may use.
 #[derive(Debug)]
 pub struct Budget {
     max_bytes: u64,
     reserve_bytes: u64,
-    used_bytes: AtomicU64,
+    used: Quota,
     waiting: Mutex<Vec<Unparker>>,
 }
 
@@ -21,14 +22,13 @@ impl Budget {
     /// At most `max_bytes` of segments, as long as `reserve_bytes` stay free on the file system.
     #[must_use]
     pub fn new(max_bytes: u64, reserve_bytes: u64) -> Budget {
-        Budget { max_bytes, reserve_bytes, used_bytes: AtomicU64::new(0), waiting: Mutex::new(Vec::new()) }
+        Budget { max_bytes, reserve_bytes, used: Quota::new(), waiting: Mutex::new(Vec::new()) }
     }
 
     /// Bytes of segments on disk.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        // Relaxed: a count; it publishes nothing.
-        self.used_bytes.load(Ordering::Relaxed)
+        self.used.used()
     }
 
     /// Bytes that segments may use.
@@ -50,26 +50,17 @@ impl Budget {
 
     /// Takes `bytes`; false when they do not fit.
     pub(super) fn reserve(&self, bytes: u64, free_bytes: u64) -> bool {
-        if free_bytes < self.reserve_bytes.saturating_add(bytes) {
-            return false;
-        }
-        // Relaxed: a count; it publishes nothing.
-        self.used_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                let after = used.checked_add(bytes)?;
-                (after <= self.max_bytes).then_some(after)
-            })
-            .is_ok()
+        free_bytes >= self.reserve_bytes.saturating_add(bytes) && self.used.take(bytes, self.max_bytes)
     }
 
     /// Counts bytes that are on disk already, whether they fit or not: recovery throws nothing away.
     pub(super) fn adopt(&self, bytes: u64) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.used.adopt(bytes);
     }
 
     /// Gives bytes back that are no longer on disk.
     pub(super) fn give_back(&self, bytes: u64) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.used.give_back(bytes);
         self.wake();
     }
 

@@ -24,6 +24,7 @@ mod log;
 mod mark;
 mod pool;
 mod position;
+mod quota;
 mod read;
 mod recover;
 mod sabotage;

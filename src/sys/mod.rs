@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod clock;
 pub mod doorbell;
 pub mod file;
+pub mod handshake;
 pub mod mapping;
 pub mod sigbus;
 pub mod signals;
