@@ -10,7 +10,7 @@
 //! machine, hands requests to the destination's sender threads, books what their answers settle and commits the cursor.
 //! Payloads stay where the log mapped them until they are sent. Only this thread counts in the destination's ledger.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crossbeam::sync::Parker;
 
 use super::dead_letters::DeliveryLetter;
 use super::drain::EgressStop;
+use super::payload::Payload;
 use super::place::Place;
 use super::senders::{Answer, Job, Senders};
 use super::turn::Turn;
@@ -80,10 +81,12 @@ pub struct EgressOptions {
 pub struct Egress {
     options: EgressOptions,
     /// The payloads of the window's blocks, and the index of the first.
-    payloads: VecDeque<Bytes>,
+    payloads: VecDeque<Payload>,
     first_payload: u64,
     /// When each of them was received, Unix nanoseconds; 0 for what is no block.
     received_ns: VecDeque<u64>,
+    /// Blocks whose bytes were damaged after they were read: what is settled of them is lost, not delivered.
+    damaged: BTreeSet<u64>,
     /// What is on its way, so that a jump leaves it alone.
     in_flight: Vec<Request>,
     next_lane: usize,
@@ -100,6 +103,7 @@ impl Egress {
             payloads: VecDeque::new(),
             first_payload: 0,
             received_ns: VecDeque::new(),
+            damaged: BTreeSet::new(),
             in_flight: Vec::new(),
             next_lane: 0,
             committed_at,
@@ -183,7 +187,7 @@ impl Egress {
 
     fn take(&mut self, lane: usize, entry: Entry, now: Duration) {
         match entry {
-            Entry::Block { meta, payload, end, .. } => {
+            Entry::Block { meta, payload, crc, end, .. } => {
                 let Takes { logs, encoded_only } = self.options.takes;
                 let signal_taken = meta.signal == Signal::Traces || (logs && meta.signal == Signal::Logs);
                 let wanted = signal_taken && !(encoded_only && meta.made == Made::Passed);
@@ -191,7 +195,8 @@ impl Egress {
                 let offered = if wanted { meta.spans } else { 0 };
                 let index = self.options.window.push(lane, end.sequence, end, meta.spans);
                 self.received_ns.push_back(meta.received_ns);
-                self.offer(BlockOffer { signal: meta.signal, spans: offered, bytes: payload.len() }, payload, now);
+                let offer = BlockOffer { signal: meta.signal, spans: offered, bytes: payload.len() };
+                self.offer(offer, Payload::new(payload, crc), now);
                 if !signal_taken {
                     self.options
                         .window
@@ -212,10 +217,10 @@ impl Egress {
         let index = self.options.window.push(lane, end.sequence, end, 0);
         self.received_ns.push_back(0);
         self.options.window.settle(index, 0, book);
-        self.offer(BlockOffer { signal: Signal::Traces, spans: 0, bytes: 0 }, Bytes::new(), now);
+        self.offer(BlockOffer { signal: Signal::Traces, spans: 0, bytes: 0 }, Payload::none(), now);
     }
 
-    fn offer(&mut self, offer: BlockOffer, payload: Bytes, now: Duration) {
+    fn offer(&mut self, offer: BlockOffer, payload: Payload, now: Duration) {
         let index = self.options.delivery.offer(offer, now);
         self.payloads.push_back(payload);
         debug_assert_eq!(index, self.first_payload + self.payloads.len() as u64 - 1, "window and delivery count alike");
@@ -226,7 +231,7 @@ impl Egress {
         loop {
             match self.options.delivery.poll(now) {
                 Action::Send(request) => {
-                    let payloads = request.parts.iter().map(|part| self.body(part)).collect();
+                    let payloads = request.parts.iter().filter_map(|part| self.body(part)).collect();
                     self.in_flight.push(request.clone());
                     self.options.senders.send(Job { request, payloads });
                 }
@@ -236,16 +241,21 @@ impl Egress {
         }
     }
 
-    /// A whole block as it lies in the log, or the bytes of a range of its spans.
-    fn body(&self, part: &Part) -> Bytes {
+    /// A whole block as it lies in the log, or the bytes of a range of its spans; `None` when it was damaged there.
+    fn body(&mut self, part: &Part) -> Option<Bytes> {
         let at = usize::try_from(part.block - self.first_payload).expect("an index into memory");
-        let payload = &self.payloads[at];
+        let Some(payload) = self.payloads[at].intact() else {
+            if self.damaged.insert(part.block) {
+                tracing::error!(destination = %self.options.name, "a block was damaged while it waited to be sent");
+            }
+            return None;
+        };
         if part.is_whole() {
-            return payload.clone();
+            return Some(payload.clone());
         }
         let mut cut = Vec::with_capacity(part.bytes);
         slice::range(payload, part.first..part.end, &mut cut);
-        cut.into()
+        Some(cut.into())
     }
 
     /// Books what an answer settles.
@@ -261,11 +271,17 @@ impl Egress {
                 if let Some(message) = message {
                     tracing::warn!(destination = %self.options.name, %message, "the backend took a request in part");
                 }
-                settle_delivered(window, &parts, delivered, redelivered);
+                let (lost, sent): (Vec<Part>, Vec<Part>) =
+                    parts.iter().cloned().partition(|part| self.damaged.contains(&part.block));
+                let unsent = lost.iter().map(Part::spans).sum::<u64>();
+                settle_delivered(window, &sent, delivered.saturating_sub(unsent), redelivered);
+                for part in lost {
+                    window.settle(part.block, part.end - part.first, |totals| totals.lost += part.spans());
+                }
             }
             Settlement::DeadLetter { part, reason, reply } => {
                 ledger.request_failures.add(1);
-                let payload = self.body(&part);
+                let payload = self.body(&part).unwrap_or_default();
                 let destination = self.options.name.clone();
                 (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, payload });
                 self.options
@@ -287,6 +303,7 @@ impl Egress {
         self.payloads.drain(..left);
         self.received_ns.drain(..left);
         self.first_payload += left as u64;
+        self.damaged = self.damaged.split_off(&self.first_payload);
         self.options.ledger.show(self.options.window.totals());
     }
 

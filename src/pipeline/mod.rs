@@ -18,6 +18,7 @@ pub mod egress;
 pub mod ingest;
 pub mod logs;
 pub mod outlet;
+pub mod payload;
 pub mod place;
 pub mod release;
 pub mod retention;

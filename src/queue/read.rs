@@ -28,6 +28,8 @@ pub enum Entry {
         sequence: u64,
         /// Its payload: with mapped storage a slice of the page cache, so any number can be held to gather a request.
         payload: Bytes,
+        /// CRC-32C of the payload, which it has passed: a mapped file may be damaged later.
+        crc: u32,
         /// Behind it: commit this once everything up to it is settled.
         end: Position,
     },
@@ -128,7 +130,7 @@ impl Reader {
         let payload = segment.stored(offset, header)?;
         self.position.sequence = header.sequence;
         self.position.spans += u64::from(meta.spans);
-        Some(Entry::Block { meta, sequence: header.sequence, payload, end: self.position })
+        Some(Entry::Block { meta, sequence: header.sequence, payload, crc: header.crc, end: self.position })
     }
 
     fn settle(&mut self, segment: &Segment, offset: u64, header: &Header) -> Option<Entry> {

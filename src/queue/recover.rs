@@ -384,9 +384,11 @@ impl Recovery {
     }
 }
 
-/// Writes the verdict on what was scanned; that was synced before it was read.
+/// Writes the verdict on what was scanned; that was synced before it was read. A file that was cut off before its first
+/// entry has no room for one, and nothing to be judged.
 fn write_verdicts(segments: &[Segment], found: &[Found]) -> io::Result<()> {
-    for (segment, _) in segments.iter().zip(found).filter(|(_, found)| found.footer.is_none()) {
+    let wants_one = |found: &Found| found.footer.is_none() && found.file.bytes() >= FIRST_ENTRY;
+    for (segment, _) in segments.iter().zip(found).filter(|(_, found)| wants_one(found)) {
         let footer = segment.footer.get().expect("total_up gave it one");
         footer.write(&*segment.file, segment.key, segment.id)?;
     }

@@ -31,9 +31,10 @@ pub struct ReadMapping {
 }
 
 impl ReadMapping {
-    /// Maps the file as long as it is now.
-    pub fn new(file: &File) -> io::Result<ReadMapping> {
-        let map = MmapOptions::new().map_raw_read_only(file)?;
+    /// Maps the first `bytes` of the file, whether it is that long now or not: what is not there is an error to read.
+    pub fn new(file: &File, bytes: u64) -> io::Result<ReadMapping> {
+        let len = usize::try_from(bytes).map_err(io::Error::other)?;
+        let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
         let guard = Guard::new(map.as_ptr(), map.len())?;
         Ok(ReadMapping { _guard: guard, map, low: AtomicUsize::new(0), high: AtomicUsize::new(0) })
     }
@@ -108,7 +109,7 @@ mod tests {
     fn the_mapping_sees_what_was_written_later() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(3 << 20).unwrap();
-        let reader = ReadMapping::new(&file).unwrap();
+        let reader = ReadMapping::new(&file, 3 << 20).unwrap();
         for offset in [0, 100, (1 << 20) - 3, (3 << 20) - 7] {
             file.write_all_at(b"millrac", offset).unwrap();
             let mut copied = [0u8; 7];
@@ -122,8 +123,10 @@ mod tests {
     fn a_truncated_file_is_an_error_and_not_a_signal() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(8 << 20).unwrap();
-        let reader = ReadMapping::new(&file).unwrap();
+        let reader = ReadMapping::new(&file, 8 << 20).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(reader.copy(4 << 20, &mut [0u8; 8]).is_err());
+        file.set_len(8 << 20).unwrap();
+        reader.copy(4 << 20, &mut [0u8; 8]).unwrap();
     }
 }

@@ -78,6 +78,15 @@ pub fn faults() -> u64 {
     FAULTS.load(Ordering::Relaxed)
 }
 
+/// Reads a byte of every page, so that a page of a guarded mapping that cannot be read is replaced now, and not when the
+/// kernel is handed the bytes: a system call answers `EFAULT` where an access of ours is mended.
+pub fn touch(bytes: &[u8]) {
+    for page in bytes.chunks(PAGE_BYTES.load(Ordering::Relaxed)) {
+        std::hint::black_box(page.first().copied());
+    }
+    std::hint::black_box(bytes.last().copied());
+}
+
 /// A mapping in which a page that cannot be read becomes zeros, as long as this lives. Drop it before the mapping goes.
 #[derive(Debug)]
 pub struct Guard {
@@ -226,7 +235,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(FILE_BYTES).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[7; 64 * 4096], 0).unwrap();
-        let mapping = ReadMapping::new(&file).unwrap();
+        let mapping = ReadMapping::new(&file, FILE_BYTES).unwrap();
         // SAFETY: nobody writes while the slice lives; the file is truncated, which is the fault to be survived.
         let bytes = unsafe { mapping.slice(0, 64 * 4096) }.unwrap();
         assert!(bytes.iter().all(|&byte| byte == 7));
@@ -235,6 +244,19 @@ mod tests {
         assert!(bytes[..10 * 4096].iter().all(|&byte| byte == 7));
         assert!(bytes[10 * 4096..].iter().all(|&byte| byte == 0));
         assert_eq!(faults() - before, 54, "one a page");
+    }
+
+    #[test]
+    fn a_touch_finds_every_page_that_is_gone() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(FILE_BYTES).unwrap();
+        let mapping = ReadMapping::new(&file, FILE_BYTES).unwrap();
+        // SAFETY: nobody writes while the slice lives.
+        let bytes = unsafe { mapping.slice(100, 3 * 4096) }.unwrap();
+        file.set_len(0).unwrap();
+        let before = faults();
+        touch(bytes);
+        assert_eq!(faults() - before, 4, "three pages of bytes in four pages of memory");
     }
 
     #[test]

@@ -90,7 +90,10 @@ exporters:
     def evidence(self):
         """What a failure is found by: the ledger, the log of this life, and the files of the state directory, kept."""
         kept = Path(tempfile.mkdtemp(prefix="millrace-evidence-"))
-        shutil.copytree(self.state, kept / "state")
+        try:
+            shutil.copytree(self.state, kept / "state")
+        except shutil.Error:
+            pass  # what was recycled while it was copied
         ledger = [f"{name}{labels} {value:.0f}" for name, labels, value in self.metrics() if "_spans" in name and value]
         return "\n".join(["", *ledger, self.process.log(30), f"state kept in {kept}"])
 

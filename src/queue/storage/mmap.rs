@@ -77,7 +77,7 @@ impl MappedFile {
         if let Some(mapping) = self.mapping.get() {
             return Ok(mapping);
         }
-        let mapping = ReadMapping::new(&self.file)?;
+        let mapping = ReadMapping::new(&self.file, self.bytes)?;
         Ok(self.mapping.get_or_init(|| mapping))
     }
 }

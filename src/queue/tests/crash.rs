@@ -251,7 +251,7 @@ impl Run {
         let destination = &mut process.destination;
         for _ in 0..self.random.u8(1..20) {
             match destination.reader.next() {
-                Some(Entry::Block { sequence, payload, meta, end }) => {
+                Some(Entry::Block { sequence, payload, meta, end, .. }) => {
                     let written = &self.written[&sequence];
                     assert!(!written.gone, "block {sequence} came back");
                     assert_eq!(written.payload, payload, "block {sequence} is not what was written");

@@ -89,7 +89,7 @@ impl Model {
 
     fn read(&mut self, reader: &mut Reader) {
         match (reader.next(), self.waiting.pop_front()) {
-            (Some(Entry::Block { meta, sequence, payload, end }), Some(expected)) => {
+            (Some(Entry::Block { meta, sequence, payload, end, .. }), Some(expected)) => {
                 assert_eq!((sequence, meta.spans, payload.to_vec()), expected);
                 assert_eq!(end, reader.position());
                 self.at = end;

@@ -112,6 +112,19 @@ fn a_lost_page_a_lost_end_and_a_lost_file_cost_what_was_in_them() {
 }
 
 #[test]
+fn a_file_that_is_cut_off_anywhere_is_no_reason_not_to_start() {
+    for storage in [Arc::new(FileStorage) as Arc<dyn Storage>, Arc::new(MmapStorage)] {
+        for bytes in [12_000, 8192, 8191, 4700, 4096, 600, 100, 0] {
+            let root = tempfile::tempdir().unwrap();
+            let written = write_log(root.path(), &storage);
+            let newest = segment_files(root.path()).pop().unwrap();
+            fs::OpenOptions::new().write(true).open(&newest).unwrap().set_len(bytes).unwrap();
+            read_back(root.path(), &storage, &written);
+        }
+    }
+}
+
+#[test]
 fn swapped_and_duplicated_files_lose_nothing() {
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
     let root = tempfile::tempdir().unwrap();
