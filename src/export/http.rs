@@ -17,6 +17,7 @@ use super::SetupError;
 use super::resolver::HostResolver;
 use crate::block::Outcome;
 use crate::config::HttpClient;
+use crate::sys::sigbus;
 
 /// A reply to a yes is read up to here.
 const SUCCESS_REPLY_BYTES: u64 = 64 * 1024;
@@ -85,9 +86,10 @@ impl Http {
         Http { agent, resolver: self.resolver.clone(), tls: self.tls }
     }
 
-    /// Posts `body`. An error is an outcome already; a reply still has to be understood.
-    pub(super) fn post(&self, url: &Uri, headers: &HeaderMap, body: &[&[u8]]) -> Result<Reply, Outcome> {
-        let mut reader = SliceReader::new(body);
+    /// Posts `body`, made while `faults` pages of mapped files had gone. An error is an outcome already; a reply still has to
+    /// be understood.
+    pub(super) fn post(&self, url: &Uri, headers: &HeaderMap, body: &[&[u8]], faults: u64) -> Result<Reply, Outcome> {
+        let mut reader = SliceReader::new(body, faults);
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = url.clone();
@@ -173,17 +175,19 @@ fn read_reply(response: ureq::http::Response<ureq::Body>) -> Reply {
 }
 
 /// Reads several slices as one stream; a read fills the whole buffer it is given, across slices, because every read of
-/// ureq becomes one `write` to the socket.
+/// ureq becomes one `write` to the socket. It fails as soon as a page of a mapped file has gone: what was read before may be
+/// zeros, and a body that ends early is taken by nobody.
 #[derive(Debug)]
 struct SliceReader<'a> {
     slices: &'a [&'a [u8]],
     offset: usize,
     left: usize,
+    faults: u64,
 }
 
 impl<'a> SliceReader<'a> {
-    fn new(slices: &'a [&'a [u8]]) -> SliceReader<'a> {
-        SliceReader { slices, offset: 0, left: slices.iter().map(|slice| slice.len()).sum() }
+    fn new(slices: &'a [&'a [u8]], faults: u64) -> SliceReader<'a> {
+        SliceReader { slices, offset: 0, left: slices.iter().map(|slice| slice.len()).sum(), faults }
     }
 }
 
@@ -201,6 +205,9 @@ impl Read for SliceReader<'_> {
             }
             (self.slices, self.offset) = (rest, 0);
         }
+        if sigbus::faults() != self.faults {
+            return Err(io::Error::other("a page of the log has gone while it was sent"));
+        }
         self.left -= filled;
         Ok(filled)
     }
@@ -214,7 +221,7 @@ mod tests {
     fn slices_are_read_as_one_stream_whatever_the_buffer() {
         let slices: [&[u8]; 5] = [b"", b"abc", b"", b"defgh", b"i"];
         for size in 1..12 {
-            let mut reader = SliceReader::new(&slices);
+            let mut reader = SliceReader::new(&slices, sigbus::faults());
             let (mut all, mut buffer) = (Vec::new(), vec![0; size]);
             loop {
                 let bytes = reader.read(&mut buffer).unwrap();

@@ -79,11 +79,11 @@ impl Influx {
         let compression = if request.uncompressed { Compression::None } else { self.compression };
         let lines = [self.lines.as_slice()];
         let answer = match compress(compression, &lines, &mut self.packed) {
-            None => self.http.post(&self.url, &self.headers, &lines),
+            None => self.http.post(&self.url, &self.headers, &lines, request.faults),
             Some(encoding) => {
                 let mut headers = self.headers.clone();
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-                self.http.post(&self.url, &headers, &[&self.packed])
+                self.http.post(&self.url, &headers, &[&self.packed], request.faults)
             }
         };
         let sent = Sent { payload_bytes, compressed: compression != Compression::None, wall_ns: request.wall_ns };

@@ -31,6 +31,9 @@ pub struct Request<'a> {
     pub uncompressed: bool,
     /// The wall clock, Unix nanoseconds: for a `Retry-After` that is a date in a reply that has none of its own.
     pub wall_ns: u64,
+    /// [`crate::sys::sigbus::faults`] when the payloads were last known to be sound. A send in which it has moved on is broken
+    /// off, for the bytes may be those of a file that was cut off.
+    pub faults: u64,
 }
 
 /// Why an exporter cannot be made: a fault of the configuration, found at start.

@@ -90,11 +90,11 @@ impl OtlpHttp {
         };
         let compression = if request.uncompressed { Compression::None } else { self.compression };
         let answer = match compress(compression, plain, &mut self.packed) {
-            None => self.http.post(&url, &self.headers, plain),
+            None => self.http.post(&url, &self.headers, plain, request.faults),
             Some(encoding) => {
                 let mut headers = self.headers.clone();
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-                self.http.post(&url, &headers, &[&self.packed])
+                self.http.post(&url, &headers, &[&self.packed], request.faults)
             }
         };
         let compressed = compression != Compression::None;

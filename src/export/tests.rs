@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{self, Backend as Settings, Compression, Encoding, HttpClient, InfluxSchema, InfluxWrite};
+use crate::sys::sigbus;
 
 /// What the backend does with one request; the last one repeats.
 #[derive(Clone)]
@@ -165,7 +166,7 @@ fn open(settings: config::OtlpHttp) -> Exporter {
 }
 
 fn request<'a>(payloads: &'a [&'a [u8]]) -> Request<'a> {
-    Request { signal: Signal::Traces, payloads, uncompressed: false, wall_ns: 0 }
+    Request { signal: Signal::Traces, payloads, uncompressed: false, wall_ns: 0, faults: sigbus::faults() }
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";

@@ -29,7 +29,7 @@ use crate::block::{Made, Signal};
 use crate::deliver::{Action, BlockOffer, Delivery, Part, Request, Settlement};
 use crate::otlp::slice;
 use crate::queue::{Entry, Position, Reader};
-use crate::sys::clock;
+use crate::sys::{clock, sigbus};
 use crate::telemetry::ledger::{self, DestinationTotals, DropReason};
 
 /// Time between commits of the cursor while something is settled: what a crash makes a destination send again.
@@ -231,9 +231,10 @@ impl Egress {
         loop {
             match self.options.delivery.poll(now) {
                 Action::Send(request) => {
+                    let faults = sigbus::faults();
                     let payloads = request.parts.iter().filter_map(|part| self.body(part)).collect();
                     self.in_flight.push(request.clone());
-                    self.options.senders.send(Job { request, payloads });
+                    self.options.senders.send(Job { request, payloads, faults });
                 }
                 Action::WaitUntil(at) => return at.saturating_sub(now),
                 Action::Idle => return IDLE,

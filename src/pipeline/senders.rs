@@ -21,6 +21,8 @@ pub struct Job {
     pub request: Request,
     /// Its payloads, in order.
     pub payloads: Vec<Bytes>,
+    /// Pages of mapped files that had gone before the payloads were looked at.
+    pub faults: u64,
 }
 
 /// What became of a job.
@@ -84,7 +86,7 @@ impl Senders {
 }
 
 fn send_all(mut exporter: Exporter, jobs: &Receiver<Job>, answers: &Sender<Answer>, driver: &Unparker) {
-    for Job { request, payloads } in jobs {
+    for Job { request, payloads, faults } in jobs {
         let slices: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
         let started = clock::monotonic();
         let outcome = exporter.send(&export::Request {
@@ -92,6 +94,7 @@ fn send_all(mut exporter: Exporter, jobs: &Receiver<Job>, answers: &Sender<Answe
             payloads: &slices,
             uncompressed: request.uncompressed,
             wall_ns: clock::wall_ns(),
+            faults,
         });
         drop(slices);
         drop(payloads);
