@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::queue::crc32c;
 use crate::sys::sigbus;
 
 /// A payload with the check that it has passed.
@@ -24,13 +25,13 @@ impl Payload {
     /// Of an entry that sends nothing.
     #[must_use]
     pub fn none() -> Payload {
-        Payload { bytes: Bytes::new(), crc: crc32c::crc32c(&[]) }
+        Payload { bytes: Bytes::new(), crc: crc32c(&[]) }
     }
 
     /// The bytes, if they still are what they were.
     #[must_use]
     pub fn intact(&self) -> Option<&Bytes> {
         sigbus::touch(&self.bytes);
-        (sigbus::faults() == 0 || crc32c::crc32c(&self.bytes) == self.crc).then_some(&self.bytes)
+        (sigbus::faults() == 0 || crc32c(&self.bytes) == self.crc).then_some(&self.bytes)
     }
 }

@@ -7,7 +7,7 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 /// The checksum of `bytes`.
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 

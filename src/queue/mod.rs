@@ -40,6 +40,7 @@ use std::sync::Arc;
 
 pub use append::{AppendError, Appender};
 pub use budget::Budget;
+pub use crc32c::crc32c;
 pub use cursor::{Cursor, LaneCursor, MAX_LANES};
 pub use lock::StateLock;
 pub use log::{Log, LogStats, Options, SyncError};
