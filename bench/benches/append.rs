@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millrace::block::{MAX_BYTES, Made, Meta, Signal, SourceId, TARGET_BYTES};
-use millrace::queue::{Appender, Budget, FileStorage, Log, MmapStorage, Options, Storage};
+use millrace::queue::{Appender, AtRest, Budget, FileStorage, Log, MmapStorage, Options, Storage};
 use millrace::sys::clock;
 
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -37,8 +37,10 @@ impl Lane {
             segment_bytes: SEGMENT_BYTES,
             max_payload_bytes: MAX_BYTES,
             pool_segments: POOL_SEGMENTS,
+            opened_at_start: 1024,
             budget: Arc::new(Budget::new(16 * SEGMENT_BYTES, 0)),
             wall_ns: 1,
+            at_rest: AtRest::default(),
         };
         let (log, appender, _) = Log::open(storage, options).expect("an empty log opens");
         let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);

@@ -17,7 +17,7 @@ mod outcome;
 mod outlet;
 
 pub use dead_letter::{DeadLetterSender, FrontDeadLetter};
-pub use header::{HEADER_BYTES, Header, HeaderKey, Kind};
+pub use header::{HEADER_BYTES, Header, HeaderKey, Kind, Packing, VOUCHED_BYTES};
 pub use outcome::Outcome;
 pub use outlet::{Outlet, Refusal, Ticket, Verdict, VerdictOutcome};
 

@@ -13,6 +13,7 @@ mod document;
 mod exporters;
 mod loops;
 mod pipelines;
+mod queue;
 mod receivers;
 mod section;
 mod settings;
@@ -24,6 +25,7 @@ mod words;
 
 use std::net::IpAddr;
 
+pub use queue::{SEGMENTS_A_LANE, too_small};
 pub use section::{ConfigError, Explained, Problem};
 pub use settings::{SETTINGS, Setting};
 pub use tree::Origin;

@@ -9,12 +9,9 @@ use std::time::Duration;
 
 use super::section::{Reader, Section, hint};
 use super::tree::{Origin, Value};
-use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, TIMEOUT};
-use super::{AckPolicy, Config, LogOutput, Mapping, OtherSourcetypes, Queue, StorageKind, Uberagent};
-use super::{exporters, receivers};
-
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
+use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH};
+use super::{Config, LogOutput, Mapping, OtherSourcetypes, Uberagent};
+use super::{exporters, queue, receivers};
 
 /// The receivers that run when no file names any.
 const DEFAULT_RECEIVERS: [&[&str]; 3] = [
@@ -128,7 +125,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
     let memory_limit_bytes = root.read_optional("memory_limit", &BYTES).map(|limit| limit.value);
     let uberagent = read_uberagent(root.section("uberagent"));
     let receivers = receivers::read(root.section("receivers"), reader);
-    let queue = read_queue(root.section("queue"), reader);
+    let queue = queue::read(root.section("queue"), lanes, reader);
     let batch = exporters::read_processors(root.section("processors"), reader);
     let exporters = exporters::read(root.section("exporters"), pipeline, &batch, queue.max_bytes);
     root.refuse("extensions", "health and metrics are always served on the management port; remove it");
@@ -176,36 +173,6 @@ fn read_uberagent(mut section: Section<'_>) -> Uberagent {
     };
     section.finish();
     settings
-}
-
-fn read_queue(mut section: Section<'_>, reader: &Reader) -> Queue {
-    let ack = [("durable", AckPolicy::Durable), ("appended", AckPolicy::Appended)];
-    let storage = [("mmap", StorageKind::Mmap), ("file", StorageKind::File)];
-    let segment = section.read("segment_bytes", &BYTES, 64 * MIB);
-    // A segment must hold its headers, its footer and a few of the largest blocks, and be mapped by one call anywhere.
-    if !(4 * MIB..=GIB).contains(&segment.value) || !segment.value.is_multiple_of(4096) {
-        let message = "queue.segment_bytes must be a multiple of 4096 from 4MiB to 1GiB".to_owned();
-        reader.problem(&segment.origin, message);
-    }
-    let max = section.read("max_bytes", &BYTES, 10 * GIB);
-    if max.value < 4 * segment.value {
-        let message = format!("queue.max_bytes must hold at least four segments of {} bytes", segment.value);
-        reader.problem(&max.origin, message);
-    }
-    let queue = Queue {
-        ack: section.choice("ack", &ack, "durable").value,
-        storage: section.choice("storage", &storage, "mmap").value,
-        segment_bytes: segment.value,
-        pool_segments: section.read("pool_segments", &AT_LEAST_ONE, 4).value,
-        max_bytes: max.value,
-        reserve_bytes: section.read("reserve_bytes", &BYTES, GIB).value,
-        retain: section.read("retain", &TIMEOUT, Duration::from_secs(3600)).value,
-        max_spans_in_memory: section.read("max_spans_in_memory", &AT_LEAST_ONE, 10_000).value,
-        sync_interval: section.read("sync_interval", &TIMEOUT, Duration::from_millis(100)).value,
-        sync_bytes: section.read("sync_bytes", &BYTES, 8 * MIB).value,
-    };
-    section.finish();
-    queue
 }
 
 fn read_log(mut section: Section<'_>) -> LogOutput {

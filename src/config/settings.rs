@@ -83,6 +83,8 @@ pub const SETTINGS: &[Setting] = &[
     otlp("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["exporters", "otlphttp", "protocol"], Form::Same),
     // The API on the management port; the commands that call it read the same file.
     plain(Some("MILLRACE_TOKEN_FILE"), None, &["management", "token_file"], Form::Same),
+    // What systemd hands to a unit with LoadCredential=.
+    plain(Some("CREDENTIALS_DIRECTORY"), None, &["queue", "encryption", "credentials_directory"], Form::Same),
     // Where everything is kept.
     plain(Some("STATE_DIRECTORY"), Some("state-directory"), &["state_directory"], Form::FirstDirectory),
 ];

@@ -149,6 +149,40 @@ pub enum StorageKind {
     File,
 }
 
+/// How blocks are compressed in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockCompression {
+    /// As they are.
+    #[default]
+    None,
+    /// lz4.
+    Lz4,
+    /// zstd.
+    Zstd {
+        /// -7 (fastest) to 19 (smallest).
+        level: i32,
+    },
+}
+
+/// What becomes of segments whose key is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingKey {
+    /// Destinations wait in front of them, until the key is back.
+    #[default]
+    Hold,
+    /// Destinations pass them over; their spans count as lost.
+    Skip,
+}
+
+/// Encryption of the log at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// The file with the keys: the first writes, all read.
+    pub key_file: PathBuf,
+    /// What becomes of segments whose key is not in it.
+    pub missing_key: MissingKey,
+}
+
 /// The log of every lane.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -172,6 +206,12 @@ pub struct Queue {
     pub sync_interval: Duration,
     /// Unsynced bytes at which a sync starts.
     pub sync_bytes: u64,
+    /// How blocks are compressed.
+    pub compression: BlockCompression,
+    /// Encryption at rest; `None` is none.
+    pub encryption: Option<Encryption>,
+    /// Keep the log on a file system of another machine, whatever its promises are worth.
+    pub allow_remote: bool,
 }
 
 /// Whether a destination may hold senders up.

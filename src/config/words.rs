@@ -39,6 +39,12 @@ pub(super) const COUNT: Kind<usize> =
 pub(super) const AT_LEAST_ONE: Kind<usize> =
     Kind { parse: |text| text.parse().ok().filter(|n| *n > 0).ok_or("a whole number from 1"), show: usize::to_string };
 
+/// A compression level of zstd.
+pub(super) const LEVEL: Kind<i32> = Kind {
+    parse: |text| text.parse().ok().filter(|n| (-7..=19).contains(n)).ok_or("a level from -7 to 19"),
+    show: i32::to_string,
+};
+
 pub(super) const PORT: Kind<u16> =
     Kind { parse: |text| text.parse().map_err(|_| "a port number, 0 to 65535"), show: u16::to_string };
 

@@ -23,14 +23,14 @@ use super::disk::{Disk, DiskParts};
 use super::doors::{self, BindError, Bound};
 use super::drain::EgressStop;
 use super::ingest::{self, Lane, LaneParts, Source};
-use super::logs::{self, OpenLog};
+use super::logs::{self, LogsError, OpenLog};
 use super::shown;
 use super::sources;
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::block::SourceId;
 use crate::config::budget::pools;
 use crate::config::{self, Config, Protocol};
-use crate::queue::{Budget, OpenError, StateLock, Storage};
+use crate::queue::{Budget, StateLock, Storage};
 use crate::receive::admission::ConnectionTable;
 use crate::serve::{Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, reload_channel};
 use crate::sys::doorbell::Doorbell;
@@ -71,9 +71,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
-    /// A lane's log cannot be opened.
+    /// The logs cannot be opened.
     #[error(transparent)]
-    Log(#[from] OpenError),
+    Logs(#[from] LogsError),
     /// A destination cannot be started.
     #[error(transparent)]
     Destination(#[from] destinations::StartError),
@@ -278,11 +278,12 @@ fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground,
     let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
     let ids = sources::assign(directory, &names).map_err(state_error)?;
     let storage = logs::storage(config.queue.storage);
-    let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, lanes)?;
+    let at_rest = logs::at_rest(&config.queue)?;
+    let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, &at_rest, lanes)?;
     let names = ids.iter().copied().zip(names.iter().map(|name| (*name).to_owned())).collect();
     let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
     let dead_letters =
-        dead_letters::start(&storage, &directory.join("dead-letters"), names, tick).map_err(state_error)?;
+        dead_letters::start(&storage, &directory.join("dead-letters"), &at_rest, names, tick).map_err(state_error)?;
     Ok(Ground { logs, budget, storage, dead_letters, ids, lock })
 }
 

@@ -17,9 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
+use super::logs;
 use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Made, Meta, Signal, SourceId};
 use crate::queue::inspect::Place;
-use crate::queue::{Appender, Budget, Log, Options, Storage};
+use crate::queue::{Appender, AtRest, Budget, Log, Options, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
 
@@ -42,7 +43,7 @@ pub const STORES: [&str; 2] = ["front", "delivery"];
 #[must_use]
 pub fn place(state_directory: &Path, store: &str) -> Place {
     let directory = state_directory.join("dead-letters").join(store);
-    Place { quarantine: directory.join("quarantine"), directory, lane: 0 }
+    Place { quarantine: directory.join("quarantine"), directory, lane: 0, at_rest: AtRest::default() }
 }
 
 /// A span that a backend refused for good.
@@ -87,10 +88,11 @@ pub struct DeadLetterStores {
 pub fn start(
     storage: &Arc<dyn Storage>,
     directory: &Path,
+    at_rest: &AtRest,
     names: Vec<(SourceId, String)>,
     tick: Tick,
 ) -> io::Result<DeadLetterStores> {
-    let open = |name: &str| Store::open(storage, &directory.join(name)).map_err(io::Error::other);
+    let open = |name: &str| Store::open(storage, &directory.join(name), at_rest).map_err(io::Error::other);
     let (front_store, delivery_store) = (open("front")?, open("delivery")?);
     let (front, front_letters) = channel::bounded(WAITING);
     let (delivery, delivery_letters) = channel::bounded(WAITING);
@@ -154,7 +156,7 @@ struct Store {
 }
 
 impl Store {
-    fn open(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Store, crate::queue::OpenError> {
+    fn open(storage: &Arc<dyn Storage>, directory: &Path, at_rest: &AtRest) -> Result<Store, crate::queue::OpenError> {
         let options = Options {
             directory: directory.to_owned(),
             quarantine: directory.join("quarantine"),
@@ -162,8 +164,10 @@ impl Store {
             segment_bytes: SEGMENT_BYTES,
             max_payload_bytes: MAX_BYTES,
             pool_segments: 1,
+            opened_at_start: logs::OPENED_AT_START,
             budget: Arc::new(Budget::new(STORE_BYTES, 0)),
             wall_ns: clock::wall_ns(),
+            at_rest: at_rest.clone(),
         };
         let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
         Ok(Store { log, appender })

@@ -6,21 +6,23 @@
 //! of silence, so that the balance is never far from what is durable.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::sync::Unparker;
 
 use super::crc32c;
-use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
+use super::keys::Sealer;
 use super::log::{Log, MarkPoint};
 use super::mark::{MARK_BYTES, Mark};
+use super::packing::{Packer, Unpacker};
 use super::pool::{NoSpare, Spare};
 use super::position::Position;
-use super::segment::Segment;
-use crate::block::{Header, Kind, Meta};
+use super::segment::{OpenSegment, Segment, vouched};
+use super::storage::StoredFile;
+use crate::block::{Header, Kind, Meta, Packing};
 use crate::telemetry::ledger::LaneTotals;
 
 /// Silence after which a mark says how much there is.
@@ -44,6 +46,9 @@ pub enum AppendError {
 #[derive(Debug)]
 struct Active {
     segment: Arc<Segment>,
+    file: Arc<dyn StoredFile>,
+    /// Encrypts the blocks, if they are to be.
+    sealer: Option<Sealer>,
     end: u64,
     footer: Footer,
 }
@@ -53,6 +58,7 @@ struct Active {
 pub struct Appender {
     pub(super) log: Arc<Log>,
     active: Option<Active>,
+    packer: Packer,
     totals: LaneTotals,
     sequence: u64,
     wall_ns: u64,
@@ -67,9 +73,11 @@ pub struct Appender {
 impl Appender {
     pub(super) fn new(log: Arc<Log>, totals: LaneTotals, sequence: u64) -> Appender {
         let wall_ns = log.options.wall_ns;
+        let packer = Packer::new(log.options.at_rest.compression);
         Appender {
             log,
             active: None,
+            packer,
             totals,
             sequence,
             wall_ns,
@@ -110,14 +118,19 @@ impl Appender {
     }
 
     fn append_as(&mut self, sequence: u64, meta: &Meta, payload: &[u8]) -> Result<(), AppendError> {
-        self.reach(entry_bytes(payload.len()))?;
-        let header = Header {
-            stored_bytes: u32::try_from(payload.len()).expect("at most MAX_BYTES"),
+        let packing = self.packer.pack(payload);
+        let packed = if packing == Packing::None { payload } else { &self.packer.buffer[..] };
+        let tag_bytes = self.log.tag_bytes();
+        let stored_bytes = packed.len() + tag_bytes;
+        self.reach(entry_bytes(stored_bytes))?;
+        let mut header = Header {
+            stored_bytes: u32::try_from(stored_bytes).expect("at most MAX_BYTES and a tag"),
             sequence,
-            crc: crc32c::crc32c(payload),
+            crc: 0,
             kind: Kind::Block(*meta),
+            packing,
         };
-        self.write(&header, payload)?;
+        self.write(&mut header, payload)?;
         add_block(&mut self.totals, meta);
         self.sequence = sequence;
         self.blocks_since_mark += 1;
@@ -125,29 +138,29 @@ impl Appender {
         let active = self.active.as_mut().expect("reach leaves a segment");
         active.footer.blocks += 1;
         active.footer.records += u64::from(meta.records);
-        active.footer.payload_bytes += payload.len() as u64;
+        active.footer.stored_bytes += stored_bytes as u64;
         active.footer.rolling_crc = crc32c::crc32c_append(active.footer.rolling_crc, &header.crc.to_le_bytes());
         if active.footer.newest_ns < meta.received_ns {
             active.footer.newest_ns = meta.received_ns;
             active.segment.newest_ns.store(meta.received_ns, Ordering::Relaxed);
         }
         active.segment.extent.publish(active.end);
-        self.log.publish(sequence, entry_bytes(payload.len()));
+        self.log.publish(sequence, entry_bytes(stored_bytes));
         Ok(())
     }
 
     /// Whether a block of any size could be appended now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let largest = entry_bytes(self.log.options.max_payload_bytes) + entry_bytes(MARK_BYTES);
-        let fits = |active: &Active| active.end + largest <= active.segment.file.bytes();
+        let largest = entry_bytes(self.log.options.max_payload_bytes + self.log.tag_bytes()) + entry_bytes(MARK_BYTES);
+        let fits = |active: &Active| active.end + largest <= active.file.bytes();
         self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
     }
 
     /// Where the next entry would go: segment and offset.
     #[cfg(test)]
     pub(super) fn place(&self) -> Option<(u64, u64)> {
-        self.active.as_ref().map(|active| (active.segment.id, active.end))
+        self.active.as_ref().map(|active| (active.segment.id(), active.end))
     }
 
     /// The lane balance of everything appended so far.
@@ -201,13 +214,13 @@ impl Appender {
     fn reach(&mut self, bytes: u64) -> Result<(), AppendError> {
         let with_mark = bytes + entry_bytes(MARK_BYTES);
         if let Some(active) = &self.active
-            && active.end + with_mark <= active.segment.file.bytes()
+            && active.end + with_mark <= active.file.bytes()
         {
             return Ok(());
         }
         self.switch()?;
         let active = self.active.as_ref().expect("switch leaves a segment");
-        assert!(active.end + with_mark <= active.segment.file.bytes(), "an entry of {bytes} bytes fits no segment");
+        assert!(active.end + with_mark <= active.file.bytes(), "an entry of {bytes} bytes fits no segment");
         Ok(())
     }
 
@@ -218,7 +231,8 @@ impl Appender {
             NoSpare::Storage(error) => AppendError::Storage(error),
         })?;
         let before = self.log.newest_segment();
-        debug_assert!(before.is_none_or(|id| id < spare.id), "segment {} behind {before:?}", spare.id);
+        let id = spare.header.id;
+        debug_assert!(before.is_none_or(|before| before < id), "segment {id} behind {before:?}");
         let mut next = self.open(spare);
         if let Err(error) = self.write_mark_to(&mut next) {
             next.segment.suspect.store(true, Ordering::Relaxed);
@@ -234,29 +248,17 @@ impl Appender {
     }
 
     fn open(&self, spare: Spare) -> Active {
-        let start =
-            Position { segment: spare.id, offset: FIRST_ENTRY, sequence: self.sequence, spans: self.totals.appended };
-        let segment = Arc::new(Segment {
-            id: spare.id,
-            path: spare.path,
-            file: spare.file,
-            key: spare.key,
-            start,
-            trusted: u64::MAX,
-            extent: Extent::open(FIRST_ENTRY),
-            synced_end: AtomicU64::new(FIRST_ENTRY),
-            suspect: AtomicBool::new(false),
-            newest_ns: AtomicU64::new(0),
-            footer: OnceLock::new(),
-            footer_written: AtomicBool::new(false),
-        });
+        let Spare { header, file } = spare;
+        let segment = Arc::new(Segment::writing(header, &file, (self.sequence, self.totals.appended)));
+        let cipher = |master| self.log.options.at_rest.keys.cipher(master, &header).expect("the writing key is there");
+        let sealer = header.master.map(cipher).map(Sealer::new);
         let footer = Footer {
             before_sequence: self.sequence,
             spans_before: self.totals.appended,
             trusted: u64::MAX,
             ..Footer::default()
         };
-        Active { segment, end: FIRST_ENTRY, footer }
+        Active { segment, file, sealer, end: FIRST_ENTRY, footer }
     }
 
     /// Ends the active segment with a mark and a footer for the sync thread to write.
@@ -272,12 +274,24 @@ impl Appender {
     fn finish(&self, active: Active) {
         let footer = Footer { end: active.end, last_sequence: self.sequence, totals: self.totals, ..active.footer };
         // The footer is set before the seal is stored, and once: an active segment is finished once.
-        active.segment.footer.get_or_init(|| footer);
+        active.segment.footer.get_or_init(|| Box::new(footer));
         active.segment.extent.seal(active.end);
     }
 
-    fn write(&mut self, header: &Header, stored: &[u8]) -> Result<(), AppendError> {
+    /// Writes a block: as it is, or what the packer has made of it, encrypted where the segment is.
+    fn write(&mut self, header: &mut Header, payload: &[u8]) -> Result<(), AppendError> {
         let active = self.active.as_mut().expect("reach leaves a segment");
+        let buffer = &mut self.packer.buffer;
+        if let Some(sealer) = &mut active.sealer {
+            if header.packing == Packing::None {
+                buffer.clear();
+                buffer.extend_from_slice(payload);
+            }
+            sealer.seal(header.sequence, &vouched(header, active.segment.id(), active.end), buffer);
+        }
+        let as_it_is = header.packing == Packing::None && active.sealer.is_none();
+        let stored = if as_it_is { payload } else { &buffer[..] };
+        header.crc = crc32c::crc32c(stored);
         match write_entry(active, header, stored) {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -310,6 +324,7 @@ impl Appender {
             sequence: self.sequence,
             crc: crc32c::crc32c(&stored),
             kind: Kind::CommitMark { written_ns: self.wall_ns },
+            packing: Packing::None,
         };
         write_entry(active, &header, &stored)?;
         self.marked_durable = durable;
@@ -321,7 +336,7 @@ impl Appender {
         active.segment.extent.publish(active.end);
         self.log.publish(self.sequence, entry_bytes(MARK_BYTES));
         let position = Position {
-            segment: active.segment.id,
+            segment: active.segment.id(),
             offset: active.end,
             sequence: self.sequence,
             spans: self.totals.appended,
@@ -341,14 +356,15 @@ impl Appender {
         let end_of_log = self.sequence;
         let mut blocks = Vec::new();
         for segment in &moved {
-            collect_unsynced(segment, &mut blocks);
+            let open = self.log.open_segment(segment).map_err(AppendError::Storage)?;
+            collect_unsynced(&open, &mut blocks);
         }
         let first = blocks.first().map_or(end_of_log + 1, |(header, ..)| header.sequence);
         let mut before = self.totals;
         for (_, meta, _) in &blocks {
             subtract_block(&mut before, meta);
         }
-        let saved = blocks.iter().filter(|(.., stored)| stored.is_some()).count();
+        let saved = blocks.iter().filter(|(.., payload)| payload.is_some()).count();
         self.log.unsaved_blocks.fetch_add((blocks.len() - saved) as u64, Ordering::Relaxed);
         let after = std::mem::replace(&mut self.totals, before);
         self.sequence = first - 1;
@@ -373,9 +389,9 @@ impl Appender {
 
     fn rewrite_blocks(&mut self, blocks: &[Unsynced]) -> Result<(), AppendError> {
         self.switch()?;
-        for (header, meta, stored) in blocks {
-            match stored {
-                Some(stored) => self.append_as(header.sequence, meta, stored)?,
+        for (header, meta, payload) in blocks {
+            match payload {
+                Some(payload) => self.append_as(header.sequence, meta, payload)?,
                 // Not to be saved: the totals go on, so readers find it missing.
                 None => {
                     add_block(&mut self.totals, meta);
@@ -387,7 +403,7 @@ impl Appender {
     }
 }
 
-/// A block that was not durable, with its bytes if they pass.
+/// A block that was not durable, with its payload if that passes.
 type Unsynced = (Header, Meta, Option<bytes::Bytes>);
 
 fn unsynced_from(segment: &Segment) -> Option<u64> {
@@ -395,13 +411,15 @@ fn unsynced_from(segment: &Segment) -> Option<u64> {
     (synced < segment.extent.load().0).then_some(synced)
 }
 
-fn collect_unsynced(segment: &Segment, blocks: &mut Vec<Unsynced>) {
-    let (end, _sealed) = segment.extent.load();
-    let mut from = segment.synced_end.load(Ordering::Relaxed);
-    while let Some((offset, header)) = segment.find_header(from, end) {
+fn collect_unsynced(open: &OpenSegment, blocks: &mut Vec<Unsynced>) {
+    let (end, _sealed) = open.segment.extent.load();
+    let mut from = open.segment.synced_end.load(Ordering::Relaxed);
+    let mut unpacker = Unpacker::default();
+    while let Some((offset, header)) = open.find_header(from, end) {
         from = offset + entry_bytes(header.stored_bytes as usize);
         if let Kind::Block(meta) = header.kind {
-            blocks.push((header, meta, segment.stored(offset, &header)));
+            let payload = open.payload(offset, &header, &mut unpacker).map(|(payload, _)| payload);
+            blocks.push((header, meta, payload));
         }
     }
 }
@@ -412,13 +430,13 @@ fn abandon(log: &Log, segment: &Segment) {
     segment.suspect.store(true, Ordering::Relaxed);
     segment.extent.seal(synced);
     if synced == FIRST_ENTRY {
-        log.unlist(segment.id);
+        log.unlist(segment.id());
     }
 }
 
 fn write_entry(active: &mut Active, header: &Header, stored: &[u8]) -> io::Result<()> {
-    let bytes = header.encode(active.segment.key, active.segment.id, active.end);
-    active.segment.file.write_entry_at(active.end, &bytes, stored)?;
+    let bytes = header.encode(active.segment.header.key, active.segment.id(), active.end);
+    active.file.write_entry_at(active.end, &bytes, stored)?;
     active.end += entry_bytes(stored.len());
     Ok(())
 }

@@ -9,7 +9,6 @@ mod shadow;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +17,16 @@ use std::sync::Arc;
 use shadow::Shadow;
 
 use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
-use super::segment::Segment;
+use super::segment::OpenSegment;
 use super::storage::Storage;
-use super::{Appender, Budget, Cursor, FileStorage, LaneCursor, Log, OpenError, Options, Position, Reader, Recovered};
+use super::{
+    Appender, AtRest, Budget, Cursor, FileStorage, KeyId, LaneCursor, Log, OpenError, Options, Position, Reader,
+    Recovered,
+};
 use crate::block::{Kind, MAX_BYTES};
+
+/// Sealed segments that are opened to look at a log; the index tells of the others.
+const OPENED_AT_START: usize = 1024;
 
 /// Bytes of a segment when a log has none to learn it from.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -35,6 +40,8 @@ pub struct Place {
     pub quarantine: PathBuf,
     /// The lane.
     pub lane: u32,
+    /// The keys that its blocks are read with.
+    pub at_rest: AtRest,
 }
 
 impl Place {
@@ -42,7 +49,12 @@ impl Place {
     #[must_use]
     pub fn of_lane(state_directory: &Path, lane: u32) -> Place {
         let log = state_directory.join("log");
-        Place { directory: log.join(format!("lane-{lane:02}")), quarantine: log.join("quarantine"), lane }
+        Place {
+            directory: log.join(format!("lane-{lane:02}")),
+            quarantine: log.join("quarantine"),
+            lane,
+            at_rest: AtRest::default(),
+        }
     }
 
     /// Every lane that has a directory, ascending. Fails when there is no log.
@@ -67,6 +79,8 @@ impl Place {
             max_payload_bytes: MAX_BYTES,
             pool_segments: 1,
             budget: Arc::new(Budget::new(u64::MAX, 0)),
+            opened_at_start: OPENED_AT_START,
+            at_rest: self.at_rest.clone(),
             wall_ns,
         };
         Log::open(storage, options)
@@ -102,8 +116,10 @@ pub struct SegmentInfo {
     pub records: u64,
     /// Spans.
     pub spans: u64,
-    /// Payload bytes.
-    pub payload_bytes: u64,
+    /// Bytes of blocks as they are stored.
+    pub stored_bytes: u64,
+    /// The key that encrypts them, if one does.
+    pub key: Option<KeyId>,
     /// Sequence before the first block.
     pub before_sequence: u64,
     /// Sequence of the last block.
@@ -228,48 +244,56 @@ impl Lane {
     /// Every segment that holds entries, oldest first.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        self.on_disk().iter().map(|segment| describe(segment)).collect()
+        self.on_disk().iter().map(|open| self.describe(open)).collect()
     }
 
     /// What stands in a segment, from its first entry to its end; `None` when there is no such segment.
     #[must_use]
     pub fn entries(&self, id: u64) -> Option<Vec<EntryInfo>> {
         let segments = self.on_disk();
-        let segment = segments.iter().find(|segment| segment.id == id)?;
-        Some(entries(segment))
+        let open = segments.iter().find(|open| open.segment.id() == id)?;
+        Some(entries(open))
     }
 
     /// The segments of the files, without the one that opening began.
-    fn on_disk(&self) -> Vec<Arc<Segment>> {
-        let mut segments = self.log.segments();
-        segments.retain(|segment| segment.footer.get().is_some());
-        segments
+    fn on_disk(&self) -> Vec<OpenSegment> {
+        let segments = self.log.segments().into_iter().filter(|segment| segment.extent.load().1);
+        let open = |segment| self.log.open_segment(&segment).unwrap_or_else(|_| OpenSegment::lost(&segment));
+        segments.map(open).collect()
     }
-}
 
-impl Log {
-    /// Bytes of entries behind a position. Looks at every segment from there on.
-    #[must_use]
-    pub fn bytes_behind(&self, position: &Position) -> u64 {
-        let behind = |segment: &Arc<Segment>| {
-            let read = position.offset.saturating_sub(FIRST_ENTRY);
-            match segment.id.cmp(&position.segment) {
-                Ordering::Less => 0,
-                Ordering::Equal => segment.entry_bytes().saturating_sub(read),
-                Ordering::Greater => segment.entry_bytes(),
-            }
-        };
-        self.segments().iter().rev().take_while(|segment| segment.id >= position.segment).map(behind).sum()
+    fn describe(&self, open: &OpenSegment) -> SegmentInfo {
+        let segment = &open.segment;
+        let path = segment.path(&self.place.directory);
+        let (header, sealed) = on_disk(&path);
+        let footer = open.footer().unwrap_or_default();
+        SegmentInfo {
+            id: segment.id(),
+            path,
+            sealed,
+            created_ns: segment.header.created_ns,
+            file_bytes: header.map_or(segment.header.file_bytes, |header| header.file_bytes),
+            entry_bytes: segment.entry_bytes(),
+            blocks: footer.blocks,
+            records: footer.records,
+            spans: footer.totals.appended.saturating_sub(footer.spans_before),
+            stored_bytes: footer.stored_bytes,
+            key: segment.header.master,
+            before_sequence: footer.before_sequence,
+            last_sequence: footer.last_sequence,
+            oldest_ns: first_received_ns(open),
+            newest_ns: footer.newest_ns,
+        }
     }
 }
 
 /// What stands in a segment, whatever was damaged.
-fn entries(segment: &Segment) -> Vec<EntryInfo> {
-    let (end, _sealed) = segment.extent.load();
+fn entries(open: &OpenSegment) -> Vec<EntryInfo> {
+    let (end, _sealed) = open.segment.extent.load();
     let mut found = Vec::new();
     let mut from = FIRST_ENTRY;
     while from < end {
-        let next = segment.find_header(from, end);
+        let next = open.find_header(from, end);
         let offset = next.map_or(end, |(offset, _)| offset);
         if offset > from {
             found.push(EntryInfo { offset: from, end: offset, found: EntryFound::Unreadable });
@@ -280,39 +304,18 @@ fn entries(segment: &Segment) -> Vec<EntryInfo> {
             sequence: header.sequence,
             kind: header.kind,
             stored_bytes: header.stored_bytes,
-            intact: segment.stored(offset, &header).is_some(),
+            intact: open.stored(offset, &header).is_some(),
         };
         found.push(EntryInfo { offset, end: from, found: entry });
     }
     found
 }
 
-fn describe(segment: &Segment) -> SegmentInfo {
-    let footer = segment.footer.get().copied().unwrap_or_default();
-    let (header, sealed) = on_disk(&segment.path);
-    SegmentInfo {
-        id: segment.id,
-        path: segment.path.clone(),
-        sealed,
-        created_ns: header.map_or(0, |header| header.created_ns),
-        file_bytes: header.map_or_else(|| segment.file.bytes(), |header| header.file_bytes),
-        entry_bytes: segment.entry_bytes(),
-        blocks: footer.blocks,
-        records: footer.records,
-        spans: footer.totals.appended.saturating_sub(footer.spans_before),
-        payload_bytes: footer.payload_bytes,
-        before_sequence: footer.before_sequence,
-        last_sequence: footer.last_sequence,
-        oldest_ns: first_received_ns(segment),
-        newest_ns: footer.newest_ns,
-    }
-}
-
 /// Receive time of the first block; 0 when there is none.
-fn first_received_ns(segment: &Segment) -> u64 {
-    let (end, _sealed) = segment.extent.load();
+fn first_received_ns(open: &OpenSegment) -> u64 {
+    let (end, _sealed) = open.segment.extent.load();
     let mut from = FIRST_ENTRY;
-    while let Some((offset, header)) = segment.find_header(from, end) {
+    while let Some((offset, header)) = open.find_header(from, end) {
         if let Kind::Block(meta) = header.kind {
             return meta.received_ns;
         }

@@ -4,7 +4,6 @@
 //! segments is behind a mutex that is taken once a segment, never for an entry. Who may move what: the writer moves
 //! `published`, the sync thread moves `durable`, destinations move nothing, they only release what all of them are past.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,14 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam::sync::Unparker;
 
 use super::budget::Budget;
+use super::index::Index;
+use super::keys::{Keys, TAG_BYTES};
+use super::list::List;
 use super::mark::Mark;
-use super::pool::{NoSpare, Pool};
+use super::pool::Pool;
 use super::position::Position;
 use super::read::Reader;
 use super::sabotage::{Sabotage, planted};
-use super::segment::Segment;
-use super::state::{State, StateFile};
+use super::segment::{OpenSegment, Segment};
+use super::state::StateFile;
 use super::storage::Storage;
+use crate::config::{BlockCompression, MissingKey};
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
@@ -37,10 +40,25 @@ pub struct Options {
     pub max_payload_bytes: usize,
     /// Recycled segments kept ready.
     pub pool_segments: usize,
+    /// Sealed segments that are opened at start, the newest; what older ones say is taken from the index.
+    pub opened_at_start: usize,
     /// The disk budget, shared by all lanes.
     pub budget: Arc<Budget>,
     /// The wall clock, Unix nanoseconds.
     pub wall_ns: u64,
+    /// How blocks lie on the disk.
+    pub at_rest: AtRest,
+}
+
+/// How blocks lie on the disk: by default as they are.
+#[derive(Clone, Debug, Default)]
+pub struct AtRest {
+    /// How new blocks are compressed.
+    pub compression: BlockCompression,
+    /// The keys of encrypted segments; without any, new ones are not encrypted.
+    pub keys: Keys,
+    /// What becomes of segments whose key is not there.
+    pub missing_key: MissingKey,
 }
 
 /// Why the sync thread must stop acknowledging.
@@ -82,9 +100,10 @@ pub(super) struct MarkPoint {
 #[derive(Debug)]
 pub(super) struct SyncSide {
     pub(super) state: StateFile,
-    failures_in_a_row: u32,
+    pub(super) index: Index,
+    pub(super) failures_in_a_row: u32,
     /// The newest mark that is durable.
-    durable_mark: MarkPoint,
+    pub(super) durable_mark: MarkPoint,
 }
 
 /// The log of a lane.
@@ -94,25 +113,25 @@ pub struct Log {
     pub(super) options: Options,
     pub(super) incarnation: u64,
     pub(super) pool: Pool,
-    segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
-    retired: Mutex<Vec<Arc<Segment>>>,
+    pub(super) segments: Mutex<List>,
+    pub(super) retired: Mutex<Vec<Arc<Segment>>>,
     published: AtomicU64,
     durable: AtomicU64,
     appended_bytes: AtomicU64,
     synced_bytes: AtomicU64,
     mark: Mutex<MarkPoint>,
-    sync_side: Mutex<SyncSide>,
+    pub(super) sync_side: Mutex<SyncSide>,
     /// A sync failed; the writer has to move what was not durable.
     pub(super) rewrite_wanted: AtomicBool,
     failed: AtomicBool,
-    sync_failures: AtomicU64,
+    pub(super) sync_failures: AtomicU64,
     pub(super) unsaved_blocks: AtomicU64,
     subscribers: Mutex<Vec<Unparker>>,
     /// Counts subscriptions, so that the writer copies the list only when it has changed.
     subscriptions: AtomicU64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another thread leaves these lists whole: each change of them is one call.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,10 +140,11 @@ impl Log {
     pub(super) fn new(
         storage: Arc<dyn Storage>,
         options: Options,
-        (incarnation, pool, state): (u64, Pool, StateFile),
+        (incarnation, pool): (u64, Pool),
+        (state, index): (StateFile, Index),
         sequence: u64,
     ) -> Log {
-        let sync_side = SyncSide { state, failures_in_a_row: 0, durable_mark: MarkPoint::default() };
+        let sync_side = SyncSide { state, index, failures_in_a_row: 0, durable_mark: MarkPoint::default() };
         Log {
             storage,
             options,
@@ -191,15 +211,13 @@ impl Log {
     /// Before the oldest entry: where a new destination starts that wants everything.
     #[must_use]
     pub fn oldest(&self) -> Position {
-        match lock(&self.segments).first_key_value() {
-            Some((_, segment)) => segment.start,
-            None => self.tail(),
-        }
+        let oldest = lock(&self.segments).oldest().map(|segment| segment.start);
+        oldest.unwrap_or_else(|| self.tail())
     }
 
     /// The id of the newest segment: readers go by the ids, so each next one's is higher.
     pub(super) fn newest_segment(&self) -> Option<u64> {
-        lock(&self.segments).last_key_value().map(|(id, _)| *id)
+        lock(&self.segments).newest().map(|segment| segment.id())
     }
 
     /// Behind the newest commit-mark: where a new destination starts that wants only what comes. At most one sync older
@@ -213,36 +231,27 @@ impl Log {
     /// an optional destination jumps to.
     #[must_use]
     pub fn position_at_lag(&self, max_lag_bytes: u64) -> Position {
-        let segments = lock(&self.segments);
-        let mut lag = 0;
-        let mut found = None;
-        for segment in segments.values().rev() {
-            lag += segment.entry_bytes();
-            if lag > max_lag_bytes && found.is_some() {
-                break;
-            }
-            found = Some(segment.start);
-        }
-        drop(segments);
+        let found = lock(&self.segments).at_lag(max_lag_bytes);
         found.unwrap_or_else(|| self.tail())
     }
 
     /// The start of the oldest segment that holds a block received at or after `wall_ns`: what retention by age keeps.
     #[must_use]
     pub fn position_at_age(&self, wall_ns: u64) -> Position {
-        let segments = lock(&self.segments);
-        // Relaxed: written by the writer for this only; late by a block does no harm.
-        let fresh =
-            |segment: &&Arc<Segment>| segment.newest_ns.load(Ordering::Relaxed) >= wall_ns || !segment.extent.load().1;
-        let found = segments.values().find(fresh).map(|segment| segment.start);
-        drop(segments);
+        let found = lock(&self.segments).at_age(wall_ns);
         found.unwrap_or_else(|| self.tail())
+    }
+
+    /// Bytes of entries behind a position.
+    #[must_use]
+    pub fn bytes_behind(&self, position: &Position) -> u64 {
+        lock(&self.segments).bytes_behind(position)
     }
 
     /// A reader that continues behind `from`. A place beyond the end (a log that was lost under its cursor) becomes the end.
     #[must_use]
     pub fn reader(self: &Arc<Self>, from: Position) -> Reader {
-        let newest = lock(&self.segments).last_key_value().map(|(_, segment)| segment.start);
+        let newest = lock(&self.segments).newest().map(|segment| segment.start);
         let from = match newest {
             Some(newest) if from.segment > newest.segment => newest,
             _ => from,
@@ -260,15 +269,7 @@ impl Log {
     /// Frees every segment that lies wholly before `up_to`: the least of the *durable* cursors of the destinations that must
     /// not lose anything. Idempotent. Returns the segments freed; their files go at the next [`Log::tend`].
     pub fn release(&self, up_to: &Position) -> usize {
-        let mut segments = lock(&self.segments);
-        let mut freed = Vec::new();
-        while let Some(first) = segments.first_entry() {
-            if !first.get().consumed_at(up_to) {
-                break;
-            }
-            freed.push(first.remove());
-        }
-        drop(segments);
+        let freed = lock(&self.segments).release(up_to);
         let count = freed.len();
         lock(&self.retired).extend(freed);
         count
@@ -292,13 +293,13 @@ impl Log {
         let bytes = self.appended_bytes.load(Ordering::Acquire);
         let point = *lock(&self.mark);
         let target = self.published_sequence();
-        let dirty: Vec<Arc<Segment>> =
-            lock(&self.segments).values().filter(|segment| segment.needs_sync()).map(Arc::clone).collect();
-        for segment in dirty {
+        let unfinished = lock(&self.segments).unfinished();
+        for segment in unfinished.into_iter().filter(|segment| segment.needs_sync()) {
             let (end, _sealed) = segment.extent.load();
+            let file = segment.kept().expect("the file is kept until its footer is written");
             if !planted(Sabotage::AckBeforeSync)
-                && let Err(error) = segment.file.sync()
-                && !(planted(Sabotage::SyncRetried) && segment.file.sync().is_ok())
+                && let Err(error) = file.sync()
+                && !(planted(Sabotage::SyncRetried) && file.sync().is_ok())
             {
                 return self.sync_failed(&mut side, &segment, error);
             }
@@ -331,71 +332,14 @@ impl Log {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// What can wait: footers, the lane's state, files that were released, and the next spare. Called by the sync thread
-    /// after it has told those who wait for durability; takes some syncs, so at most once a second unless
-    /// [`Log::wants_tending`].
-    pub fn tend(&self, wall_ns: u64) -> io::Result<()> {
-        let mut side = lock(&self.sync_side);
-        self.write_footers();
-        self.dispose(&mut side)?;
-        match self.pool.prepare(&*self.storage, wall_ns) {
-            // A full disk is the writer's to report, when it needs the room.
-            Ok(()) | Err(NoSpare::Full) => Ok(()),
-            Err(NoSpare::Storage(error)) => Err(error),
-        }
+    /// Bytes that a block grows by when it is stored.
+    pub(super) fn tag_bytes(&self) -> usize {
+        if self.options.at_rest.keys.writing().is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// Whether [`Log::tend`] has something to do at once: the spare was taken, or segments were released.
-    #[must_use]
-    pub fn wants_tending(&self) -> bool {
-        !lock(&self.retired).is_empty() || self.pool.free_segments() == 0
-    }
-
-    fn write_footers(&self) {
-        let sealed: Vec<Arc<Segment>> = lock(&self.segments).values().map(Arc::clone).collect();
-        for segment in sealed {
-            let durable = !segment.needs_sync() || planted(Sabotage::EarlyFooter);
-            if segment.suspect.load(Ordering::Relaxed) || !durable || segment.footer_written.load(Ordering::Relaxed) {
-                continue;
-            }
-            let Some(footer) = segment.footer.get() else { continue };
-            if footer.write(&*segment.file, segment.key, segment.id).is_err() {
-                // The entries are durable; without its footer the segment is scanned at the next start.
-                self.sync_failures.fetch_add(1, Ordering::Relaxed);
-                segment.suspect.store(true, Ordering::Relaxed);
-            }
-            segment.footer_written.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn dispose(&self, side: &mut SyncSide) -> io::Result<()> {
-        // After a failed sync the files that blocks were moved from must stay until a sync of the new ones succeeded.
-        if lock(&self.retired).is_empty() || side.failures_in_a_row > 0 {
-            return Ok(());
-        }
-        // Whatever was released is durable: recovery must know it, or it would take what is gone for the tail of a crash.
-        let mark = Mark { durable: self.durable_sequence(), totals: side.durable_mark.mark.totals };
-        side.state.write(&State {
-            incarnation: self.incarnation,
-            next_segment: self.pool.next_segment(),
-            sequence_floor: self.published_sequence(),
-            mark,
-        })?;
-        let retired = std::mem::take(&mut *lock(&self.retired));
-        let mut recycled = Vec::new();
-        let mut failure = None;
-        for segment in retired {
-            match self.pool.take_back(&*self.storage, segment) {
-                Ok(file) => recycled.extend(file),
-                // Its file stays until the next start, counted in the budget; the others go.
-                Err(error) => failure = Some(error),
-            }
-        }
-        self.storage.sync_directory(&self.options.directory)?;
-        self.storage.sync_directory(&self.options.directory.join("free"))?;
-        self.pool.add_free(recycled);
-        self.options.budget.wake();
-        failure.map_or(Ok(()), Err)
+    /// Whether the segment's key is there, if it needs one.
+    pub(super) fn is_readable(&self, segment: &Segment) -> bool {
+        segment.header.master.is_none_or(|master| self.options.at_rest.keys.ids().any(|id| id == master))
     }
 
     /// Sizes and counts.
@@ -407,11 +351,10 @@ impl Log {
             unsaved_blocks: self.unsaved_blocks.load(Ordering::Relaxed),
             ..LogStats::default()
         };
-        for segment in lock(&self.segments).values() {
-            stats.segments += 1;
-            stats.entry_bytes += segment.entry_bytes();
-            stats.file_bytes += segment.file.bytes();
-        }
+        let segments = lock(&self.segments);
+        stats.segments = segments.len() as u64;
+        stats.entry_bytes = segments.entry_bytes();
+        stats.file_bytes = segments.file_bytes();
         stats
     }
 }
@@ -420,22 +363,27 @@ impl Log {
 impl Log {
     /// Lists a segment, before any entry of it is published.
     pub(super) fn list(&self, segment: Arc<Segment>) {
-        lock(&self.segments).insert(segment.id, segment);
+        lock(&self.segments).push(segment);
     }
 
     /// The first segment with at least this id.
     pub(super) fn segment_from(&self, id: u64) -> Option<Arc<Segment>> {
-        lock(&self.segments).range(id..).next().map(|(_, segment)| Arc::clone(segment))
+        lock(&self.segments).from(id).map(Arc::clone)
+    }
+
+    /// Opens a segment for one reader.
+    pub(super) fn open_segment(&self, segment: &Arc<Segment>) -> io::Result<OpenSegment> {
+        OpenSegment::open(segment, &*self.storage, (&self.options.directory, &self.options.at_rest.keys))
     }
 
     /// Every segment that holds entries, oldest first.
     pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
-        lock(&self.segments).values().map(Arc::clone).collect()
+        lock(&self.segments).iter().map(Arc::clone).collect()
     }
 
     /// Takes a segment off the list, to be disposed of.
     pub(super) fn unlist(&self, id: u64) {
-        if let Some(segment) = lock(&self.segments).remove(&id) {
+        if let Some(segment) = lock(&self.segments).remove(id) {
             lock(&self.retired).push(segment);
         }
     }

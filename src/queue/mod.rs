@@ -8,6 +8,7 @@
 //! ```text
 //! STATE/log/lane-00/seg-0000000000000001.log   entries        STATE/log/lane-00/free/   files to be reused
 //! STATE/log/lane-00/state                      lane state     STATE/log/quarantine/     files that are not ours
+//! STATE/log/lane-00/index                      a hint
 //! STATE/destinations/NAME/cursor               a cursor         STATE/LOCK                one process
 //! ```
 
@@ -18,10 +19,14 @@ mod cursor;
 mod extent;
 mod fields;
 mod format;
+mod index;
 pub mod inspect;
+mod keys;
+mod list;
 mod lock;
 mod log;
 mod mark;
+mod packing;
 mod pool;
 mod position;
 mod quota;
@@ -33,6 +38,7 @@ mod segment;
 mod slots;
 mod state;
 mod storage;
+mod tend;
 #[cfg(test)]
 mod tests;
 
@@ -42,8 +48,9 @@ pub use append::{AppendError, Appender};
 pub use budget::Budget;
 pub use crc32c::crc32c;
 pub use cursor::{Cursor, LaneCursor, MAX_LANES};
+pub use keys::{KeyError, KeyId, Keys};
 pub use lock::StateLock;
-pub use log::{Log, LogStats, Options, SyncError};
+pub use log::{AtRest, Log, LogStats, Options, SyncError};
 pub use position::Position;
 pub use read::{Entry, Reader};
 pub use recover::{OpenError, Recovered};
@@ -56,7 +63,7 @@ impl Log {
     /// # use std::sync::Arc;
     /// # use std::time::Duration;
     /// # use millrace::block::{Made, Meta, Signal, SourceId};
-    /// # use millrace::queue::{Budget, Cursor, Entry, Log, MmapStorage, Options, Storage};
+    /// # use millrace::queue::{AtRest, Budget, Cursor, Entry, Log, MmapStorage, Options, Storage};
     /// # use millrace::telemetry::ledger::DestinationTotals;
     /// # let directory = tempfile::tempdir().unwrap();
     /// # let state = directory.path();
@@ -71,6 +78,8 @@ impl Log {
     ///     pool_segments: 2,
     ///     budget,
     ///     wall_ns: 1,
+    ///     opened_at_start: 1024,
+    ///     at_rest: AtRest::default(),
     /// };
     /// let (log, mut appender, recovered) = Log::open(Arc::clone(&storage), options)?;
     /// assert_eq!(recovered.blocks, 0);

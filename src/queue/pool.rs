@@ -10,19 +10,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Budget;
-use super::format::{HEADER_OFFSETS, SegmentHeader};
+use super::format::{HEADER_OFFSETS, SegmentHeader, segment_name};
+use super::keys::KeyId;
 use super::sabotage::{Sabotage, planted};
 use super::segment::Segment;
 use super::storage::{Storage, StoredFile};
 use crate::block::HeaderKey;
+use crate::config::BlockCompression;
 
 /// A segment file with a fresh header and no entries, durably named.
 #[derive(Debug)]
 pub(super) struct Spare {
-    pub(super) id: u64,
-    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
     pub(super) file: Arc<dyn StoredFile>,
-    pub(super) key: HeaderKey,
 }
 
 /// Why there is no spare.
@@ -57,6 +57,9 @@ pub(super) struct Pool {
     incarnation: u64,
     segment_bytes: u64,
     max_free: usize,
+    /// What new segments may hold.
+    compressed: bool,
+    master: Option<KeyId>,
     budget: Arc<Budget>,
     inner: Mutex<Inner>,
     /// Held while a segment is made, by the sync thread or the writer: two at once would enter the log in either order, and
@@ -64,21 +67,21 @@ pub(super) struct Pool {
     making: Mutex<()>,
 }
 
-/// The name of a segment's file.
-pub(super) fn segment_name(id: u64) -> String {
-    format!("seg-{id:016x}.log")
-}
-
 impl Pool {
     pub(super) fn new(options: &super::Options, incarnation: u64, next_segment: u64, free: Vec<Free>) -> Pool {
+        // A name of the pool is never given twice, so a rename never hits a file that is there.
+        let number = |free: &Free| u64::from_str_radix(free.name.strip_prefix("free-")?, 16).ok();
+        let next_free = free.iter().filter_map(number).max().unwrap_or(0);
         Pool {
             directory: options.directory.clone(),
             lane: options.lane,
             incarnation,
             segment_bytes: options.segment_bytes,
             max_free: options.pool_segments,
+            compressed: options.at_rest.compression != BlockCompression::None,
+            master: options.at_rest.keys.writing(),
             budget: Arc::clone(&options.budget),
-            inner: Mutex::new(Inner { spare: None, free, next_segment, next_free: next_segment }),
+            inner: Mutex::new(Inner { spare: None, free, next_segment, next_free }),
             making: Mutex::default(),
         }
     }
@@ -158,10 +161,12 @@ impl Pool {
             file_bytes: self.segment_bytes,
             created_ns: wall_ns,
             key,
+            compressed: self.compressed,
+            master: self.master,
         };
         let path = self.directory.join(segment_name(id));
         match self.name(storage, &*file, &header, (&from, &path)) {
-            Ok(()) => Ok(Spare { id, path, file, key }),
+            Ok(()) => Ok(Spare { header, file }),
             Err(error) => {
                 // It is on disk under one of two names; recovery finds it, and the budget goes on counting it.
                 Err(NoSpare::Storage(error))
@@ -214,24 +219,28 @@ impl Pool {
         storage.sync_directory(&self.directory.join("free"))
     }
 
-    /// Takes back the file of a segment that nobody needs: into the pool, or off the disk when the pool is full or
-    /// somebody still views it. The caller syncs the directories afterwards and then calls [`Pool::add_free`].
-    pub(super) fn take_back(&self, storage: &dyn Storage, segment: Arc<Segment>) -> io::Result<Option<Free>> {
-        let path = segment.path.clone();
-        let bytes = segment.file.bytes();
+    /// Takes back the file of a segment that nobody needs: into the pool, or off the disk when the pool is full (with
+    /// `renamed` files that are on their way into it) or somebody still views it. The caller syncs the directories
+    /// afterwards and then calls [`Pool::add_free`].
+    pub(super) fn take_back(
+        &self,
+        storage: &dyn Storage,
+        segment: Arc<Segment>,
+        renamed: usize,
+    ) -> io::Result<Option<Free>> {
+        let path = segment.path(&self.directory);
+        let bytes = segment.header.file_bytes;
         // Nobody can get at the file any more but by a view that exists already.
         let fit = |segment: &Segment| {
-            !segment.suspect.load(Ordering::Relaxed)
-                && bytes == self.segment_bytes
-                && Arc::strong_count(&segment.file) == 1
+            !segment.suspect.load(Ordering::Relaxed) && bytes == self.segment_bytes && segment.is_unused()
         };
-        if let Some(segment) = Arc::into_inner(segment).filter(fit)
-            && self.lock().free.len() < self.max_free
-            && self.budget.used_bytes() <= self.budget.max_bytes()
-        {
+        let wanted =
+            self.lock().free.len() + renamed < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes();
+        if let Some(segment) = Arc::into_inner(segment).filter(fit).filter(|_| wanted) {
+            let file = segment.kept().map_or_else(|| storage.open(&path), Ok)?;
             let name = self.free_name();
             storage.rename(&path, &self.directory.join("free").join(&name))?;
-            return Ok(Some(Free { name, file: segment.file }));
+            return Ok(Some(Free { name, file }));
         }
         storage.remove(&path)?;
         self.budget.give_back(bytes);

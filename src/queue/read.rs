@@ -5,6 +5,7 @@
 //! appended before it, and the difference to what was read is the gap. So a gap is exact, is counted once, also across a
 //! restart (the position carries the count), and can cover lost headers, files and segments alike.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,10 +13,12 @@ use bytes::Bytes;
 use super::format::{FIRST_ENTRY, entry_bytes};
 use super::log::Log;
 use super::mark::Mark;
+use super::packing::Unpacker;
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
-use super::segment::Segment;
+use super::segment::{OpenSegment, Segment};
 use crate::block::{Header, Kind, Meta};
+use crate::config::MissingKey;
 
 /// What comes next in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +29,8 @@ pub enum Entry {
         meta: Meta,
         /// Its sequence.
         sequence: u64,
-        /// Its payload: with mapped storage a slice of the page cache, so any number can be held to gather a request.
+        /// Its payload: with mapped storage and neither compression nor encryption a slice of the page cache, so any number
+        /// can be held to gather a request.
         payload: Bytes,
         /// CRC-32C of the payload, which it has passed: a mapped file may be damaged later.
         crc: u32,
@@ -47,12 +51,13 @@ pub enum Entry {
 pub struct Reader {
     log: Arc<Log>,
     position: Position,
-    segment: Option<Arc<Segment>>,
+    open: Option<Arc<OpenSegment>>,
+    unpacker: Unpacker,
 }
 
 impl Reader {
     pub(super) fn new(log: Arc<Log>, position: Position) -> Reader {
-        Reader { log, position, segment: None }
+        Reader { log, position, open: None, unpacker: Unpacker::default() }
     }
 
     /// Behind the last entry returned, marks included.
@@ -68,7 +73,7 @@ impl Reader {
         }
         let spans = to.spans_since(&self.position);
         self.position = to;
-        self.segment = None;
+        self.open = None;
         spans
     }
 
@@ -76,25 +81,28 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "the end is not final, so this is no Iterator")]
     pub fn next(&mut self) -> Option<Entry> {
         loop {
-            let segment = self.segment()?;
-            let (end, sealed) = segment.extent.load();
+            let open = self.open()?;
+            let (end, sealed) = open.segment.extent.load();
             if self.position.offset >= end {
                 if !sealed {
                     return None;
                 }
                 let next = self.log.segment_from(self.position.segment + 1)?;
-                self.enter(next);
+                self.enter(&next)?;
                 continue;
             }
+            if !open.is_readable() && self.log.options.at_rest.missing_key == MissingKey::Hold {
+                return None;
+            }
             let offset = self.position.offset;
-            let Some(header) = segment.header_at(offset, end) else {
-                self.position.offset = segment.find_header(offset + 1, end).map_or(end, |(offset, _)| offset);
+            let Some(header) = open.header_at(offset, end) else {
+                self.position.offset = open.find_header(offset + 1, end).map_or(end, |(offset, _)| offset);
                 continue;
             };
             self.position.offset += entry_bytes(header.stored_bytes as usize);
             let entry = match header.kind {
-                Kind::Block(meta) => self.block(&segment, offset, &header, meta),
-                Kind::CommitMark { .. } => self.settle(&segment, offset, &header),
+                Kind::Block(meta) => self.block(&open, offset, &header, meta),
+                Kind::CommitMark { .. } => self.settle(&open, offset, &header),
             };
             if entry.is_some() {
                 return entry;
@@ -102,46 +110,55 @@ impl Reader {
         }
     }
 
-    fn segment(&mut self) -> Option<Arc<Segment>> {
-        if let Some(segment) = &self.segment {
-            return Some(Arc::clone(segment));
+    fn open(&mut self) -> Option<Arc<OpenSegment>> {
+        if self.open.is_none() {
+            let segment = self.log.segment_from(self.position.segment)?;
+            self.enter(&segment)?;
         }
-        let segment = self.log.segment_from(self.position.segment)?;
-        if segment.id == self.position.segment {
-            self.segment = Some(Arc::clone(&segment));
-        } else {
-            self.enter(Arc::clone(&segment));
-        }
-        Some(segment)
+        self.open.clone()
     }
 
-    fn enter(&mut self, segment: Arc<Segment>) {
-        // Sequence and spans stay: the segment's first mark settles what lay between.
-        self.position.segment = segment.id;
-        self.position.offset = FIRST_ENTRY;
-        self.segment = Some(segment);
+    /// Opens a segment. `None` when that has to be tried again: too many files are open, or the memory is used up.
+    fn enter(&mut self, segment: &Arc<Segment>) -> Option<()> {
+        let open = match self.log.open_segment(segment) {
+            Ok(open) => open,
+            Err(error) if is_shortage(&error) => return None,
+            Err(_) => OpenSegment::lost(segment),
+        };
+        if self.position.segment != segment.id() {
+            // Sequence and spans stay: the segment's first mark settles what lay between.
+            self.position.segment = segment.id();
+            self.position.offset = FIRST_ENTRY;
+        }
+        self.open = Some(Arc::new(open));
+        Some(())
     }
 
-    fn block(&mut self, segment: &Segment, offset: u64, header: &Header, meta: Meta) -> Option<Entry> {
+    fn block(&mut self, open: &OpenSegment, offset: u64, header: &Header, meta: Meta) -> Option<Entry> {
         // A block that was moved after a failed sync may stand in two places.
         if header.sequence <= self.position.sequence && !planted(Sabotage::BothCopies) {
             return None;
         }
-        let payload = segment.stored(offset, header)?;
+        let (payload, crc) = open.payload(offset, header, &mut self.unpacker)?;
         self.position.sequence = header.sequence;
         self.position.spans += u64::from(meta.spans);
-        Some(Entry::Block { meta, sequence: header.sequence, payload, crc: header.crc, end: self.position })
+        Some(Entry::Block { meta, sequence: header.sequence, payload, crc, end: self.position })
     }
 
-    fn settle(&mut self, segment: &Segment, offset: u64, header: &Header) -> Option<Entry> {
-        let trusted = header.sequence <= segment.trusted || planted(Sabotage::TornMarksBelieved);
+    fn settle(&mut self, open: &OpenSegment, offset: u64, header: &Header) -> Option<Entry> {
+        let trusted = header.sequence <= open.segment.trusted || planted(Sabotage::TornMarksBelieved);
         if header.sequence < self.position.sequence || !trusted {
             return None;
         }
-        let mark = Mark::decode(&segment.stored(offset, header)?)?;
+        let mark = Mark::decode(&open.stored(offset, header)?)?;
         let spans = mark.totals.appended.saturating_sub(self.position.spans);
         self.position.sequence = header.sequence;
         self.position.spans = mark.totals.appended;
         (spans > 0).then_some(Entry::Gap { spans, end: self.position })
     }
+}
+
+/// Whether opening may succeed later.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR))
 }

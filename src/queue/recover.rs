@@ -10,21 +10,22 @@
 //! balance, and readers report them as a gap. Beyond D it is the tail of a crash: it was never acknowledged, its spans never
 //! enter the balance, and marks behind the first such block are not believed, because they count it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::append::{Appender, add_block};
 use super::crc32c;
-use super::extent::Extent;
-use super::format::{FIRST_ENTRY, Footer, entry_bytes};
+use super::format::{FIRST_ENTRY, Footer, entry_bytes, segment_id, segment_name};
+use super::index::{Index, Records};
+use super::keys::{KeyId, TAG_BYTES};
 use super::log::{Log, MarkPoint, Options};
 use super::mark::{MARK_BYTES, Mark};
 use super::pool::{Free, Pool};
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
-use super::scan::{Found, Judged, Scanned, open_segment, scan};
+use super::scan::{End, Found, Judged, Scanned, open_segment, scan};
 use super::segment::Segment;
 use super::state::{State, StateFile};
 use super::storage::Storage;
@@ -47,6 +48,12 @@ pub struct Recovered {
     pub tail_blocks: u64,
     /// Files put into quarantine.
     pub quarantined: u64,
+    /// Segments whose key is missing. They stay, and nothing of them counts as lost as long as nobody passes them.
+    pub unreadable_segments: u64,
+    /// Spans in them.
+    pub unreadable_spans: u64,
+    /// The missing key, of the oldest of them.
+    pub missing_key: Option<KeyId>,
     /// The lane's state could not be read, and was derived from the segments.
     pub state_lost: bool,
     /// The lane balance: the last mark that is believed, and the blocks behind it.
@@ -73,7 +80,7 @@ pub enum OpenError {
 /// Opens the log in `options.directory`, which is created when it is not there.
 pub(super) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
     // A segment holds at least its first mark, one block and its last mark.
-    let least = FIRST_ENTRY + 2 * entry_bytes(MARK_BYTES) + entry_bytes(options.max_payload_bytes);
+    let least = FIRST_ENTRY + 2 * entry_bytes(MARK_BYTES) + entry_bytes(options.max_payload_bytes + TAG_BYTES);
     if options.segment_bytes < least {
         return Err(OpenError::SegmentTooSmall(options.segment_bytes));
     }
@@ -106,48 +113,61 @@ impl Recovery {
             trusted: u64::MAX,
             last_sequence: 0,
         };
-        let mut found = recovery.find_segments()?;
+        let (index, mut records) = Index::open(&*recovery.storage, &recovery.options.directory);
+        let last_known = records.last_key_value().map_or(0, |(id, _)| *id);
+        // Without the state, or beside another one, nobody knows whether the ids in it were used again.
+        let incarnation = state.as_ref().map(|state| state.incarnation);
+        records.retain(|_, (header, _)| Some(header.incarnation) == incarnation);
+        let mut found = recovery.find_segments(&records)?;
         recovery.recovered.state_lost = state.is_none() && !found.is_empty();
         let state = recovery.state_or_derived(state, &found)?;
         recovery.durable = state.mark.durable;
-        let mut segments = recovery.scan_all(&mut found, state.incarnation)?;
+        recovery.scan_all(&mut found, state.incarnation)?;
         recovery.judge(&found);
-        let ended = recovery.total_up(&mut segments, &found, &state);
-        write_verdicts(&segments, &found)?;
+        let (footers, ended) = recovery.total_up(&found, &state);
+        write_verdicts(&found, &footers)?;
+        let index = recovery.complete(index, &records, found.iter().zip(&footers));
         let seen = found.iter().flat_map(|found| &found.entries).map(|entry| entry.header.sequence);
         recovery.last_sequence = seen.fold(recovery.last_sequence, u64::max).max(state.sequence_floor);
-        let was_used = recovery.last_sequence > 0 || !segments.is_empty();
+        let was_used = recovery.last_sequence > 0 || !found.is_empty();
         if was_used && !planted(Sabotage::SequenceReused) {
             recovery.last_sequence += SEQUENCE_JUMP;
         }
-        let next_segment = segments.last().map_or(0, |segment| segment.id + 1).max(state.next_segment);
+        let next_segment = found.last().map_or(0, |found| found.header.id).max(last_known) + 1;
+        let next_segment = next_segment.max(state.next_segment);
         // Written before anything is appended: the incarnation never changes, and the sequences that follow count as used
         // even if not one of their blocks reaches the disk.
         state_file.write(&State { next_segment, sequence_floor: recovery.last_sequence, ..state })?;
-        recovery.finish(segments, ended, (state.incarnation, next_segment, state_file))
+        let sealed = found.into_iter().zip(footers).collect();
+        recovery.finish(sealed, ended, (state.incarnation, next_segment), (state_file, index))
     }
 
     /// Opens every file with a segment's name; the id in the header counts. Of two with the same id, the one that is named
-    /// after it stays.
-    fn find_segments(&mut self) -> io::Result<Vec<Found>> {
+    /// after it stays. Of a long backlog the newest are opened, and the index tells of those before.
+    fn find_segments(&mut self, records: &Records) -> io::Result<Vec<Found>> {
         let mut by_id: BTreeMap<u64, Found> = BTreeMap::new();
         let mut names = self.storage.list(&self.options.directory)?;
         names.retain(|name| name.starts_with("seg-"));
         names.sort();
-        for name in names {
-            let path = self.options.directory.join(&name);
-            let judged = open_segment(&*self.storage, &path, self.options.lane)?;
+        let believed = names.len().saturating_sub(self.options.opened_at_start);
+        for (place, name) in names.into_iter().enumerate() {
+            let record = segment_id(&name).filter(|_| place < believed).and_then(|id| records.get(&id));
+            if let Some((header, footer)) = record {
+                by_id.insert(header.id, Found::believed(name, *header, *footer));
+                continue;
+            }
+            let judged = open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane))?;
             let Judged::Segment(found) = judged else {
-                self.quarantine(&path, &name)?;
+                self.quarantine(&name)?;
                 continue;
             };
             let id = found.header.id;
-            let right_name = name == super::pool::segment_name(id);
+            let right_name = name == segment_name(id);
             let stays = match by_id.remove(&id) {
                 None => *found,
                 Some(other) => {
                     let (stays, goes) = if right_name { (*found, other) } else { (other, *found) };
-                    self.quarantine(&goes.path, &name)?;
+                    self.quarantine(&goes.name)?;
                     stays
                 }
             };
@@ -156,10 +176,24 @@ impl Recovery {
         Ok(by_id.into_values().collect())
     }
 
-    fn quarantine(&mut self, path: &std::path::Path, name: &str) -> io::Result<()> {
+    /// Adds to the index what was read from files.
+    fn complete<'a>(
+        &self,
+        mut index: Index,
+        records: &Records,
+        sealed: impl Iterator<Item = (&'a Found, &'a Footer)> + Clone,
+    ) -> Index {
+        let living: BTreeSet<u64> = sealed.clone().map(|(found, _)| found.header.id).collect();
+        for (found, footer) in sealed.filter(|(found, _)| !records.contains_key(&found.header.id)) {
+            index.record(&*self.storage, (&found.header, footer), |id| living.contains(&id));
+        }
+        index
+    }
+
+    fn quarantine(&mut self, name: &str) -> io::Result<()> {
         self.recovered.quarantined += 1;
         let target = format!("lane-{:02}-{name}-{}", self.options.lane, self.options.wall_ns);
-        self.storage.rename(path, &self.options.quarantine.join(target))?;
+        self.storage.rename(&self.options.directory.join(name), &self.options.quarantine.join(target))?;
         self.storage.sync_directory(&self.options.quarantine)?;
         self.storage.sync_directory(&self.options.directory)
     }
@@ -178,21 +212,20 @@ impl Recovery {
         Ok(State { incarnation, next_segment: 1, ..State::default() })
     }
 
-    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> io::Result<Vec<Segment>> {
+    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> io::Result<()> {
         found.retain(|found| found.header.incarnation == incarnation);
-        let mut segments: Vec<Segment> = found.iter().map(new_segment).collect();
         let mut limit = u64::MAX;
-        for (found, segment) in found.iter_mut().zip(&mut segments).rev() {
-            match &found.footer {
-                Some(footer) => {
+        for found in found.iter_mut().rev() {
+            match &found.end {
+                End::Sealed(footer) => {
                     self.durable = self.durable.max(footer.last_sequence);
                     limit = limit.min(footer.before_sequence);
                 }
-                None => {
+                End::Torn(file) => {
                     if !planted(Sabotage::RecoveredNotSynced) {
-                        found.file.forget(found.file.bytes())?;
+                        file.forget(file.bytes())?;
                     }
-                    found.entries = scan(segment);
+                    found.entries = scan(found.header, file);
                     cut(&mut found.entries, limit);
                     if let Some(before) = first_mark(&found.entries) {
                         limit = limit.min(before);
@@ -202,7 +235,7 @@ impl Recovery {
         }
         let marks = found.iter().flat_map(|found| &found.entries).filter_map(|entry| entry.mark);
         self.durable = marks.map(|mark| mark.durable).fold(self.durable, u64::max);
-        Ok(segments)
+        Ok(())
     }
 
     /// Finds what is missing or damaged, tells loss from the crash's tail, and with it how far marks are believed.
@@ -219,7 +252,7 @@ impl Recovery {
                 last = Some(before);
             }
             last_id = found.header.id;
-            if let Some(footer) = &found.footer {
+            if let End::Sealed(footer) = &found.end {
                 if footer.blocks > 0 {
                     last = Some(footer.last_sequence);
                 }
@@ -278,29 +311,23 @@ impl Recovery {
         }
     }
 
-    /// Gives each scanned segment its end, its counts and its footer. Returns the balance at the end.
-    fn total_up(&mut self, segments: &mut [Segment], found: &[Found], state: &State) -> LaneTotals {
+    /// The footer of each segment, and the balance at the end.
+    fn total_up(&mut self, found: &[Found], state: &State) -> (Vec<Footer>, LaneTotals) {
         let mut totals = LaneTotals::default();
         let mut sequence = 0;
-        for (segment, found) in segments.iter_mut().zip(found) {
-            if let Some(footer) = found.footer {
-                segment.start.sequence = footer.before_sequence;
-                segment.start.spans = footer.spans_before;
-                segment.trusted = footer.trusted;
-                close(segment, footer);
-                segment.footer_written = AtomicBool::new(true);
-                totals = footer.totals;
-                sequence = footer.last_sequence;
-                continue;
-            }
-            let footer = self.footer_of(&found.entries, &mut totals, &mut sequence);
-            segment.start.sequence = footer.before_sequence;
-            segment.start.spans = footer.spans_before;
-            segment.trusted = self.trusted;
-            close(segment, footer);
+        let mut footers = Vec::with_capacity(found.len());
+        for found in found {
+            footers.push(match &found.end {
+                End::Sealed(footer) => {
+                    totals = footer.totals;
+                    sequence = footer.last_sequence;
+                    *footer
+                }
+                End::Torn(_) => self.footer_of(&found.entries, &mut totals, &mut sequence),
+            });
         }
         // The log wins; the state counts where the log has nothing newer to say.
-        if state.mark.totals.appended > totals.appended { state.mark.totals } else { totals }
+        (footers, if state.mark.totals.appended > totals.appended { state.mark.totals } else { totals })
     }
 
     /// Adds up as a reader will: a block once, whichever of two copies comes first, and a mark that is not behind.
@@ -330,7 +357,7 @@ impl Recovery {
                     }
                     footer.blocks += 1;
                     footer.records += u64::from(meta.records);
-                    footer.payload_bytes += u64::from(entry.header.stored_bytes);
+                    footer.stored_bytes += u64::from(entry.header.stored_bytes);
                     footer.newest_ns = footer.newest_ns.max(meta.received_ns);
                     let crc = entry.header.crc.to_le_bytes();
                     footer.rolling_crc = crc32c::crc32c_append(footer.rolling_crc, &crc);
@@ -341,42 +368,56 @@ impl Recovery {
         Footer { before_sequence, spans_before, last_sequence: *sequence, totals: *totals, ..footer }
     }
 
-    fn finish(
-        mut self,
-        segments: Vec<Segment>,
-        totals: LaneTotals,
-        (incarnation, next_segment, state_file): (u64, u64, StateFile),
-    ) -> io::Result<(Arc<Log>, Appender, Recovered)> {
-        let free_directory = self.options.directory.join("free");
-        let free = self.storage.list(&free_directory)?;
-        let mut free_files = Vec::new();
-        for name in free {
-            let file = self.storage.open(&free_directory.join(&name))?;
-            if file.bytes() == self.options.segment_bytes {
+    /// The files in `free/` that the pool has room for; the others, and those of another length, go.
+    fn adopt_free(&self) -> io::Result<Vec<Free>> {
+        let directory = self.options.directory.join("free");
+        let mut free = Vec::new();
+        for name in self.storage.list(&directory)? {
+            let path = directory.join(&name);
+            let file = self.storage.open(&path)?;
+            if file.bytes() == self.options.segment_bytes && free.len() < self.options.pool_segments {
                 self.options.budget.adopt(file.bytes());
-                free_files.push(Free { name, file });
+                free.push(Free { name, file });
             } else {
-                self.storage.remove(&free_directory.join(&name))?;
+                self.storage.remove(&path)?;
             }
         }
+        Ok(free)
+    }
+
+    fn finish(
+        mut self,
+        sealed: Vec<(Found, Footer)>,
+        totals: LaneTotals,
+        (incarnation, next_segment): (u64, u64),
+        sync_side: (StateFile, Index),
+    ) -> io::Result<(Arc<Log>, Appender, Recovered)> {
+        let free = self.adopt_free()?;
         self.recovered.totals = totals;
-        let pool = Pool::new(&self.options, incarnation, next_segment, free_files);
-        let log = Log::new(self.storage, self.options, (incarnation, pool, state_file), self.last_sequence);
-        let (segment, offset) =
-            segments.last().map_or((next_segment, FIRST_ENTRY), |last| (last.id, last.extent.load().0));
+        let pool = Pool::new(&self.options, incarnation, next_segment, free);
+        let log = Log::new(self.storage, self.options, (incarnation, pool), sync_side, self.last_sequence);
+        let end = sealed.last().map(|(found, footer)| (found.header.id, footer.end));
+        let (segment, offset) = end.unwrap_or((next_segment, FIRST_ENTRY));
         log.begin_at(MarkPoint {
             position: Position { segment, offset, sequence: self.last_sequence, spans: totals.appended },
             mark: Mark { durable: self.last_sequence, totals },
         });
-        for segment in segments {
-            log.options.budget.adopt(segment.file.bytes());
-            let footer = segment.footer.get().expect("every recovered segment has one");
-            if footer.blocks > 0 || footer.totals.appended > footer.spans_before {
-                self.recovered.segments += 1;
-                log.list(Arc::new(segment));
-            } else {
+        for (found, footer) in sealed {
+            log.options.budget.adopt(found.header.file_bytes);
+            let name = (found.name != segment_name(found.header.id)).then(|| found.name.into_boxed_str());
+            let segment = Segment::sealed(found.header, &footer, name);
+            segment.suspect.store(found.misshapen, Ordering::Relaxed);
+            if footer.blocks == 0 && footer.totals.appended == footer.spans_before {
                 log.retire(Arc::new(segment));
+                continue;
             }
+            self.recovered.segments += 1;
+            if !log.is_readable(&segment) {
+                self.recovered.unreadable_segments += 1;
+                self.recovered.unreadable_spans += footer.totals.appended.saturating_sub(footer.spans_before);
+                self.recovered.missing_key = self.recovered.missing_key.or(segment.header.master);
+            }
+            log.list(Arc::new(segment));
         }
         let log = Arc::new(log);
         let appender = Appender::start(Arc::clone(&log), totals, self.last_sequence);
@@ -386,38 +427,15 @@ impl Recovery {
 
 /// Writes the verdict on what was scanned; that was synced before it was read. A file that was cut off before its first
 /// entry has no room for one, and nothing to be judged.
-fn write_verdicts(segments: &[Segment], found: &[Found]) -> io::Result<()> {
-    let wants_one = |found: &Found| found.footer.is_none() && found.file.bytes() >= FIRST_ENTRY;
-    for (segment, _) in segments.iter().zip(found).filter(|(_, found)| wants_one(found)) {
-        let footer = segment.footer.get().expect("total_up gave it one");
-        footer.write(&*segment.file, segment.key, segment.id)?;
+fn write_verdicts(found: &[Found], footers: &[Footer]) -> io::Result<()> {
+    for (found, footer) in found.iter().zip(footers) {
+        if let End::Torn(file) = &found.end
+            && file.bytes() >= FIRST_ENTRY
+        {
+            footer.write(&**file, found.header.key, found.header.id)?;
+        }
     }
     Ok(())
-}
-
-fn new_segment(found: &Found) -> Segment {
-    Segment {
-        id: found.header.id,
-        path: found.path.clone(),
-        file: Arc::clone(&found.file),
-        key: found.header.key,
-        start: Position { segment: found.header.id, offset: FIRST_ENTRY, sequence: 0, spans: 0 },
-        trusted: u64::MAX,
-        extent: Extent::sealed(FIRST_ENTRY),
-        synced_end: AtomicU64::new(FIRST_ENTRY),
-        suspect: AtomicBool::new(false),
-        newest_ns: AtomicU64::new(0),
-        footer: OnceLock::new(),
-        footer_written: AtomicBool::new(false),
-    }
-}
-
-fn close(segment: &mut Segment, footer: Footer) {
-    segment.extent = Extent::sealed(footer.end);
-    segment.synced_end = AtomicU64::new(footer.end);
-    segment.newest_ns = AtomicU64::new(footer.newest_ns);
-    segment.footer = OnceLock::from(footer);
-    segment.footer_written = AtomicBool::new(true);
 }
 
 /// A later segment that begins before the end of this one holds the blocks behind its beginning: they were moved after a

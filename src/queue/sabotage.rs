@@ -40,6 +40,20 @@ pub(crate) enum Sabotage {
     EarlyRelease,
     /// Commits a cursor past what is durable.
     CursorAhead,
+    /// Derives the same cipher for every segment.
+    OneCipherForAll,
+    /// Encrypts every block of a segment with the same nonce.
+    OneNonceForAll,
+    /// Believes a footer, in a file or in the index, without its check.
+    FooterUnchecked,
+    /// Writes a segment's record to the index before its entries are synced.
+    IndexEarly,
+    /// Tags do not cover the header's fields.
+    FieldsNotVouched,
+    /// Tags do not cover the place.
+    PlaceNotVouched,
+    /// Believes an encrypted block without its tag.
+    TagUnchecked,
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! from end to end, over damage. Nothing is changed here.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
 use super::mark::Mark;
 use super::sabotage::{Sabotage, planted};
-use super::segment::Segment;
+use super::segment::{OpenSegment, Segment};
 use super::storage::{Storage, StoredFile};
 use crate::block::{HEADER_BYTES, Header, Kind};
 
@@ -34,12 +34,29 @@ impl Scanned {
 /// A segment file with a readable header.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn StoredFile>,
+    pub(super) name: String,
     pub(super) header: SegmentHeader,
-    pub(super) footer: Option<Footer>,
+    /// What it says of its entries, or the file to be scanned.
+    pub(super) end: End,
     /// Empty when there is a footer.
     pub(super) entries: Vec<Scanned>,
+    /// The file has another length than it should, and must not be used again.
+    pub(super) misshapen: bool,
+}
+
+impl Found {
+    /// A segment as the index tells of it.
+    pub(super) fn believed(name: String, header: SegmentHeader, footer: Footer) -> Found {
+        Found { name, header, end: End::Sealed(footer), entries: Vec::new(), misshapen: false }
+    }
+}
+
+/// How a segment ends.
+#[derive(Debug)]
+pub(super) enum End {
+    Sealed(Footer),
+    /// A crash has ended it.
+    Torn(Arc<dyn StoredFile>),
 }
 
 /// A file of the lane's directory, judged by its header.
@@ -51,8 +68,8 @@ pub(super) enum Judged {
 }
 
 /// Opens a segment file and reads what it says of itself.
-pub(super) fn open_segment(storage: &dyn Storage, path: &Path, lane: u32) -> io::Result<Judged> {
-    let file = storage.open(path)?;
+pub(super) fn open_segment(storage: &dyn Storage, directory: &Path, (name, lane): (&str, u32)) -> io::Result<Judged> {
+    let file = storage.open(&directory.join(name))?;
     // What stands in the page cache only (after a kill) is synced before it counts as durable, and read from the disk:
     // after a failed sync the cache would show what is not there.
     if !planted(Sabotage::RecoveredNotSynced) {
@@ -73,13 +90,18 @@ pub(super) fn open_segment(storage: &dyn Storage, path: &Path, lane: u32) -> io:
         break;
     }
     let Some(header) = header else { return Ok(Judged::Foreign) };
-    let footer = Footer::read(&*file, header.key, header.id);
-    Ok(Judged::Segment(Box::new(Found { path: path.to_owned(), file, header, footer, entries: Vec::new() })))
+    let misshapen = file.bytes() != header.file_bytes;
+    let end = match Footer::read(&*file, header.key, header.id) {
+        Some(footer) => End::Sealed(footer),
+        None => End::Torn(file),
+    };
+    Ok(Judged::Segment(Box::new(Found { name: name.to_owned(), header, end, entries: Vec::new(), misshapen })))
 }
 
 /// Every entry of a segment without a footer, from end to end.
-pub(super) fn scan(segment: &Segment) -> Vec<Scanned> {
-    let end = segment.file.bytes() - segment.file.bytes() % HEADER_BYTES as u64;
+pub(super) fn scan(header: SegmentHeader, file: &Arc<dyn StoredFile>) -> Vec<Scanned> {
+    let end = file.bytes() - file.bytes() % HEADER_BYTES as u64;
+    let segment = OpenSegment::judged(Segment::writing(header, file, (0, 0)), file);
     let mut entries = Vec::new();
     let mut from = FIRST_ENTRY;
     let mut last = 0;

@@ -150,6 +150,22 @@ impl SimDisk {
         content.durable[bit / 8] ^= 1 << (bit % 8);
     }
 
+    /// What a file shows, and would show after a restart if everything were written.
+    #[must_use]
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let world = self.world();
+        world.names.get(path).map(|&file| world.files[file].live.clone())
+    }
+
+    /// Overwrites bytes of a file behind the log's back, on the disk and in what is shown.
+    pub fn overwrite(&self, path: &Path, offset: usize, bytes: &[u8]) {
+        let mut world = self.world();
+        let Some(&file) = world.names.get(path) else { return };
+        let content = &mut world.files[file];
+        content.live[offset..offset + bytes.len()].copy_from_slice(bytes);
+        content.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Every file with its length.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, usize)> {

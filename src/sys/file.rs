@@ -84,10 +84,57 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
+/// The name of the file system of `path` when it is one that another machine keeps, or that a program of its own kind serves:
+/// what a sync promises there, nobody here can tell.
+pub fn remote_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut answer = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path ends with a zero byte and the answer has room for one statfs.
+    let result = unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statfs returned 0, so it filled the answer.
+    let answer = unsafe { answer.assume_init() };
+    Ok(remote_kind(answer.f_type))
+}
+
+/// By the magic numbers of statfs(2).
+fn remote_kind(magic: i64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => "SMB",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x0102_1997 => "9P",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x7375_7245 => "Coda",
+        0x6573_5546 => "FUSE",
+        _ => return None,
+    })
+}
+
 /// Sixteen bytes from the kernel's random generator.
 pub fn random_bytes() -> io::Result<[u8; 16]> {
     let mut bytes = [0u8; 16];
     // SAFETY: the buffer is sixteen writable bytes; a request so short is never answered in part.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got == 16 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_of_other_machines_are_known_by_their_magic() {
+        assert_eq!(remote_kind(0x6969), Some("NFS"));
+        assert_eq!(remote_kind(0xfe53_4d42), Some("SMB"));
+        assert_eq!(remote_kind(0xef53), None, "ext4");
+        assert_eq!(remote_kind(0x0102_1994), None, "tmpfs");
+        let here = remote_file_system(Path::new("/proc")).unwrap();
+        assert_eq!(here, None);
+        assert!(remote_file_system(Path::new("/no/such/path")).is_err());
+    }
 }

@@ -19,7 +19,7 @@ struct Rig {
 }
 
 fn options(state: &Path) -> Options {
-    let Place { directory, quarantine, lane } = Place::of_lane(state, 0);
+    let Place { directory, quarantine, lane, at_rest } = Place::of_lane(state, 0);
     let budget = Arc::new(Budget::new(1 << 30, 0));
     let max_payload_bytes = MAX_BYTES;
     Options {
@@ -29,6 +29,8 @@ fn options(state: &Path) -> Options {
         segment_bytes: SEGMENT,
         max_payload_bytes,
         pool_segments: 2,
+        opened_at_start: 1024,
+        at_rest,
         budget,
         wall_ns: 1,
     }

@@ -1,0 +1,112 @@
+//! The `queue` section: the log's size, its syncs, and how blocks lie on the disk.
+//!
+//! Files are not touched here: that a key file can be read and is nobody else's to read is seen when the log is opened.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::section::{Reader, Section};
+use super::words::{AT_LEAST_ONE, BYTES, LEVEL, PATH, SWITCH, TEXT, TIMEOUT, show_bytes};
+use super::{AckPolicy, BlockCompression, Encryption, MissingKey, Queue, StorageKind};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Segments that a lane needs to go on: one is written, one stands ready, one is on its way back.
+pub const SEGMENTS_A_LANE: u64 = 3;
+
+/// `lanes` is how many the configuration asks for; how many the machine has is looked at when the log is opened.
+pub(super) fn read(mut section: Section<'_>, lanes: Option<usize>, reader: &Reader) -> Queue {
+    let ack = [("durable", AckPolicy::Durable), ("appended", AckPolicy::Appended)];
+    let storage = [("mmap", StorageKind::Mmap), ("file", StorageKind::File)];
+    let segment = section.read("segment_bytes", &BYTES, 64 * MIB);
+    // A segment must hold its headers, its footer and a few of the largest blocks, and be mapped by one call anywhere.
+    if !(4 * MIB..=GIB).contains(&segment.value) || !segment.value.is_multiple_of(4096) {
+        let message = "queue.segment_bytes must be a multiple of 4096 from 4MiB to 1GiB".to_owned();
+        reader.problem(&segment.origin, message);
+    }
+    let max = section.read("max_bytes", &BYTES, 10 * GIB);
+    if let Some(message) = too_small(max.value, segment.value, lanes.unwrap_or(1)) {
+        reader.problem(&max.origin, message);
+    }
+    let queue = Queue {
+        ack: section.choice("ack", &ack, "durable").value,
+        storage: section.choice("storage", &storage, "mmap").value,
+        segment_bytes: segment.value,
+        pool_segments: section.read("pool_segments", &AT_LEAST_ONE, 4).value,
+        max_bytes: max.value,
+        reserve_bytes: section.read("reserve_bytes", &BYTES, GIB).value,
+        retain: section.read("retain", &TIMEOUT, Duration::from_secs(3600)).value,
+        max_spans_in_memory: section.read("max_spans_in_memory", &AT_LEAST_ONE, 10_000).value,
+        sync_interval: section.read("sync_interval", &TIMEOUT, Duration::from_millis(100)).value,
+        sync_bytes: section.read("sync_bytes", &BYTES, 8 * MIB).value,
+        compression: read_compression(&mut section),
+        encryption: read_encryption(section.section("encryption"), reader),
+        allow_remote: section.read("allow_remote", &SWITCH, false).value,
+    };
+    section.finish();
+    queue
+}
+
+/// Says why a budget cannot carry so many lanes, if it cannot: a lane would wait for room that only it could give back.
+#[must_use]
+pub fn too_small(max_bytes: u64, segment_bytes: u64, lanes: usize) -> Option<String> {
+    let lanes = lanes as u64;
+    let least = lanes.saturating_mul(SEGMENTS_A_LANE).saturating_mul(segment_bytes);
+    (max_bytes < least).then(|| {
+        format!(
+            "queue.max_bytes is {}, and {lanes} lanes with {SEGMENTS_A_LANE} segments of {} each need {}: raise it, or \
+             lower queue.segment_bytes or lanes",
+            show_bytes(max_bytes),
+            show_bytes(segment_bytes),
+            show_bytes(least)
+        )
+    })
+}
+
+fn read_compression(section: &mut Section<'_>) -> BlockCompression {
+    let level = section.read("compression_level", &LEVEL, 1);
+    let words = [
+        ("none", BlockCompression::None),
+        ("lz4", BlockCompression::Lz4),
+        ("zstd", BlockCompression::Zstd { level: level.value }),
+    ];
+    section.choice("compression", &words, "none").value
+}
+
+/// Keys come from a file, or from a credential that systemd hands over: one that is named so, or a key file without any
+/// directory in its name.
+fn read_encryption(mut section: Section<'_>, reader: &Reader) -> Option<Encryption> {
+    let missing_key = [("hold", MissingKey::Hold), ("skip", MissingKey::Skip)];
+    let directory = section.read_optional("credentials_directory", &PATH).map(|directory| directory.value);
+    let key_file = section.read_optional("key_file", &PATH);
+    let credential = section.read_optional("credential", &TEXT);
+    let missing_key = section.choice("missing_key", &missing_key, "hold").value;
+    section.finish();
+    let key_file = match (key_file, credential) {
+        (Some(_), Some(credential)) => {
+            let message = "queue.encryption.credential: there is a key_file already".to_owned();
+            reader.problem(&credential.origin, message);
+            return None;
+        }
+        (None, Some(credential)) => match directory {
+            Some(directory) => directory.join(credential.value),
+            None => {
+                let message = "queue.encryption.credential: $CREDENTIALS_DIRECTORY is not set; systemd sets it for units \
+                               with LoadCredential= or LoadCredentialEncrypted=";
+                reader.problem(&credential.origin, message.to_owned());
+                return None;
+            }
+        },
+        (Some(key_file), None) => with_directory(key_file.value, directory.as_deref()),
+        (None, None) => return None,
+    };
+    Some(Encryption { key_file, missing_key })
+}
+
+fn with_directory(key_file: PathBuf, credentials: Option<&Path>) -> PathBuf {
+    match credentials {
+        Some(credentials) if key_file.parent() == Some(Path::new("")) => credentials.join(key_file),
+        _ => key_file,
+    }
+}
