@@ -34,7 +34,7 @@ pub enum AppendError {
     /// The disk budget is used up: wait until [`Appender::has_room`] or drop, as the source's admission says.
     #[error("the log's disk budget is used up")]
     Full,
-    /// Storage failed; the next append tries another file.
+    /// Storage failed, in another file too; the next append tries a third.
     #[error("storage failed: {0}")]
     Storage(#[source] io::Error),
     /// Storage has failed for good.
@@ -113,7 +113,11 @@ impl Appender {
         if self.log.rewrite_wanted.load(Ordering::Acquire) {
             self.rewrite()?;
         }
-        self.append_as(self.sequence + 1, meta, payload)?;
+        match self.append_as(self.sequence + 1, meta, payload) {
+            // That file is given up; nobody who cannot be told loses a block to it while another file takes it.
+            Err(AppendError::Storage(_)) => self.append_as(self.sequence + 1, meta, payload)?,
+            outcome => outcome?,
+        }
         Ok(self.sequence)
     }
 

@@ -86,10 +86,11 @@ impl ReadMapping {
         // Not a page further: what the writer has not reached is not in the page cache, and would be read and zeroed.
         let to = end.next_multiple_of(PAGE_BYTES).min(self.map.len());
         match self.map.advise_range(Advice::PopulateRead, from, to - from) {
-            // Kernels before 5.14 do not know the advice.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
-            Err(error) => return Err(error),
             Ok(()) => {}
+            // These say that a page cannot be read. Others are of no moment, as that kernels before 5.14 do not know the advice:
+            // the access itself will tell, and what is on the disk must not count as lost.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON)) => return Err(error),
+            Err(_) => return Ok(()),
         }
         if from < low || from > high {
             self.low.store(from, Ordering::Relaxed);

@@ -105,7 +105,7 @@ def judge(body):
                         wrong.append(f"a span named {got.name!r}")
                     continue
                 number = int(got.name[1:])
-                problem = judge_span(got, number) if kind == OTLP else judge_row(got, kind, number)
+                problem = judge_span(got, number) if kind == OTLP else judge_row(got, resource_spans, kind, number)
                 if problem:
                     wrong.append(f"{got.name}: {problem}")
                 else:
@@ -118,11 +118,11 @@ def judge_span(got, number):
     return None if got.SerializeToString() == span(number, padding) else "its bytes are not those that were sent"
 
 
-def judge_row(got, kind, number):
+def judge_row(got, resource_spans, kind, number):
     wanted = row(kind, number)
-    if not any(
-        pair.key == "session.id" and pair.value.string_value == wanted["SessionGUID"].lower() for pair in got.attributes
-    ):
+    pairs = [*got.attributes, *resource_spans.resource.attributes]
+    sessions = {pair.value.string_value for pair in pairs if pair.key == "session.id"}
+    if sessions != {wanted["SessionGUID"].lower()}:
         return "another session"
     if got.end_time_unix_nano - got.start_time_unix_nano != wanted["ProcLifetimeMs"] * 1_000_000:
         return "another duration"

@@ -20,6 +20,7 @@ class Sink:
         self.seen = set()
         self.deliveries = 0
         self.wrong = []
+        self.undecodable = []
         self.influx_requests = 0
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -69,7 +70,9 @@ class Sink:
         try:
             found, wrong = judge(body)
         except Exception as problem:  # whatever cannot be decoded is the finding
-            found, wrong = [], [f"a request of {len(body)} bytes: {problem}"]
+            with self.lock:
+                self.undecodable.append(f"a request of {len(body)} bytes: {problem}")
+            return b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
         with self.lock:
             self.seen.update(found)
             self.deliveries += len(found)

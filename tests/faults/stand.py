@@ -27,6 +27,7 @@ class Stand(Appliance):
         self.queue = {"segment_bytes": "4MiB", "max_bytes": "64MiB", "pool_segments": "2", "reserve_bytes": "16MiB"}
         self.queue.update(queue or {})
         self.exporters = exporters
+        self.admission = "block"
         self.wrapper = []
 
     def file(self):
@@ -34,6 +35,7 @@ class Stand(Appliance):
         return f"""\
 receivers:
   uberagent:
+    admission: {self.admission}
     protocols:
       tcp: {{}}
   otlp:
@@ -83,7 +85,8 @@ exporters:
         """Nothing of the kind was said by this life, and nothing came out that was not put in."""
         said = [line for line in self.process.log(1000).splitlines() if DAMAGE.search(line)]
         expect(not said, lambda: f"it says: {said[:3]}")
-        expect(not self.sink.wrong, lambda: f"delivered damaged: {self.sink.wrong[:3]}")
+        wrong = self.sink.wrong + self.sink.undecodable
+        expect(not wrong, lambda: f"delivered damaged: {wrong[:3]}")
         foreign = self.journal.never_sent(self.sink.seen)
         expect(not foreign, lambda: f"delivered and never sent: {foreign[:3]}")
 

@@ -102,7 +102,9 @@ pub(super) fn write_allocated(file: &File, allocated_bytes: u64, offset: u64, by
     file.write_all_at(bytes, offset)
 }
 
-/// As [`write_allocated`], both parts in one call: each call walks the page cache anew, which costs more than 64 bytes.
+/// As [`write_allocated`], both parts in one call: each call walks the page cache anew, which costs more than 64 bytes. Fails
+/// when somebody has cut the file off: written behind the cut it would have a hole where blocks were that wait to be sent, and
+/// a hole reads as zeros without a fault.
 pub(super) fn write_allocated_entry(
     file: &File,
     allocated_bytes: u64,
@@ -110,6 +112,9 @@ pub(super) fn write_allocated_entry(
     parts: [&[u8]; 2],
 ) -> io::Result<()> {
     let [head, body] = parts;
+    if file.metadata()?.len() < allocated_bytes {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "somebody has cut the file off"));
+    }
     if offset + (head.len() + body.len()) as u64 > allocated_bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -118,6 +123,11 @@ pub(super) fn write_allocated_entry(
     let in_body = written - in_head;
     file.write_all_at(&head[in_head..], offset + in_head as u64)?;
     file.write_all_at(&body[in_body..], offset + (head.len() + in_body) as u64)
+}
+
+/// Reads, once more if that fails: one failure must not cost a block that is on the disk.
+fn read_exactly(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, offset).or_else(|_| file.read_exact_at(buffer, offset))
 }
 
 #[derive(Debug)]
@@ -132,7 +142,7 @@ impl StoredFile for PlainFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        read_exactly(&self.file, buffer, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -145,7 +155,7 @@ impl StoredFile for PlainFile {
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0u8; len];
-        self.file.read_exact_at(&mut buffer, offset)?;
+        read_exactly(&self.file, &mut buffer, offset)?;
         Ok(Bytes::from(buffer))
     }
 
