@@ -7,8 +7,7 @@ only in memory. What was acknowledged before the copy and had not come out by th
 """
 
 import random
-import subprocess
-import time
+import shutil
 
 from disks import command, image, mount, need_root, unmount
 from harness.scene import Skip, expect, until
@@ -24,7 +23,7 @@ IMAGES_A_LIFE = 3
 
 def run(context):
     need_root()
-    kinds = [kind for kind in ("ext4", "xfs", "btrfs") if subprocess.run(["which", f"mkfs.{kind}"], capture_output=True).returncode == 0]
+    kinds = [kind for kind in ("ext4", "xfs", "btrfs") if shutil.which(f"mkfs.{kind}")]
     if "xfs" not in kinds:
         raise Skip("mkfs.xfs, for a file system with reflinks, is not installed")
     lives = -(-IMAGES[context.level] // IMAGES_A_LIFE)
@@ -83,23 +82,12 @@ def cut(scene, copy, kind, owed, queue):
     where = mount(scene, copy, copy.stem, "loop,nouuid" if kind == "xfs" else "loop")
     stand = Stand(scene, name=f"cut-{copy.stem}", state=where / "state", queue=queue)
     stand.start()
-
-    def left():
-        return len(owed - stand.sink.seen)
-
-    ends_at = time.monotonic() + 30
-    until(
-        lambda: left() == 0 or time.monotonic() > ends_at or stand.total("millrace_destination_in_queue_spans") == 0,
-        60,
-        "the log of the image is empty",
-        every=0.01,
-    )
-    lost = left()
+    stand.settle(60)
+    lost = len(owed - stand.sink.seen)
     durable = queue["ack"] == "durable"
     expect(lost == 0 or not durable, lambda: f"{copy.stem}: {lost} of {len(owed)} acknowledged are lost{stand.evidence()}")
-    if durable:
-        stand.settle()
-        expect(not stand.sink.wrong + stand.sink.undecodable, lambda: f"damaged: {stand.sink.wrong[:3]}")
+    wrong = stand.sink.wrong + stand.sink.undecodable
+    expect(not wrong, lambda: f"{copy.stem}: delivered damaged: {wrong[:3]}")
     stand.kill()
     unmount(where)
     copy.unlink()
