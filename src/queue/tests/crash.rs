@@ -180,7 +180,7 @@ impl Run {
         let (mut read, mut lost, mut last) = (0, 0, from.sequence);
         while let Some(entry) = reader.next() {
             match entry {
-                Entry::Block { sequence, payload, meta, end } => {
+                Entry::Block { sequence, payload, meta, end, .. } => {
                     assert!(sequence > last, "block {sequence} after {last}");
                     let touched = self.forbidden.contains(&(end.segment, end.offset));
                     assert!(!touched, "block {sequence} was touched and believed");
