@@ -72,6 +72,7 @@ impl Retention {
             if to <= front {
                 continue;
             }
+            let to = front.forward_to(&to);
             let spans = to.spans_since(&front);
             let index = self.window.push(lane, to.sequence, to, 0);
             self.window.settle(index, 0, |totals| totals.dropped[DropReason::NoDestination as usize] += spans);

@@ -248,12 +248,13 @@ impl Log {
         lock(&self.segments).bytes_behind(position)
     }
 
-    /// A reader that continues behind `from`. A place beyond the end (a log that was lost under its cursor) becomes the end.
+    /// A reader that continues behind `from`. A place beyond the end (of a log that was lost under its
+    /// cursor, or had no room for a new segment at its start) becomes the beginning of the last segment, with nothing read again.
     #[must_use]
     pub fn reader(self: &Arc<Self>, from: Position) -> Reader {
         let newest = lock(&self.segments).newest().map(|segment| segment.start);
         let from = match newest {
-            Some(newest) if from.segment > newest.segment => newest,
+            Some(newest) if from.segment > newest.segment => from.forward_to(&newest),
             _ => from,
         };
         Reader::new(Arc::clone(self), from)

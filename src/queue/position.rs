@@ -26,6 +26,13 @@ impl Position {
     pub fn spans_since(&self, earlier: &Position) -> u64 {
         self.spans.saturating_sub(earlier.spans)
     }
+
+    /// The place of `to`, with everything passed that was passed already: a segment that blocks were moved to after a failed
+    /// sync starts before the end of the one that they were moved from.
+    #[must_use]
+    pub fn forward_to(&self, to: &Position) -> Position {
+        Position { sequence: to.sequence.max(self.sequence), spans: to.spans.max(self.spans), ..*to }
+    }
 }
 
 impl PartialOrd for Position {

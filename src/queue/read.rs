@@ -71,6 +71,7 @@ impl Reader {
         if to <= self.position {
             return 0;
         }
+        let to = self.position.forward_to(&to);
         let spans = to.spans_since(&self.position);
         self.position = to;
         self.open = None;
