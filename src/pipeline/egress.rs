@@ -21,12 +21,13 @@ use super::dead_letters::DeliveryLetter;
 use super::drain::EgressStop;
 use super::payload::Payload;
 use super::place::Place;
+use super::sabotage::{Sabotage, planted};
 use super::senders::{Answer, Job, Senders};
 use super::turn::Turn;
 use super::watch::{Backlog, LaneView, Watch};
 use super::window::Window;
 use crate::block::{Made, Signal};
-use crate::deliver::{Action, BlockOffer, Delivery, Part, Request, Settlement};
+use crate::deliver::{Action, BlockOffer, BreakerState, Delivery, Outcome, Part, Request, Settlement};
 use crate::otlp::slice;
 use crate::queue::{Entry, Position, Reader};
 use crate::sys::{clock, sigbus};
@@ -232,7 +233,10 @@ impl Egress {
             match self.options.delivery.poll(now) {
                 Action::Send(request) => {
                     let faults = sigbus::faults();
-                    let payloads = request.parts.iter().filter_map(|part| self.body(part)).collect();
+                    let mut payloads: Vec<Bytes> = request.parts.iter().filter_map(|part| self.body(part)).collect();
+                    if planted(Sabotage::OrderReversed) {
+                        payloads.reverse();
+                    }
                     self.in_flight.push(request.clone());
                     self.options.senders.send(Job { request, payloads, faults });
                 }
@@ -261,13 +265,16 @@ impl Egress {
 
     /// Books what an answer settles.
     fn answered(&mut self, answer: Answer, now: Duration) {
-        let Answer { id, outcome, elapsed } = answer;
+        let Answer { id, mut outcome, elapsed } = answer;
+        if planted(Sabotage::BreakerNeverCloses) && self.options.delivery.state(now).breaker != BreakerState::Closed {
+            outcome = Outcome::Unavailable { retry_after: None, answer_lost: false, message: String::new() };
+        }
         self.in_flight.retain(|request| request.id != id);
         self.options.watch.latency.record(elapsed.as_secs_f64());
         let (window, ledger) = (&mut self.options.window, &self.options.ledger);
         match self.options.delivery.answer(id, outcome, now) {
             Settlement::Nothing => ledger.request_failures.add(1),
-            Settlement::Delivered { parts, delivered, redelivered, message, .. } => {
+            Settlement::Delivered { parts, delivered, refused_by_peer, redelivered, message } => {
                 ledger.requests_sent.add(1);
                 if let Some(message) = message {
                     tracing::warn!(destination = %self.options.name, %message, "the backend took a request in part");
@@ -275,7 +282,12 @@ impl Egress {
                 let (lost, sent): (Vec<Part>, Vec<Part>) =
                     parts.iter().cloned().partition(|part| self.damaged.contains(&part.block));
                 let unsent = lost.iter().map(Part::spans).sum::<u64>();
-                settle_delivered(window, &sent, delivered.saturating_sub(unsent), redelivered);
+                let refused = if planted(Sabotage::RefusedAsDelivered) { refused_by_peer } else { 0 };
+                let again = if planted(Sabotage::RedeliveryNotCounted) { 0 } else { redelivered };
+                settle_delivered(window, &sent, delivered.saturating_sub(unsent) + refused, again);
+                if planted(Sabotage::SettledTwice) {
+                    settle_delivered(window, &sent, delivered, again);
+                }
                 for part in lost {
                     window.settle(part.block, part.end - part.first, |totals| totals.lost += part.spans());
                 }
@@ -284,7 +296,9 @@ impl Egress {
                 ledger.request_failures.add(1);
                 let payload = self.body(&part).unwrap_or_default();
                 let destination = self.options.name.clone();
-                (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, payload });
+                if !planted(Sabotage::LetterNotKept) {
+                    (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, payload });
+                }
                 self.options
                     .window
                     .settle(part.block, part.end - part.first, |totals| totals.dead_lettered += part.spans());
@@ -326,7 +340,8 @@ impl Egress {
             if self.options.readers[lane].position() < to {
                 let unread = self.options.readers[lane].skip_to(to);
                 let end = self.options.readers[lane].position();
-                self.pass_over(lane, end, now, |totals| drop_spans(totals, DropReason::Lag, unread));
+                let counted = if planted(Sabotage::JumpNotCounted) { 0 } else { unread };
+                self.pass_over(lane, end, now, |totals| drop_spans(totals, DropReason::Lag, counted));
                 skipped += unread;
             }
             // What is on its way holds the cursor back, so the same jump is asked for until it is answered.

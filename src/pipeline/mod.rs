@@ -23,10 +23,13 @@ pub mod place;
 pub mod release;
 pub mod retention;
 pub mod run;
+mod sabotage;
 pub mod senders;
 pub mod shown;
 pub mod sources;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 pub mod turn;
 pub mod watch;
 pub mod window;

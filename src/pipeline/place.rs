@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::release::Release;
+use super::sabotage::{Sabotage, planted};
 use super::window::{LaneState, Window};
 use crate::config::{Requirement, StartAt};
 use crate::queue::{Cursor, Log, Position};
@@ -87,14 +88,25 @@ impl Place {
 
     /// Makes what is settled and durable the destination's place.
     pub fn commit(&mut self, window: &mut Window<Position>) -> io::Result<()> {
-        if !window.catch_up(|lane| self.lanes[lane].durable_sequence()) {
+        if planted(Sabotage::EarlyRelease)
+            && let Some((release, index)) = &self.release
+        {
+            release.moved(*index, (0..self.lanes.len()).map(|lane| window.front(lane)));
+        }
+        let durable = |lane: usize| {
+            if planted(Sabotage::CursorPastDurable) { u64::MAX } else { self.lanes[lane].durable_sequence() }
+        };
+        if !window.catch_up(durable) {
             return Ok(());
         }
         let moves: Vec<(&Log, Position, DestinationTotals)> = self
             .lanes
             .iter()
             .zip(window.committable())
-            .map(|(log, state)| (&**log, state.position, state.totals))
+            .map(|(log, state)| {
+                let totals = if planted(Sabotage::TotalsAhead) { window.totals() } else { state.totals };
+                (&**log, state.position, totals)
+            })
             .collect();
         self.cursor.commit(&moves)?;
         window.committed();

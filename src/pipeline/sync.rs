@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam::sync::{Parker, Unparker};
 
+use super::sabotage::{Sabotage, planted};
 use super::turn::Turn;
 use crate::queue::Log;
 use crate::sys::clock;
@@ -108,7 +109,8 @@ impl Syncer {
         // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
         let stopping = self.stop.load(Ordering::Acquire);
         let requested = self.requested.take();
-        if stopping || requested || now.saturating_sub(self.synced_at) >= self.interval {
+        let last = stopping && !planted(Sabotage::NoLastSync);
+        if last || requested || now.saturating_sub(self.synced_at) >= self.interval {
             self.synced_at = now;
             let dirty = self.lanes.iter().enumerate().filter(|(_, (log, _))| log.unsynced_bytes() > 0);
             for (lane, (log, writer)) in dirty {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam::sync::Parker;
 
 use super::outlet::WriterEnd;
+use super::sabotage::{Sabotage, planted};
 use super::sync::SyncRequest;
 use super::turn::Turn;
 use crate::block::{Block, Refusal, SourceId, Ticket, VerdictOutcome};
@@ -176,13 +177,20 @@ impl LaneWriter {
                 self.book(&block, false);
                 self.unannounced_bytes += block.payload.len() as u64;
                 match (block.awaited, self.options.ack) {
-                    (true, AckPolicy::Durable) => Fate::Until(sequence),
+                    (true, AckPolicy::Durable) if !planted(Sabotage::VerdictBeforeSync) => Fate::Until(sequence),
                     _ => Fate::Known(VerdictOutcome::Durable),
                 }
             }
             Err(AppendError::Full) if self.waits(&block) => {
+                if planted(Sabotage::HeldForgotten) {
+                    return false;
+                }
                 self.feeds[index].held = Some(block);
                 return false;
+            }
+            Err(AppendError::Full) if planted(Sabotage::FullAcknowledged) => {
+                self.book(&block, true);
+                Fate::Known(VerdictOutcome::Durable)
             }
             Err(error) => {
                 self.book(&block, true);
@@ -222,12 +230,12 @@ impl LaneWriter {
         lane.encoded.add(u64::from(meta.records));
         lane.passed.add(u64::from(meta.passed()));
         lane.synthesised.add(u64::from(meta.synthesised()));
-        if refused {
-            lane.refused.add(u64::from(meta.spans));
-        } else {
+        if !refused {
             lane.appended.add(u64::from(meta.spans));
             lane.appended_blocks.add(1);
             lane.appended_bytes.add(block.payload.len() as u64);
+        } else if !planted(Sabotage::RefusedNotBooked) {
+            lane.refused.add(u64::from(meta.spans));
         }
     }
 
@@ -241,6 +249,7 @@ impl LaneWriter {
                 let outcome = match fate {
                     Fate::Known(outcome) => outcome,
                     Fate::Until(sequence) if sequence <= durable => VerdictOutcome::Durable,
+                    Fate::Until(_) if failed && planted(Sabotage::UnknownAcknowledged) => VerdictOutcome::Durable,
                     Fate::Until(_) if failed => VerdictOutcome::Unknown,
                     Fate::Until(_) => break,
                 };

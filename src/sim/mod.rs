@@ -1,5 +1,7 @@
-//! The simulated world: a disk that can be cut off at any call, and shows what a crash would have left.
+//! The simulated world: a disk that can be cut off at any call, and shows what a crash would have left; backends whose
+//! weather changes.
 //!
 //! Nobody imports it but tests.
 
+pub mod backend;
 pub mod disk;

@@ -10,7 +10,7 @@
 mod allowance;
 mod body;
 mod connection;
-mod intake;
+pub(crate) mod intake;
 
 use std::io;
 use std::net::TcpListener;

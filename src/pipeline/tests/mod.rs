@@ -1,0 +1,5 @@
+//! Tests of the pipeline that need more than one of its files.
+//!
+//! `simulation` runs all of it, from blocks to backends, in one thread on a clock, a disk and backends of its own.
+
+mod simulation;
