@@ -29,6 +29,17 @@ static KEYS: [Key; FIELD_COUNT] = {
     keys
 };
 
+/// What each field holds, close together.
+static KINDS: [Kind; FIELD_COUNT] = {
+    let mut kinds = [Kind::Text; FIELD_COUNT];
+    let mut field = 0;
+    while field < FIELD_COUNT {
+        kinds[field] = FIELDS[field].kind;
+        field += 1;
+    }
+    kinds
+};
+
 /// The consumed fields that hold numbers.
 const CONSUMED_NUMBERS: FieldSet = {
     let mut set = [0; SET_WORDS];
@@ -84,9 +95,7 @@ pub(crate) fn write_all(writer: &mut Writer, view: View<'_>, mut present: FieldS
         while set != 0 {
             let field = word * 64 + set.trailing_zeros() as usize;
             set &= set - 1;
-            if let Some(value) = view.value(field) {
-                write(writer, view, field, value, &mut written);
-            }
+            write(writer, view, field, &mut written);
         }
         let mut set = present[word] & CONSUMED_NUMBERS[word];
         while set != 0 {
@@ -133,53 +142,76 @@ fn makes_attribute(view: View<'_>, field: usize) -> bool {
     }
 }
 
+/// Writes a field that was set. What is nearly always there, a value of the field's own kind, takes few steps.
 #[inline]
-fn write(writer: &mut Writer, view: View<'_>, field: usize, value: Value, written: &mut Written) {
-    let key = &KEYS[field];
-    match FIELDS[field].kind {
-        Kind::Int => match view.int_of(value) {
-            Some(value) => writer.int_attribute(SPAN_ATTRIBUTE, key, value),
-            None => written.dropped += u32::from(!is_empty(value)),
+fn write(writer: &mut Writer, view: View<'_>, field: usize, written: &mut Written) {
+    let (key, value) = (&KEYS[field], view.row.packed(field));
+    match KINDS[field] {
+        Kind::Int => {
+            if let Some(number) = value.int() {
+                return writer.int_attribute(SPAN_ATTRIBUTE, key, number);
+            }
+        }
+        Kind::Count => match value.int() {
+            Some(0) => return,
+            Some(number) => return writer.int_attribute(SPAN_ATTRIBUTE, key, number),
+            None => {}
         },
-        Kind::Double => match view.double_of(value) {
-            Some(value) => writer.double_attribute(SPAN_ATTRIBUTE, key, value),
-            None => written.dropped += u32::from(!is_empty(value)),
+        Kind::Double => {
+            if let Some(number) = value.number() {
+                return writer.double_attribute(SPAN_ATTRIBUTE, key, number);
+            }
+        }
+        Kind::Amount => match value.number() {
+            Some(0.0) => return,
+            Some(number) => return writer.double_attribute(SPAN_ATTRIBUTE, key, number),
+            None => {}
         },
-        Kind::Count => match view.int_of(value) {
-            Some(0) => {}
-            Some(value) => writer.int_attribute(SPAN_ATTRIBUTE, key, value),
-            None => written.dropped += u32::from(!is_empty(value)),
-        },
-        Kind::Amount => match view.double_of(value) {
-            Some(0.0) => {}
-            Some(value) => writer.double_attribute(SPAN_ATTRIBUTE, key, value),
-            None => written.dropped += u32::from(!is_empty(value)),
-        },
-        Kind::Bool => match view.bool_of(value) {
-            Some(value) => writer.bool_attribute(SPAN_ATTRIBUTE, key, value),
-            None => written.dropped += u32::from(!is_empty(value)),
-        },
-        Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match view.text_of(value) {
-            Some([]) => {}
-            Some(text) if write_short_text(writer, view, field, (value, text.len())) => {}
-            Some(text) => written.truncated |= write_text(writer, view, field, text),
-            None => write_number_as_text(writer, key, value, written),
-        },
+        kind @ (Kind::Text | Kind::LongText | Kind::Account) => {
+            let Some((start, bytes)) = value.text() else { return write_unusual(writer, view, field, written) };
+            let is_shorthand = kind == Kind::Account && bytes <= LONGEST_SHORTHAND_BYTES;
+            let window = view.line.get(start..).and_then(<[u8]>::first_chunk);
+            match window {
+                _ if bytes == 0 => return,
+                Some(window) if bytes <= MAX_SHORT_BYTES && !is_shorthand => {
+                    return writer.short_text_attribute(SPAN_ATTRIBUTE, key, window, bytes);
+                }
+                _ => {}
+            }
+        }
+        Kind::RequestHost | Kind::Bool => {}
     }
+    write_unusual(writer, view, field, written);
 }
 
-/// Writes a short text of the line that stands for itself; false when it is none.
-#[inline]
-fn write_short_text(writer: &mut Writer, view: View<'_>, field: usize, (value, bytes): (Value, usize)) -> bool {
-    let Value::Text { start, .. } = value else { return false };
-    let as_it_is = match FIELDS[field].kind {
-        Kind::Account => bytes > LONGEST_SHORTHAND_BYTES,
-        kind => kind != Kind::RequestHost,
+/// Writes a field that was set, whatever it holds.
+#[inline(never)]
+fn write_unusual(writer: &mut Writer, view: View<'_>, field: usize, written: &mut Written) {
+    let (key, Some(value)) = (&KEYS[field], view.value(field)) else { return };
+    let is_written = match KINDS[field] {
+        Kind::Int => view.int_of(value).map(|number| writer.int_attribute(SPAN_ATTRIBUTE, key, number)),
+        Kind::Double => view.double_of(value).map(|number| writer.double_attribute(SPAN_ATTRIBUTE, key, number)),
+        Kind::Bool => view.bool_of(value).map(|value| writer.bool_attribute(SPAN_ATTRIBUTE, key, value)),
+        Kind::Count => view.int_of(value).map(|number| {
+            if number != 0 {
+                writer.int_attribute(SPAN_ATTRIBUTE, key, number);
+            }
+        }),
+        Kind::Amount => view.double_of(value).map(|number| {
+            if number != 0.0 {
+                writer.double_attribute(SPAN_ATTRIBUTE, key, number);
+            }
+        }),
+        Kind::Text | Kind::LongText | Kind::Account | Kind::RequestHost => match view.text_of(value) {
+            Some([]) => return,
+            Some(text) => {
+                written.truncated |= write_text(writer, view, field, text);
+                return;
+            }
+            None => write_number_as_text(writer, key, value),
+        },
     };
-    let window = view.line.get(start as usize..).and_then(<[u8]>::first_chunk);
-    let Some(window) = window.filter(|_| as_it_is && bytes <= MAX_SHORT_BYTES) else { return false };
-    writer.short_text_attribute(SPAN_ATTRIBUTE, &KEYS[field], window, bytes);
-    true
+    written.dropped += u32::from(is_written.is_none() && !is_empty(value));
 }
 
 /// Writes a text; true when it was cut.
@@ -198,19 +230,17 @@ fn write_text(writer: &mut Writer, view: View<'_>, field: usize, text: &[u8]) ->
 
 /// A number where a text belongs, such as a version `1.0` that lost its quotes, is the text that it was.
 #[cold]
-fn write_number_as_text(writer: &mut Writer, key: &Key, value: Value, written: &mut Written) {
+fn write_number_as_text(writer: &mut Writer, key: &Key, value: Value) -> Option<()> {
     let mut text = [0u8; 32];
     let mut rest = &mut text[..];
-    let done = match value {
-        Value::Int(number) => write!(rest, "{number}"),
-        Value::Double(number) => write!(rest, "{number}"),
-        _ => Err(std::io::ErrorKind::InvalidData.into()),
-    };
-    let bytes = 32 - rest.len();
-    match done {
-        Ok(()) => writer.text_attribute(SPAN_ATTRIBUTE, key, &text[..bytes]),
-        Err(_) => written.dropped += 1,
+    match value {
+        Value::Int(number) => write!(rest, "{number}").ok()?,
+        Value::Double(number) => write!(rest, "{number}").ok()?,
+        _ => return None,
     }
+    let bytes = 32 - rest.len();
+    writer.text_attribute(SPAN_ATTRIBUTE, key, &text[..bytes]);
+    Some(())
 }
 
 /// Whether a field that becomes a time or duration holds something that is none.

@@ -73,9 +73,9 @@ struct Reader {
     marks: Marks,
     tape: TapeReader,
     row: Row,
-    /// The line with U+FFFD for what was no UTF-8.
-    mended: Vec<u8>,
-    /// The line as it was sent, when rows may become log records: reading may write to the line.
+    /// A copy of the line, with U+FFFD for what was no UTF-8.
+    scratch: Vec<u8>,
+    /// The line as a log record's body, when rows may become that.
     raw: Vec<u8>,
 }
 
@@ -93,7 +93,7 @@ impl Encoder {
                 marks: Marks::default(),
                 tape: TapeReader::new(),
                 row: Row::new(),
-                mended: Vec::new(),
+                scratch: Vec::new(),
                 raw: Vec::new(),
             },
             mapping: Box::new(SessionMapping::new()),
@@ -105,16 +105,17 @@ impl Encoder {
         }
     }
 
-    /// Takes one line of JSON, with or without its line end; `line` is scratch afterwards. What the row itself says of
-    /// host and sourcetype wins over `origin`.
-    pub fn json(&mut self, line: &mut [u8], origin: Origin<'_>, received_ns: u64) -> Outcome {
-        let blank = line.trim_ascii().is_empty();
+    /// Takes one line of JSON, with or without its line end. What the row itself says of host and sourcetype wins over
+    /// `origin`.
+    pub fn json(&mut self, line: &[u8], origin: Origin<'_>, received_ns: u64) -> Outcome {
+        let line = line.trim_ascii();
+        let blank = line.is_empty();
         if blank || line.len() > MAX_LINE_BYTES {
             return if blank { Outcome::Blank } else { Outcome::DeadLetter(reason::TOO_LONG) };
         }
         self.reader.raw.clear();
         if self.settings.other_sourcetypes == OtherSourcetypes::Logs {
-            utf8_into(line.trim_ascii(), &mut self.reader.raw);
+            utf8_into(line, &mut self.reader.raw);
         }
         match self.reader.json(line) {
             Read::Row => {}
@@ -138,7 +139,7 @@ impl Encoder {
             return if line.len() > MAX_LINE_BYTES { Outcome::DeadLetter(reason::TOO_LONG) } else { Outcome::Blank };
         }
         let Encoder { settings, reader, mapping, out } = self;
-        let line = utf8(line, &mut reader.mended);
+        let line = utf8(line, &mut reader.scratch);
         reader.row.clear();
         if let Err(reason) = reader.columns.read(line, header.sourcetype(), &reader.names, &mut reader.row) {
             return Outcome::DeadLetter(reason);
@@ -185,36 +186,30 @@ impl Encoder {
 }
 
 impl Reader {
-    fn json(&mut self, line: &mut [u8]) -> Read {
+    fn json(&mut self, line: &[u8]) -> Read {
         self.row.clear();
-        let from = if line.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        if is_utf8(line) {
-            // Texts are ranges of the line, so a mark in front of it is left to the tape, which copies them.
-            if from == 0 && scan(line, &mut self.marks, &self.names, &mut self.row).is_some() {
-                return Read::Row;
-            }
-            self.row.clear();
-            return self.tape.read(&mut line[from..], &self.names, &mut self.row);
+        let known = self.marks.look(line);
+        let is_ascii = known && self.marks.found().is_ascii;
+        let is_utf8 = is_ascii || std::str::from_utf8(line).is_ok();
+        if known && is_utf8 && scan(line, &self.marks, &self.names, &mut self.row).is_some() {
+            return Read::Row;
         }
-        self.mended.clear();
-        utf8_into(&line[from..], &mut self.mended);
-        self.tape.read(&mut self.mended, &self.names, &mut self.row)
+        self.row.clear();
+        // Texts go to the arena now, so the line may be mended and parsed in place, in a copy.
+        self.scratch.clear();
+        utf8_into(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line), &mut self.scratch);
+        self.tape.read(&mut self.scratch, &self.names, &mut self.row)
     }
-}
-
-/// Most lines are ASCII, which is told twice as fast.
-fn is_utf8(line: &[u8]) -> bool {
-    line.is_ascii() || std::str::from_utf8(line).is_ok()
 }
 
 /// The line if it is UTF-8, else a copy with U+FFFD for what is not.
-fn utf8<'a>(line: &'a [u8], mended: &'a mut Vec<u8>) -> &'a [u8] {
-    if is_utf8(line) {
+fn utf8<'a>(line: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    if std::str::from_utf8(line).is_ok() {
         return line;
     }
-    mended.clear();
-    utf8_into(line, mended);
-    mended
+    scratch.clear();
+    utf8_into(line, scratch);
+    scratch
 }
 
 /// Appends a line with U+FFFD for what is not UTF-8.

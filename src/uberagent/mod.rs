@@ -14,6 +14,7 @@ mod ids;
 mod log;
 mod marks;
 mod names;
+mod numbers;
 mod original;
 mod parents;
 mod reference;

@@ -7,14 +7,14 @@
 use super::fields::{FIELD_COUNT, FIELDS};
 
 /// Bytes of the longest known name.
-pub(crate) const MAX_NAME_BYTES: usize = 32;
+const MAX_NAME_BYTES: usize = 32;
 
 const SLOT_BITS: u32 = 12;
 const NO_FIELD: u8 = u8::MAX;
 const FOLD: u64 = 0x2020_2020_2020_2020;
 
 /// A name of at most [`MAX_NAME_BYTES`], folded and padded with zeros.
-pub(crate) type Folded = [u64; 4];
+type Folded = [u64; 4];
 
 /// The hash table.
 #[derive(Debug)]
@@ -51,9 +51,22 @@ impl Names {
         true
     }
 
+    /// The field whose name is the bytes of `line` from a place on, so many.
+    #[inline]
+    pub(crate) fn find(&self, line: &[u8], (at, bytes): (usize, usize)) -> Option<usize> {
+        // A longer name is none of a field.
+        if bytes > MAX_NAME_BYTES {
+            return None;
+        }
+        match line.get(at..at + MAX_NAME_BYTES) {
+            Some(window) => self.find_folded(&fold(window.try_into().expect("a range of that many bytes"), bytes)),
+            None => self.find_name(line.get(at..at + bytes)?),
+        }
+    }
+
     /// The field with this folded name.
     #[inline]
-    pub(crate) fn find(&self, name: &Folded) -> Option<usize> {
+    fn find_folded(&self, name: &Folded) -> Option<usize> {
         let field = usize::from(self.slots[slot(self.multiplier, name)]);
         let candidate = self.folded.get(field)?;
         let differ =
@@ -62,22 +75,22 @@ impl Names {
     }
 
     /// The field with this name as it was sent.
+    #[cold]
     pub(crate) fn find_name(&self, name: &[u8]) -> Option<usize> {
-        fold_slice(name).and_then(|folded| self.find(&folded))
+        fold_slice(name).and_then(|folded| self.find_folded(&folded))
     }
 }
 
 #[inline]
 fn slot(multiplier: u64, name: &Folded) -> usize {
-    // Two products that do not wait for each other; their top bits depend on every byte.
-    let (front, back) = (name[0] ^ name[2].rotate_left(17), name[1] ^ name[3].rotate_left(29));
-    let mixed = front.wrapping_mul(multiplier).wrapping_add(back.wrapping_mul(multiplier.rotate_left(32) | 1));
-    (mixed >> (64 - SLOT_BITS)) as usize
+    // Sums that do not wait for each other, and one product; its top bits depend on every byte.
+    let mixed = (name[0] ^ name[2].rotate_left(17)).wrapping_add((name[1] ^ name[3].rotate_left(29)).rotate_left(23));
+    (mixed.wrapping_mul(multiplier) >> (64 - SLOT_BITS)) as usize
 }
 
 /// Folds the first `bytes` of a window.
 #[inline]
-pub(crate) fn fold(window: &[u8; MAX_NAME_BYTES], bytes: usize) -> Folded {
+fn fold(window: &[u8; MAX_NAME_BYTES], bytes: usize) -> Folded {
     let word = |at: usize| u64::from_le_bytes(window[at..at + 8].try_into().expect("a range of eight bytes"));
     let mask = &MASKS[bytes];
     [(word(0) | FOLD) & mask[0], (word(8) | FOLD) & mask[1], (word(16) | FOLD) & mask[2], (word(24) | FOLD) & mask[3]]

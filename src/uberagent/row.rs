@@ -68,6 +68,30 @@ impl Packed {
         (self.what == What::Unread).then_some((start as usize, bytes as usize))
     }
 
+    /// A whole number that was sent as one.
+    #[inline]
+    pub(crate) fn int(self) -> Option<i64> {
+        (self.what == What::Int).then_some(self.bits.cast_signed())
+    }
+
+    /// A finite number that was sent as one.
+    #[inline]
+    #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 is a statistic")]
+    pub(crate) fn number(self) -> Option<f64> {
+        match self.what {
+            What::Int => Some(self.bits.cast_signed() as f64),
+            What::Double => Some(f64::from_bits(self.bits)).filter(|number| number.is_finite()),
+            _ => None,
+        }
+    }
+
+    /// The range of a text of the line.
+    #[inline]
+    pub(crate) fn text(self) -> Option<(usize, usize)> {
+        let (start, bytes) = range_of(self.bits);
+        (self.what == What::Text).then_some((start as usize, bytes as usize))
+    }
+
     /// Whether it is an object or array.
     #[inline]
     pub(crate) fn is_nested(self) -> bool {
@@ -116,6 +140,17 @@ fn range_of(bits: u64) -> (u32, u32) {
     ((bits >> 32) as u32, bits as u32)
 }
 
+/// The places of the bits of a word, the lowest first.
+#[inline]
+pub(crate) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        let any = word != 0;
+        word &= word.wrapping_sub(1);
+        any.then_some(bit)
+    })
+}
+
 /// The values of one row.
 #[derive(Debug)]
 pub(crate) struct Row {
@@ -154,9 +189,22 @@ impl Row {
         self.bits[field] = bits;
     }
 
+    /// Whether a field was set.
+    #[inline]
+    pub(crate) fn has(&self, field: usize) -> bool {
+        self.present[field / 64] & (1 << (field % 64)) != 0
+    }
+
     /// The fields that were set.
     pub(crate) fn present(&self) -> FieldSet {
         self.present
+    }
+
+    /// The field whose text a place of the line lies in, and its range.
+    pub(crate) fn text_at(&self, at: usize) -> Option<(usize, (usize, usize))> {
+        let fields = self.present.iter().enumerate().flat_map(|(word, set)| bits(*set).map(move |bit| word * 64 + bit));
+        let texts = fields.filter_map(|field| Some((field, self.packed(field).text()?)));
+        texts.into_iter().find(|(_, (start, bytes))| (*start..start + bytes).contains(&at))
     }
 
     /// The value of a field that was set.
@@ -211,9 +259,8 @@ impl<'a> View<'a> {
     /// The value of a field; an explicit null is none.
     #[inline]
     pub(crate) fn value(self, field: usize) -> Option<Value> {
-        let present = self.row.present[field / 64] & (1 << (field % 64)) != 0;
         let packed = self.row.packed(field);
-        (present && packed.what != What::Null).then(|| packed.value())
+        (self.row.has(field) && packed.what != What::Null).then(|| packed.value())
     }
 
     /// A text field's bytes, empty or not.

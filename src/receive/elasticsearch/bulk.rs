@@ -160,7 +160,7 @@ impl Items {
             if item.fate == Fate::Waiting {
                 let Some(left) = left_bytes.checked_sub(item.document.len()) else { break };
                 left_bytes = left;
-                let outcome = encoder.json(&mut body[item.document.clone()], Origin::default(), received_ns);
+                let outcome = encoder.json(&body[item.document.clone()], Origin::default(), received_ns);
                 item.fate = fate(outcome, &mut counts);
             }
             counts.rejected += u64::from(matches!(item.fate, Fate::Unusable(_)));

@@ -519,7 +519,7 @@ fn what_no_writer_takes_before_the_stop_is_counted() {
     let spans = request(vec![span(1, 10), span(2, 10)]);
     intake.merge(passed, 5, &spans, crate::otlp::check::check(&spans).unwrap().summary).unwrap();
     let row = format!("{{\"LogonProcType\":\"x\",\"SessionGUID\":\"{}\"}}", "1".repeat(32));
-    let decode = |encoder: &mut Encoder, _| encoder.json(&mut row.clone().into_bytes(), Origin::default(), 5);
+    let decode = |encoder: &mut Encoder, _| encoder.json(row.as_bytes(), Origin::default(), 5);
     assert!(matches!(intake.rows(rows, decode).unwrap().0, Outcome::Encoded { .. }));
     rig.outlet.ring.lock().unwrap().capacity = 0;
     let lost = intake.abandon();

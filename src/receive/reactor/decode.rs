@@ -46,8 +46,6 @@ pub(super) struct Decoder {
     pub(super) counters: Arc<LineCounters>,
     source: SourceId,
     dead_letters: DeadLetterSender,
-    /// A line as it was sent: the encoder parses in place, and a dead letter has to keep what came.
-    original: Vec<u8>,
     tally: Tally,
 }
 
@@ -71,7 +69,7 @@ impl Decoder {
         dead_letters: DeadLetterSender,
     ) -> Decoder {
         let tally = Tally::default();
-        Decoder { encoder, front, counters, source, dead_letters, original: Vec::new(), tally }
+        Decoder { encoder, front, counters, source, dead_letters, tally }
     }
 
     /// Takes the next bytes of a stream, received at `wall_ns`.
@@ -163,12 +161,8 @@ impl Decoder {
                 self.book(outcome, line, at);
             }
             (Shape::Object | Shape::Text, _) => {
-                self.original.clear();
-                self.original.extend_from_slice(line);
                 let outcome = self.encoder.json(line, Origin::default(), at.received_ns);
-                let original = std::mem::take(&mut self.original);
-                self.book(outcome, &original, at);
-                self.original = original;
+                self.book(outcome, line, at);
             }
         }
     }

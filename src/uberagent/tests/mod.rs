@@ -71,7 +71,7 @@ fn drain(encoder: &mut Encoder) -> Vec<Decoded> {
 /// Encodes JSON lines together.
 fn encode(settings: Uberagent, lines: &[Vec<u8>]) -> (Vec<Outcome>, Vec<Decoded>) {
     let mut encoder = Encoder::new(settings, SourceId(0));
-    let outcome = |line: &Vec<u8>| encoder.json(&mut line.clone(), Origin::default(), RECEIVED_NS);
+    let outcome = |line: &Vec<u8>| encoder.json(line, Origin::default(), RECEIVED_NS);
     let outcomes = lines.iter().map(outcome).collect();
     (outcomes, drain(&mut encoder))
 }

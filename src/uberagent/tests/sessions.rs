@@ -22,8 +22,8 @@ fn a_parent_is_found_together_then_in_the_table_then_never() {
     let mut encoder = Encoder::new(SESSION, SourceId(0));
     // The child comes first; the parent of 3 came a turn earlier; nobody ever sent 77.
     for turn in [vec![process(2, 1, 20), process(1, 77, 10)], vec![process(3, 1, 30)]] {
-        for mut line in turn {
-            encoder.json(&mut line, Origin::default(), RECEIVED_NS);
+        for line in turn {
+            encoder.json(&line, Origin::default(), RECEIVED_NS);
         }
         encoder.end_together();
     }
@@ -71,7 +71,7 @@ fn blocks_leave_when_they_are_final_and_none_is_lost() {
     let mut encoder = Encoder::new(SESSION, SourceId(3));
     assert_eq!(encoder.open_since_ns(), None);
     for pid in 1..=800 {
-        encoder.json(&mut process(pid, pid / 2, pid), Origin::default(), RECEIVED_NS + u64::from(pid));
+        encoder.json(&process(pid, pid / 2, pid), Origin::default(), RECEIVED_NS + u64::from(pid));
         assert!(encoder.pop_closed().is_none(), "a block left before its rows were final");
     }
     assert_eq!(encoder.open_since_ns(), Some(RECEIVED_NS + 1));
@@ -99,7 +99,7 @@ fn other_rows_become_log_records_when_asked_for() {
     let mut encoder = Encoder::new(settings, SourceId(0));
     let line = r#"{"@timestamp":1747037700120,"Sourcetype":"uberAgent:Application:UIDelay","host":"H","User":"a\\b"}"#;
     for sent in [line.to_owned(), format!("{line} \r")] {
-        let outcome = encoder.json(&mut sent.into_bytes(), Origin::default(), RECEIVED_NS);
+        let outcome = encoder.json(sent.as_bytes(), Origin::default(), RECEIVED_NS);
         assert_eq!(outcome, Outcome::Encoded { fields_dropped: 0 });
     }
     let block = encoder.close().unwrap();
@@ -144,7 +144,7 @@ fn no_text_is_long_enough_to_break_a_block() {
         for mapping in [Mapping::Session, Mapping::Original] {
             let settings = Uberagent { mapping, other_sourcetypes: OtherSourcetypes::Logs };
             let mut encoder = Encoder::new(settings, SourceId(0));
-            let outcome = encoder.json(&mut row.clone().into_bytes(), Origin::default(), RECEIVED_NS);
+            let outcome = encoder.json(row.as_bytes(), Origin::default(), RECEIVED_NS);
             assert!(matches!(outcome, Outcome::Encoded { .. }), "{text}: {outcome:?}");
             let block = encoder.close().unwrap();
             assert!(block.payload.len() < MAX_BYTES / 2, "{text}: {} bytes", block.payload.len());
@@ -164,7 +164,7 @@ fn a_span_is_smaller_than_its_row() {
     let rows = lines(&data("proxytrace_wire.ndjson"));
     let mut encoder = Encoder::new(SESSION, SourceId(0));
     for row in &rows {
-        encoder.json(&mut row.clone(), Origin::default(), RECEIVED_NS);
+        encoder.json(row, Origin::default(), RECEIVED_NS);
     }
     let span_bytes: usize = std::iter::from_fn(|| encoder.close()).map(|block| block.payload.len()).sum();
     let row_bytes: usize = rows.iter().map(Vec::len).sum();

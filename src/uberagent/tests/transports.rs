@@ -70,7 +70,7 @@ fn what_the_row_says_wins_over_what_the_transport_says() {
     let mut encoder = Encoder::new(SESSION, SourceId(0));
     let own = r#"{"host":"row","Sourcetype":"uberAgent:Process:LogonProcesses","ProcID":4,"#;
     for line in [format!("{own}{guid}}}"), format!("{{\"ProcID\":4,{guid}}}")] {
-        encoder.json(&mut line.into_bytes(), origin, RECEIVED_NS);
+        encoder.json(line.as_bytes(), origin, RECEIVED_NS);
     }
     let decoded = drain(&mut encoder);
     let seen: Vec<(&str, &str)> = decoded.iter().map(|one| (one.host.as_str(), one.service.as_str())).collect();
