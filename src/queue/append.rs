@@ -1,9 +1,9 @@
 //! The writing end of a lane's log; owned by the lane's writer thread, which copies a block once and syncs never.
 //!
-//! An entry is stored and then published: readers of this process go by the published end, and what a crash leaves
-//! half-written fails its checks. No allocation and no lock for a block; a segment switch takes a spare that the sync thread
-//! has prepared. Marks are written here on their own when a sync has succeeded, at the end of a segment and after a second
-//! of silence, so that the balance is never far from what is durable.
+//! An entry is stored payload first, header last, and then published: readers of this process go by the published end,
+//! and what a crash leaves half-written fails its checks. No allocation and no lock for a block; a segment switch takes a
+//! spare that the sync thread has prepared. Marks are written here on their own when a sync has succeeded, at the end of
+//! a segment and after a second of silence, so that the balance is never far from what is durable.
 
 use std::io;
 use std::sync::Arc;

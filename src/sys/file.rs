@@ -10,7 +10,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Allocates the first `bytes` of `file` and makes it that long. Fails with `StorageFull` when there is no room.
@@ -38,22 +37,6 @@ pub fn write_parts_at(file: &File, offset: u64, parts: [&[u8]; 2]) -> io::Result
     }
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
-}
-
-/// Reads a new file from end to end, so that the page cache has all of it. What is allocated and was never written costs
-/// no disk access, and read-ahead fills the cache with large folios (ext4 since Linux 6.16, XFS before), where appends of odd lengths
-/// would leave one of 4 KiB beside each of 32. Every later write and sync of the file walks the folios: with large ones
-/// 640 bytes cost 67 + 23 ns instead of 90 + 50.
-pub fn read_ahead(file: &File, bytes: u64) -> io::Result<()> {
-    let mut buffer = vec![0; 128 * 1024];
-    let mut offset = 0;
-    while offset < bytes {
-        match file.read_at(&mut buffer, offset)? {
-            0 => break,
-            read => offset += read as u64,
-        }
-    }
-    Ok(())
 }
 
 /// Makes the names in a directory durable.

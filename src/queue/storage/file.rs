@@ -2,7 +2,7 @@
 //!
 //! Also the directory operations that [`super::MmapStorage`] shares.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::allocated::Allocated;
 use super::{Storage, StoredFile};
 use crate::sys::file;
 
@@ -47,12 +48,11 @@ impl Storage for FileStorage {
     }
 
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
-        Ok(Arc::new(PlainFile { file: create_allocated(path, bytes)?, bytes }))
+        Ok(Arc::new(PlainFile(Allocated::create(path, bytes)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
-        let (file, bytes) = open_existing(path)?;
-        Ok(Arc::new(PlainFile { file, bytes }))
+        Ok(Arc::new(PlainFile(Allocated::open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -76,94 +76,42 @@ impl Storage for FileStorage {
     }
 }
 
-/// Creates a file that must not exist, with its bytes allocated; leaves nothing behind when that fails.
-pub(super) fn create_allocated(path: &Path, bytes: u64) -> io::Result<File> {
-    let created = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-    // Read before it is written: see `read_ahead`.
-    if let Err(error) = file::allocate(&created, bytes).and_then(|()| file::read_ahead(&created, bytes)) {
-        fs::remove_file(path)?;
-        return Err(error);
-    }
-    Ok(created)
-}
-
-/// Opens a file that exists and says how long it is.
-pub(super) fn open_existing(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((file, bytes))
-}
-
-/// Writes into a file's allocated bytes: a log file never grows, its length is what was allocated.
-pub(super) fn write_allocated(file: &File, allocated_bytes: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    if offset + bytes.len() as u64 > allocated_bytes {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    file.write_all_at(bytes, offset)
-}
-
-/// As [`write_allocated`], both parts in one call: each call walks the page cache anew, which costs more than 64 bytes. Fails
-/// when somebody has cut the file off: written behind the cut it would have a hole where blocks were that wait to be sent, and
-/// a hole reads as zeros without a fault.
-pub(super) fn write_allocated_entry(
-    file: &File,
-    allocated_bytes: u64,
-    offset: u64,
-    parts: [&[u8]; 2],
-) -> io::Result<()> {
-    let [head, body] = parts;
-    if file.metadata()?.len() < allocated_bytes {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "somebody has cut the file off"));
-    }
-    if offset + (head.len() + body.len()) as u64 > allocated_bytes {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let written = file::write_parts_at(file, offset, parts)?;
-    let in_head = written.min(head.len());
-    let in_body = written - in_head;
-    file.write_all_at(&head[in_head..], offset + in_head as u64)?;
-    file.write_all_at(&body[in_body..], offset + (head.len() + in_body) as u64)
-}
-
 /// Reads, once more if that fails: one failure must not cost a block that is on the disk.
 fn read_exactly(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     file.read_exact_at(buffer, offset).or_else(|_| file.read_exact_at(buffer, offset))
 }
 
 #[derive(Debug)]
-struct PlainFile {
-    file: File,
-    bytes: u64,
-}
+struct PlainFile(Allocated);
 
 impl StoredFile for PlainFile {
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        read_exactly(&self.file, buffer, offset)
+        read_exactly(&self.0.file, buffer, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        write_allocated(&self.file, self.bytes, offset, bytes)
+        self.0.write_at(offset, bytes)
     }
 
     fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
-        write_allocated_entry(&self.file, self.bytes, offset, [head, body])
+        self.0.write_entry_at(offset, head, body)
     }
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0u8; len];
-        read_exactly(&self.file, &mut buffer, offset)?;
+        read_exactly(&self.0.file, &mut buffer, offset)?;
         Ok(Bytes::from(buffer))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.0.file.sync_data()
     }
 
     fn forget(&self, bytes: u64) -> io::Result<()> {
-        file::forget_cached(&self.file, bytes)
+        file::forget_cached(&self.0.file, bytes)
     }
 }

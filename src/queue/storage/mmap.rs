@@ -9,14 +9,14 @@
 
 #![allow(unsafe_code, reason = "this file hands out slices of a mapping")]
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::file::{FileStorage, create_allocated, open_existing, write_allocated, write_allocated_entry};
+use super::allocated::Allocated;
+use super::file::FileStorage;
 use super::{Storage, StoredFile};
 use crate::sys::file;
 use crate::sys::mapping::ReadMapping;
@@ -35,12 +35,11 @@ impl Storage for MmapStorage {
     }
 
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
-        Ok(Arc::new(MappedFile { file: create_allocated(path, bytes)?, bytes, mapping: OnceLock::new() }))
+        Ok(Arc::new(MappedFile { allocated: Allocated::create(path, bytes)?, mapping: OnceLock::new() }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
-        let (file, bytes) = open_existing(path)?;
-        Ok(Arc::new(MappedFile { file, bytes, mapping: OnceLock::new() }))
+        Ok(Arc::new(MappedFile { allocated: Allocated::open(path)?, mapping: OnceLock::new() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -66,8 +65,7 @@ impl Storage for MmapStorage {
 
 #[derive(Debug)]
 struct MappedFile {
-    file: File,
-    bytes: u64,
+    allocated: Allocated,
     /// Made at the first read: most segments of a pool are never read through this handle.
     mapping: OnceLock<ReadMapping>,
 }
@@ -77,14 +75,14 @@ impl MappedFile {
         if let Some(mapping) = self.mapping.get() {
             return Ok(mapping);
         }
-        let mapping = ReadMapping::new(&self.file, self.bytes)?;
+        let mapping = ReadMapping::new(&self.allocated.file, self.allocated.bytes)?;
         Ok(self.mapping.get_or_init(|| mapping))
     }
 }
 
 impl StoredFile for MappedFile {
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.allocated.bytes
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -92,11 +90,11 @@ impl StoredFile for MappedFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        write_allocated(&self.file, self.bytes, offset, bytes)
+        self.allocated.write_at(offset, bytes)
     }
 
     fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
-        write_allocated_entry(&self.file, self.bytes, offset, [head, body])
+        self.allocated.write_entry_at(offset, head, body)
     }
 
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -112,11 +110,11 @@ impl StoredFile for MappedFile {
 
     fn sync(&self) -> io::Result<()> {
         // fdatasync covers pages dirtied through a mapping too.
-        self.file.sync_data()
+        self.allocated.file.sync_data()
     }
 
     fn forget(&self, bytes: u64) -> io::Result<()> {
-        file::forget_cached(&self.file, bytes)
+        file::forget_cached(&self.allocated.file, bytes)
     }
 }
 

@@ -5,6 +5,7 @@
 //! Bytes live in three places: written (visible to every reader of this process and the next), synced (survive a power
 //! cut), and named (a file's name survives only after a sync of its directory).
 
+mod allocated;
 mod file;
 mod mmap;
 
@@ -48,8 +49,8 @@ pub trait StoredFile: Send + Sync + Debug {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`; fails, and never grows the file, beyond its allocated bytes.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Writes an entry: `head` at `offset` and `body` right behind it. Which of them is written first says nothing: a
-    /// crash may leave any part of either.
+    /// Writes an entry behind all that were written through this file: `head` at `offset`, `body` right behind it, the
+    /// body first. What stands behind the entry, of older uses of the file, may be lost.
     fn write_entry_at(&self, offset: u64, head: &[u8], body: &[u8]) -> io::Result<()> {
         self.write_at(offset + head.len() as u64, body)?;
         self.write_at(offset, head)
