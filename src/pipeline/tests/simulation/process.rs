@@ -30,7 +30,7 @@ use crate::pipeline::sync::{SyncRequest, SyncStop, Syncer};
 use crate::pipeline::watch::Watch;
 use crate::pipeline::window::{LaneState, Window};
 use crate::pipeline::writer::{LaneWriter, WriterOptions};
-use crate::queue::{Appender, Budget, Cursor, Log, OpenError, Options, Position, Storage};
+use crate::queue::{Appender, AtRest, Budget, Cursor, Log, OpenError, Options, Position, Storage};
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::{Health, State};
@@ -160,8 +160,11 @@ impl Start<'_> {
             segment_bytes: self.scenario.segment_bytes,
             max_payload_bytes: self.scenario.max_payload_bytes,
             pool_segments: self.scenario.pool_segments,
+            // A few, so that segments are opened and closed while they are read.
+            opened_at_start: 3,
             budget: Arc::clone(budget),
             wall_ns: self.wall_ns,
+            at_rest: AtRest::default(),
         };
         let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
         let (log, appender, found) = match Log::open(storage, options) {

@@ -243,7 +243,7 @@ impl Lines {
             self.line.clear();
             Wire::FluentBit.render(row, &mut self.line);
             self.received += 1;
-            match self.encoder.json(&mut self.line, Origin::default(), wall_ns) {
+            match self.encoder.json(&self.line, Origin::default(), wall_ns) {
                 Outcome::Encoded { .. } => self.encoded += 1,
                 Outcome::Filtered(_) => self.filtered += 1,
                 Outcome::DeadLetter(_) => self.dead_lettered += 1,
