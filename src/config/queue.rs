@@ -110,3 +110,70 @@ fn with_directory(key_file: PathBuf, credentials: Option<&Path>) -> PathBuf {
         _ => key_file,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{File, Host, Inputs, Loaded, load};
+    use super::*;
+
+    fn loaded(text: &str, credentials: Option<&str>) -> Result<Loaded, String> {
+        let environment = |name: &str| credentials.filter(|_| name == "CREDENTIALS_DIRECTORY").map(str::to_owned);
+        let inputs = Inputs {
+            file: Some(File { name: "millrace.yaml", text }),
+            environment: &environment,
+            flags: &[],
+            proxytrace: false,
+            host: Host { resolve: &|_| Vec::new(), is_local: &|_| false },
+        };
+        load(&inputs).map_err(|error| error.to_string())
+    }
+
+    fn queue(text: &str, credentials: Option<&str>) -> Queue {
+        loaded(text, credentials).unwrap().config.queue
+    }
+
+    #[test]
+    fn compression_and_its_level() {
+        for (text, expected) in [
+            ("{}", BlockCompression::None),
+            ("queue: {compression: lz4}", BlockCompression::Lz4),
+            ("queue: {compression: zstd}", BlockCompression::Zstd { level: 1 }),
+            ("queue: {compression: zstd, compression_level: -5}", BlockCompression::Zstd { level: -5 }),
+        ] {
+            assert_eq!(queue(text, None).compression, expected, "{text}");
+        }
+        let error = loaded("queue: {compression: zstd, compression_level: 30}", None).unwrap_err();
+        assert!(error.ends_with("\"30\" is not a level from -7 to 19"), "{error}");
+    }
+
+    #[test]
+    fn keys_come_from_a_file_or_from_a_credential() {
+        let key_file = |text, credentials| queue(text, credentials).encryption.map(|encryption| encryption.key_file);
+        let path = |text| Some(PathBuf::from(text));
+        assert_eq!(key_file("{}", Some("/run/c")), None, "credentials of something else");
+        assert_eq!(key_file("queue: {encryption: {key_file: /etc/k}}", Some("/run/c")), path("/etc/k"));
+        assert_eq!(key_file("queue: {encryption: {key_file: queue.key}}", Some("/run/c")), path("/run/c/queue.key"));
+        assert_eq!(key_file("queue: {encryption: {key_file: queue.key}}", None), path("queue.key"));
+        assert_eq!(key_file("queue: {encryption: {credential: queue.key}}", Some("/run/c")), path("/run/c/queue.key"));
+        let skips = queue("queue: {encryption: {key_file: /k, missing_key: skip}}", None).encryption.unwrap();
+        assert_eq!(skips.missing_key, MissingKey::Skip);
+        for (text, part) in [
+            ("queue: {encryption: {credential: queue.key}}", "$CREDENTIALS_DIRECTORY is not set"),
+            ("queue: {encryption: {credential: a, key_file: b}}", "there is a key_file already"),
+            ("queue: {encryption: {keyfile: b}}", "did you mean \"key_file\"?"),
+        ] {
+            let error = loaded(text, None).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_budget_that_cannot_carry_the_lanes_is_refused_with_the_figures() {
+        assert_eq!(too_small(192 << 20, 64 << 20, 1), None);
+        let error = loaded("lanes: 8\nqueue: {max_bytes: 1GiB}", None).unwrap_err();
+        let expected = "millrace.yaml:2:20: queue.max_bytes is 1GiB, and 8 lanes with 3 segments of 64MiB each need \
+                        1536MiB: raise it, or lower queue.segment_bytes or lanes";
+        assert_eq!(error, expected);
+        assert!(loaded("lanes: 8\nqueue: {max_bytes: 1GiB, segment_bytes: 32MiB}", None).is_ok());
+    }
+}

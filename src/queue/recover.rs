@@ -8,7 +8,9 @@
 //! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, of
 //! every footer. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
 //! balance, and readers report them as a gap. Beyond D it is the tail of a crash: it was never acknowledged, its spans never
-//! enter the balance, and marks behind the first such block are not believed, because they count it.
+//! enter the balance, and marks behind the first such block are not believed, because they count it. D lags: a mark tells of
+//! a sync only once the next one has covered it. So of a power cut *and* rot in the same blocks this is the bound: what the last
+//! sync before the cut made durable, at most `queue.sync_bytes` and what came while it ran, counts as tail and not as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

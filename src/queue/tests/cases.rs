@@ -229,3 +229,40 @@ fn a_segment_that_cannot_hold_a_block_is_refused() {
     let opened = Log::open(Arc::new(SimDisk::new(9)), options);
     assert!(matches!(opened, Err(OpenError::SegmentTooSmall(SEGMENT_BYTES))));
 }
+
+#[test]
+fn three_segments_are_enough_to_go_on() {
+    let disk = SimDisk::new(10);
+    let (log, mut appender) = open_sim(&disk, crate::config::SEGMENTS_A_LANE);
+    let mut reader = log.reader(log.oldest());
+    for round in 0..50 {
+        assert!(fill(&mut appender) > 0, "stuck in round {round}");
+        log.sync().unwrap();
+        appender.maintain(Duration::from_secs(round), 1).ok();
+        log.sync().unwrap();
+        while reader.next().is_some() {}
+        log.release(&reader.position());
+        log.tend(1).unwrap();
+    }
+}
+
+#[test]
+fn a_pool_that_became_smaller_gives_its_files_back_at_start() {
+    let disk = SimDisk::new(12);
+    let (budget, pooled) = (Arc::new(Budget::new(1 << 20, 0)), |disk: &SimDisk| {
+        disk.files().iter().filter(|(path, _)| path.to_string_lossy().contains("free/")).count()
+    });
+    let options = |pool_segments| Options { pool_segments, ..small_options("state", &budget) };
+    let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options(8)).unwrap();
+    for _ in 0..200 {
+        appender.append(&meta(1), &[1; 1000]).unwrap();
+    }
+    log.sync().unwrap();
+    log.release(&log.tail());
+    log.tend(1).unwrap();
+    assert!((2..=8).contains(&pooled(&disk)), "{} files in the pool", pooled(&disk));
+    drop((log, appender));
+    let opened = Log::open(Arc::new(disk.clone()), options(1)).unwrap();
+    assert!(pooled(&disk) <= 1, "{} files in the pool", pooled(&disk));
+    drop(opened);
+}

@@ -59,6 +59,9 @@ struct Run {
     /// Bits that rotted and have not yet been seen to cost a block.
     rotten_bits: u64,
     has_rotted: bool,
+    /// Starts in a row that were cut off before the log was open, and the most of them.
+    cut_starts: u32,
+    most_cut_starts: u32,
     /// What an attacker has touched: segment, and offset behind the block.
     forbidden: HashSet<(u64, u64)>,
     encrypted: bool,
@@ -84,6 +87,8 @@ impl Run {
             rot,
             rotten_bits: 0,
             has_rotted: false,
+            cut_starts: 0,
+            most_cut_starts: 0,
             forbidden: HashSet::new(),
             encrypted: random.u8(..) < 96,
             compression: if random.bool() {
@@ -97,7 +102,10 @@ impl Run {
 
     fn explore(&mut self) {
         for _ in 0..CUTS_PER_RUN {
+            self.cut_starts += 1;
+            self.most_cut_starts = self.most_cut_starts.max(self.cut_starts - 1);
             if let Some(mut process) = self.start() {
+                self.cut_starts = 0;
                 let mut fuse = self.random.u64(1..400);
                 if self.random.bool() {
                     fuse /= 8;
@@ -424,13 +432,16 @@ fn states(variable: &str, default: u64) -> u64 {
 fn every_promise_holds_in_every_crash_state() {
     let states = states("MILLRACE_CRASH_STATES", 20_000);
     let first = self::states("MILLRACE_CRASH_SEED", 1);
-    in_threads(first..first + states / CUTS_PER_RUN, |seed| {
+    let cut_starts = in_threads(first..first + states / CUTS_PER_RUN, |seed| {
         let mut run = Run::new(seed);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run.explore())) {
             eprintln!("MILLRACE_CRASH_SEED={seed} MILLRACE_CRASH_STATES={CUTS_PER_RUN}");
             std::panic::resume_unwind(panic);
         }
+        run.most_cut_starts
     });
+    let deepest = cut_starts.into_iter().max();
+    assert!(states < 20_000 || deepest >= Some(3), "no crash in the third recovery in a row among {states} states");
 }
 
 /// Does the work on every core; a panic of one is the caller's.

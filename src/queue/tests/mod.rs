@@ -2,6 +2,8 @@
 
 mod cases;
 mod crash;
+mod golden;
+mod keys;
 mod model;
 mod rot;
 mod scale;
