@@ -30,6 +30,13 @@ pub(super) struct ApiArgs {
     token_file: Option<PathBuf>,
 }
 
+impl ApiArgs {
+    /// The appliance was named on the command line.
+    pub(super) fn names_one(&self) -> bool {
+        self.url.is_some()
+    }
+}
+
 /// The way to a running appliance.
 pub(super) struct Api {
     /// Its address, without a slash at the end.
@@ -79,6 +86,15 @@ impl Api {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         self.answer(request.call())
+    }
+
+    /// Asks for something to be done.
+    pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let mut request = self.agent.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.answer(request.send(body.to_string()))
     }
 
     fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Value> {

@@ -7,6 +7,7 @@ mod api;
 mod check;
 mod completions;
 mod demo;
+mod dlq;
 mod explain;
 mod human;
 mod queue;
@@ -52,6 +53,9 @@ enum Command {
     /// Look into the log, check it, repair it, get blocks out of it.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Dead letters: look at them, send them again, throw them away.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Questions about the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +100,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Queue(command) => queue::queue(&command),
+        Command::Dlq(command) => dlq::dlq(&command),
         Command::Config(ConfigCommand::Explain { key, source }) => explain::explain(key.as_deref(), &source),
         Command::Completions { shell } => completions::completions(shell),
     };

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::source::{Source, Unusable};
+use crate::pipeline::dead_letters::{self, StoreName};
 use crate::queue::StateLock;
 use crate::queue::inspect::Place;
 
@@ -88,10 +89,10 @@ pub(super) fn logs(directory: &Path) -> anyhow::Result<Vec<Named>> {
     let lanes = Place::lanes(directory).with_context(|| format!("{} cannot be read", directory.display()))?;
     let mut logs: Vec<Named> =
         lanes.into_iter().map(|place| Named { name: format!("lane {}", place.lane), place }).collect();
-    for store in crate::pipeline::dead_letters::STORES {
-        let place = crate::pipeline::dead_letters::place(directory, store);
+    for store in StoreName::ALL {
+        let place = dead_letters::place(directory, store);
         if place.directory.is_dir() {
-            logs.push(Named { name: format!("dead letters {store}"), place });
+            logs.push(Named { name: format!("dead letters {}", store.word()), place });
         }
     }
     Ok(logs)

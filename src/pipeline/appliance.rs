@@ -17,13 +17,14 @@ use core_affinity::CoreId;
 use crossbeam::channel::Receiver;
 use crossbeam::sync::Parker;
 
-use super::dead_letters::{self, DeadLetterStores};
+use super::dead_letters::{self, DeadLetterStores, Desk, DeskParts, FrontReplay, RING_BLOCKS};
 use super::destinations;
 use super::disk::{Disk, DiskParts};
 use super::doors::{self, BindError, Bound};
 use super::drain::EgressStop;
 use super::ingest::{self, Lane, LaneParts, Source};
 use super::logs::{self, LogsError, OpenLog};
+use super::outlet::{self, WriterEnd};
 use super::shown;
 use super::sources;
 use super::sync::{SyncRequest, SyncStop, Syncer};
@@ -32,7 +33,9 @@ use crate::config::budget::pools;
 use crate::config::{self, Config, Protocol};
 use crate::queue::{Budget, StateLock, Storage};
 use crate::receive::admission::ConnectionTable;
-use crate::serve::{Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, reload_channel};
+use crate::serve::{
+    DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, desk_channel, reload_channel,
+};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::systemd::Inherited;
@@ -114,6 +117,7 @@ pub struct Appliance {
     stops: Stops,
     syncing: Syncing,
     disk: Disk,
+    desk: JoinHandle<()>,
     dead_letters: DeadLetterStores,
     drain_timeout: Duration,
     /// Let go last: the directory is ours as long as anything here lives.
@@ -173,11 +177,17 @@ impl Appliance {
             shown::register_gone(&metrics, gone.log.lane(), &gone.ledger);
         }
         let disk = show_disk(config, &ground, &metrics, &health);
-        let lanes = start_lanes(ground.logs, parkers, share_out(bound, lanes), &cores, &shared)?;
+        let mut writers: Vec<(Parker, Vec<WriterEnd>)> =
+            parkers.into_iter().map(|parker| (parker, Vec::new())).collect();
+        let (calls, called) = desk_channel();
+        let (desk, replay) =
+            start_desk(config, called, &ground.dead_letters, &writers[0].0, (&metrics, &health, &stops))?;
+        writers[0].1.push(replay);
+        let lanes = start_lanes(ground.logs, writers, share_out(bound, lanes), &cores, &shared)?;
         shown::register(&metrics, &lanes);
         let guard = Guard::new(config.management.ip(), tokens);
         let (reload, reloads) = reload_channel();
-        let sources = Sources { metrics: metrics.clone(), health: health.clone(), guard, reload };
+        let sources = Sources { metrics: metrics.clone(), health: health.clone(), guard, reload, desk: calls };
         let management = Management::start(management, sources)?;
         process.set(State::Ready);
         let appliance = Appliance {
@@ -190,6 +200,7 @@ impl Appliance {
             stops,
             syncing,
             disk,
+            desk,
             dead_letters: ground.dead_letters,
             drain_timeout: config.drain_timeout,
             _lock: ground.lock,
@@ -222,7 +233,7 @@ impl Appliance {
         // Release pairs with the producers' Acquire loads.
         self.stops.producers.store(true, Ordering::Release);
         let give_up_at = clock::monotonic() + HAND_OVER;
-        let (mut producers, mut writers, mut reactor_ticks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut producers, mut writers, mut reactor_ticks) = (vec![self.desk], Vec::new(), Vec::new());
         for lane in self.lanes {
             lane.doorbells.iter().for_each(Doorbell::ring);
             reactor_ticks.push(lane.reactor_tick);
@@ -248,7 +259,7 @@ impl Appliance {
             }
             waiting();
         });
-        let DeadLetterStores { front, delivery, thread } = self.dead_letters;
+        let DeadLetterStores { front, delivery, thread, .. } = self.dead_letters;
         drop((front, delivery));
         join_all(vec![thread], waiting);
     }
@@ -282,9 +293,30 @@ fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground,
     let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, &at_rest, lanes)?;
     let names = ids.iter().copied().zip(names.iter().map(|name| (*name).to_owned())).collect();
     let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
-    let dead_letters =
-        dead_letters::start(&storage, &directory.join("dead-letters"), &at_rest, names, tick).map_err(state_error)?;
+    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names, tick).map_err(state_error)?;
     Ok(Ground { logs, budget, storage, dead_letters, ids, lock })
+}
+
+/// Starts the desk of the dead letters; with it comes the end of the ring by which records enter again.
+fn start_desk(
+    config: &Config,
+    calls: Receiver<DeadLetterCall>,
+    stores: &DeadLetterStores,
+    writer: &Parker,
+    (metrics, health, stops): (&Arc<Metrics>, &Health, &Stops),
+) -> io::Result<(JoinHandle<()>, WriterEnd)> {
+    dead_letters::show(stores, metrics);
+    let (outlet, end, _) = outlet::pair(RING_BLOCKS, u64::MAX, Doorbell::new()?, writer.unparker().clone());
+    let desk = Desk::new(DeskParts {
+        calls,
+        logs: stores.logs.clone(),
+        letters: stores.delivery.clone(),
+        front: FrontReplay::new(outlet, config.uberagent, Arc::clone(metrics)),
+        stop: Arc::clone(&stops.producers),
+        tick: health.thread("desk", TICK_LIMIT, clock::monotonic()),
+    });
+    let thread = thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run())?;
+    Ok((thread, end))
 }
 
 fn show_disk(config: &Config, ground: &Ground, metrics: &Metrics, health: &Health) -> Disk {
@@ -370,16 +402,17 @@ fn share_out(bound: Vec<Bound>, lanes: usize) -> Vec<Vec<Listener>> {
 /// Starts a lane on each core in turn; logs beyond the lanes belong to lanes that no longer run.
 fn start_lanes(
     logs: Vec<OpenLog>,
-    parkers: Vec<Parker>,
+    writers: Vec<(Parker, Vec<WriterEnd>)>,
     shares: Vec<Vec<Listener>>,
     cores: &[CoreId],
     shared: &ingest::Shared<'_>,
 ) -> io::Result<Vec<Lane>> {
     let mut lanes = Vec::with_capacity(shares.len());
-    for ((open, writer), (number, listeners)) in logs.into_iter().zip(parkers).zip((0u32..).zip(shares)) {
+    for ((open, (writer, others)), (number, listeners)) in logs.into_iter().zip(writers).zip((0u32..).zip(shares)) {
         let core = cores.get(number as usize % cores.len().max(1)).copied();
         let OpenLog { log, appender, ledger } = open;
-        lanes.push(ingest::start(LaneParts { number, core, listeners, log, appender, ledger, writer }, shared)?);
+        let parts = LaneParts { number, core, listeners, log, appender, ledger, others, writer };
+        lanes.push(ingest::start(parts, shared)?);
     }
     Ok(lanes)
 }

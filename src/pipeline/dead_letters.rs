@@ -1,34 +1,45 @@
-//! Dead letters: two stores, each a small log of its own, written by one thread.
+//! Dead letters: two stores, each a small log of its own, written by one thread, and a desk where operators ask for them.
 //!
 //! `front` keeps records that could not be decoded, as they were sent; `delivery` keeps OTLP that a backend refused for
 //! good, as it was in the log. A front letter is given without waiting and given up when the thread cannot keep up (it
 //! stays counted under its reason); a delivery letter is kept durably before its destination's cursor moves past it, so its
-//! giver waits. Each store is bounded: beyond its budget the oldest segment goes.
+//! giver waits. Each store is bounded in bytes and in age.
 //!
-//! A letter is the payload of a block, little-endian: `u8` version 1, then for reason, origin (source or destination) and
-//! reply each `u16` length and UTF-8 bytes, then the letter's own bytes.
+//! A letter that is sent again goes only once what became of it is durable or delivered; one that fails again stays the
+//! letter that it was. Neither changes a balance that is closed: a replayed record enters the front as another one, under the
+//! producer `replay`, and a replayed span was booked as dead-lettered and stays so.
 
+mod desk;
+mod letter;
+mod replay;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
-use super::logs;
-use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Made, Meta, Signal, SourceId};
+use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Signal, SourceId};
+use crate::export::Exporter;
 use crate::queue::inspect::Place;
-use crate::queue::{Appender, AtRest, Budget, Log, Options, Storage};
+use crate::queue::{AtRest, FileStorage, Log, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
+use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
 
-/// Bytes on disk of each store.
-const STORE_BYTES: u64 = 64 << 20;
-
-/// Bytes of a store's segments: a whole block and its marks have to fit.
-const SEGMENT_BYTES: u64 = 4 << 20;
+pub use desk::{Desk, DeskParts, list};
+pub use letter::{Letter, Selection, StoreName, letters};
+pub use replay::{FrontReplay, RING_BLOCKS};
+use store::Store;
+pub use store::{GoneBy, StoreCounters};
 
 /// Letters of each kind that may wait for the thread.
 const WAITING: usize = 128;
@@ -36,13 +47,16 @@ const WAITING: usize = 128;
 /// Bytes kept of one letter.
 const KEPT_BYTES: usize = MAX_BYTES - 4096;
 
-/// The two stores.
-pub const STORES: [&str; 2] = ["front", "delivery"];
+/// Letters that are purged together.
+const PURGED_AT_ONCE: usize = 16 * 1024;
+
+/// Time between looks at the age of the letters.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a store is under a state directory.
 #[must_use]
-pub fn place(state_directory: &Path, store: &str) -> Place {
-    let directory = state_directory.join("dead-letters").join(store);
+pub fn place(state_directory: &Path, store: StoreName) -> Place {
+    let directory = state_directory.join("dead-letters").join(store.word());
     Place { quarantine: directory.join("quarantine"), directory, lane: 0, at_rest: AtRest::default() }
 }
 
@@ -55,22 +69,49 @@ pub struct DeliveryLetter {
     pub reason: &'static str,
     /// What the backend said.
     pub reply: String,
+    /// The signal of the payload.
+    pub signal: Signal,
     /// OTLP, as it was in the log.
     pub payload: Bytes,
 }
 
-/// Where destinations leave letters.
+/// What the thread is asked to do; it answers once that is durable, or drops the sender when it cannot be.
+enum Order {
+    Keep(DeliveryLetter, Sender<()>),
+    Go(StoreName, Vec<u64>, GoneBy, Sender<()>),
+}
+
+/// Where destinations leave letters, and what it takes to send them again.
 #[derive(Clone)]
-pub struct DeadLetters(Sender<(DeliveryLetter, Sender<()>)>);
+pub struct DeadLetters {
+    orders: Sender<Order>,
+    exporters: Arc<Mutex<HashMap<String, Exporter>>>,
+}
 
 impl DeadLetters {
     /// Keeps a letter; returns once it is durable, or once it is known that it cannot be.
     pub fn keep(&self, letter: DeliveryLetter) {
-        let (kept, is_kept) = channel::bounded(1);
-        if self.0.send((letter, kept)).is_ok() {
-            // The thread drops the sender unanswered when its store fails, and has said so in the log.
-            is_kept.recv().ok();
-        }
+        // The thread drops the sender unanswered when its store fails, and has said so in the log.
+        self.order(|kept| Order::Keep(letter, kept));
+    }
+
+    /// What letters of this destination are sent again with. The newest one counts.
+    pub fn replay_by(&self, destination: &str, exporter: Exporter) {
+        self.exporters().insert(destination.to_owned(), exporter);
+    }
+
+    /// Says durably that letters are gone. False when that could not be made durable: they are still there.
+    fn go(&self, store: StoreName, numbers: Vec<u64>, by: GoneBy) -> bool {
+        numbers.is_empty() || self.order(|done| Order::Go(store, numbers, by, done))
+    }
+
+    fn order(&self, order: impl FnOnce(Sender<()>) -> Order) -> bool {
+        let (done, is_done) = channel::bounded(1);
+        self.orders.send(order(done)).is_ok() && is_done.recv().is_ok()
+    }
+
+    fn exporters(&self) -> MutexGuard<'_, HashMap<String, Exporter>> {
+        self.exporters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,37 +121,123 @@ pub struct DeadLetterStores {
     pub front: DeadLetterSender,
     /// For destinations.
     pub delivery: DeadLetters,
+    /// The stores' logs, to be read.
+    pub logs: [(StoreName, Arc<Log>); 2],
+    /// What became of letters, by store.
+    pub counters: [(StoreName, Arc<StoreCounters>); 2],
     /// The thread.
     pub thread: JoinHandle<()>,
 }
 
-/// Opens both stores under `directory` and starts their thread. `names` are the sources by id.
+/// Opens both stores under a state directory and starts their thread. `names` are the sources by id.
 pub fn start(
     storage: &Arc<dyn Storage>,
-    directory: &Path,
+    state_directory: &Path,
     at_rest: &AtRest,
     names: Vec<(SourceId, String)>,
     tick: Tick,
 ) -> io::Result<DeadLetterStores> {
-    let open = |name: &str| Store::open(storage, &directory.join(name), at_rest).map_err(io::Error::other);
-    let (front_store, delivery_store) = (open("front")?, open("delivery")?);
+    let open = |name| Store::open(storage, state_directory, name, at_rest).map_err(io::Error::other);
+    let (front_store, delivery_store) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
+    let logs = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.log)));
+    let counters = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.counters)));
     let (front, front_letters) = channel::bounded(WAITING);
-    let (delivery, delivery_letters) = channel::bounded(WAITING);
-    let keeper = Keeper { front: front_store, delivery: delivery_store, names, tick };
+    let (orders, orders_taken) = channel::bounded(WAITING);
+    let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
-    let thread = thread.spawn(move || keeper.run(front_letters, delivery_letters))?;
-    Ok(DeadLetterStores { front, delivery: DeadLetters(delivery), thread })
+    let thread = thread.spawn(move || keeper.run(front_letters, orders_taken))?;
+    Ok(DeadLetterStores { front, delivery: DeadLetters { orders, exporters: Arc::default() }, logs, counters, thread })
+}
+
+/// Shows what became of letters, and what the stores hold.
+pub fn show(stores: &DeadLetterStores, metrics: &Metrics) {
+    let show = |store: StoreName, name, help, kind, read| {
+        let labels = vec![("store", store.word().to_owned())];
+        metrics.add_extra(Extra { name, help, kind, labels, read: ExtraRead::One(read) });
+    };
+    for (store, counters) in &stores.counters {
+        let of = |read: fn(&StoreCounters) -> u64| {
+            let counters = Arc::clone(counters);
+            Box::new(move || read(&counters)) as Box<dyn Fn() -> u64 + Send>
+        };
+        let counter = ExtraKind::Counter;
+        let kept = of(|counters| counters.kept.get());
+        show(*store, "millrace_dead_letters_kept_total", "Dead letters kept.", counter, kept);
+        let expired = of(|counters| counters.expired.get());
+        let help = "Dead letters too old, or pushed out by newer ones.";
+        show(*store, "millrace_dead_letters_expired_total", help, counter, expired);
+        let replayed = of(|counters| counters.replayed.get());
+        show(*store, "millrace_dead_letters_replayed_total", "Dead letters sent again and taken.", counter, replayed);
+        let purged = of(|counters| counters.purged.get());
+        show(*store, "millrace_dead_letters_purged_total", "Dead letters thrown away by an operator.", counter, purged);
+    }
+    for (store, log) in &stores.logs {
+        let log = Arc::clone(log);
+        let read = Box::new(move || log.stats().entry_bytes);
+        show(*store, "millrace_dead_letters_bytes", "Bytes that dead letters take.", ExtraKind::Gauge, read);
+    }
+}
+
+/// Throws letters away where no process runs; the caller holds the state directory's lock. Returns how many.
+pub fn purge(state_directory: &Path, at_rest: &AtRest, selection: &Selection) -> io::Result<u64> {
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage);
+    let mut purged = 0;
+    for name in StoreName::ALL {
+        let mut store = Store::open(&storage, state_directory, name, at_rest).map_err(io::Error::other)?;
+        let log = Arc::clone(&store.log);
+        let gone = purge_all(name, &log, selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
+        purged += gone.ok_or_else(|| io::Error::other("what was purged could not be made durable"))?;
+    }
+    Ok(purged)
+}
+
+/// Lets all letters go that are meant, some at a time; returns how many, or nothing when that could not be made durable.
+fn purge_all(
+    store: StoreName,
+    log: &Arc<Log>,
+    selection: &Selection,
+    go: &mut dyn FnMut(Vec<u64>) -> bool,
+) -> Option<u64> {
+    let mut purged = 0;
+    loop {
+        let numbers: Vec<u64> =
+            select(store, log, selection, PURGED_AT_ONCE).into_iter().map(|letter| letter.number).collect();
+        let count = numbers.len() as u64;
+        if count == 0 {
+            return Some(purged);
+        }
+        if !go(numbers) {
+            return None;
+        }
+        purged += count;
+    }
+}
+
+/// The letters of a store that are meant, oldest first, at most `most`.
+fn select(store: StoreName, log: &Arc<Log>, selection: &Selection, most: usize) -> Vec<Letter> {
+    let mut found = Vec::new();
+    if most == 0 || selection.store.is_some_and(|wanted| wanted != store) {
+        return found;
+    }
+    letters(store, &|| log.reader(log.oldest()), &mut |letter, _| {
+        if selection.takes(&letter) {
+            found.push(letter);
+        }
+        if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    found
 }
 
 struct Keeper {
     front: Store,
     delivery: Store,
     names: Vec<(SourceId, String)>,
+    expired_at: Duration,
     tick: Tick,
 }
 
 impl Keeper {
-    fn run(mut self, mut front: Receiver<FrontDeadLetter>, mut delivery: Receiver<(DeliveryLetter, Sender<()>)>) {
+    fn run(mut self, mut front: Receiver<FrontDeadLetter>, mut orders: Receiver<Order>) {
         let mut open = 2;
         while open > 0 {
             crossbeam::channel::select! {
@@ -118,15 +245,22 @@ impl Keeper {
                     Ok(letter) => self.keep_front(&letter),
                     Err(_) => { front = channel::never(); open -= 1; }
                 },
-                recv(delivery) -> letter => match letter {
-                    Ok((letter, kept)) => self.keep_delivery(&letter, &kept),
-                    Err(_) => { delivery = channel::never(); open -= 1; }
+                recv(orders) -> order => match order {
+                    Ok(order) => self.obey(&order),
+                    Err(_) => { orders = channel::never(); open -= 1; }
                 },
                 default(Duration::from_millis(500)) => {}
             }
-            self.tick.tick(clock::monotonic());
+            let now = clock::monotonic();
+            self.tick.tick(now);
             if front.is_empty() {
                 self.front.sync();
+            }
+            if now.saturating_sub(self.expired_at) >= EXPIRE_INTERVAL {
+                self.expired_at = now;
+                [&mut self.front, &mut self.delivery]
+                    .into_iter()
+                    .for_each(|store| store.expire_by_age(clock::wall_ns()));
             }
         }
         self.front.sync();
@@ -136,95 +270,25 @@ impl Keeper {
     fn keep_front(&mut self, letter: &FrontDeadLetter) {
         let name = self.names.iter().find(|(id, _)| *id == letter.source).map_or("", |(_, name)| name);
         let bytes = &letter.bytes[..letter.bytes.len().min(KEPT_BYTES)];
-        self.front.append(letter.source, letter.received_ns, &encode(letter.reason, name, "", bytes));
+        let encoded = letter::encode(letter.reason, name, "", bytes);
+        self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
     }
 
-    fn keep_delivery(&mut self, letter: &DeliveryLetter, kept: &Sender<()>) {
-        let bytes = &letter.payload[..letter.payload.len().min(KEPT_BYTES)];
-        let encoded = encode(letter.reason, &letter.destination, &letter.reply, bytes);
-        if self.delivery.append(SourceId::MIXED, clock::wall_ns(), &encoded) && self.delivery.sync() {
-            // Nobody waits any more when the destination was ended: the letter is kept all the same.
-            kept.send(()).ok();
-        }
-    }
-}
-
-/// One bounded log of letters.
-struct Store {
-    log: Arc<Log>,
-    appender: Appender,
-}
-
-impl Store {
-    fn open(storage: &Arc<dyn Storage>, directory: &Path, at_rest: &AtRest) -> Result<Store, crate::queue::OpenError> {
-        let options = Options {
-            directory: directory.to_owned(),
-            quarantine: directory.join("quarantine"),
-            lane: 0,
-            segment_bytes: SEGMENT_BYTES,
-            max_payload_bytes: MAX_BYTES,
-            pool_segments: 1,
-            opened_at_start: logs::OPENED_AT_START,
-            budget: Arc::new(Budget::new(STORE_BYTES, 0)),
-            wall_ns: clock::wall_ns(),
-            at_rest: at_rest.clone(),
+    fn obey(&mut self, order: &Order) {
+        let (was_done, done) = match order {
+            Order::Keep(letter, done) => (self.keep_delivery(letter), done),
+            Order::Go(StoreName::Front, numbers, by, done) => (self.front.go(numbers, *by), done),
+            Order::Go(StoreName::Delivery, numbers, by, done) => (self.delivery.go(numbers, *by), done),
         };
-        let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
-        Ok(Store { log, appender })
-    }
-
-    /// Appends a letter, in place of the oldest ones when the store is full. False when storage fails.
-    fn append(&mut self, source: SourceId, received_ns: u64, payload: &[u8]) -> bool {
-        if !self.appender.has_room() {
-            self.log.release(&self.log.position_at_lag(STORE_BYTES - 4 * SEGMENT_BYTES));
-            self.tend();
-        }
-        let mut meta = Meta::empty(Signal::Traces, Made::Passed, source, received_ns);
-        meta.spans = 1;
-        if let Err(error) = self.appender.append(&meta, payload) {
-            tracing::error!(%error, "a dead letter could not be kept");
-            return false;
-        }
-        true
-    }
-
-    /// Makes what was appended durable. False when storage fails.
-    fn sync(&mut self) -> bool {
-        if self.log.unsynced_bytes() == 0 {
-            return true;
-        }
-        if let Err(error) = self.appender.maintain(clock::monotonic(), clock::wall_ns()) {
-            tracing::warn!(%error, "the dead letters could not be maintained");
-        }
-        match self.log.sync() {
-            Ok(_) => {
-                self.tend();
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "dead letters could not be made durable");
-                false
-            }
+        if was_done {
+            // Nobody waits any more when the asker was ended: it is done all the same.
+            done.send(()).ok();
         }
     }
 
-    fn tend(&self) {
-        if let Err(error) = self.log.tend(clock::wall_ns()) {
-            tracing::warn!(%error, "the dead letters could not be tended");
-        }
+    fn keep_delivery(&mut self, letter: &DeliveryLetter) -> bool {
+        let bytes = &letter.payload[..letter.payload.len().min(KEPT_BYTES)];
+        let encoded = letter::encode(letter.reason, &letter.destination, &letter.reply, bytes);
+        self.delivery.keep((letter.signal, SourceId::MIXED), clock::wall_ns(), &encoded) && self.delivery.sync()
     }
-}
-
-fn encode(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![1u8];
-    for text in [reason, origin, reply] {
-        let mut end = text.len().min(1024);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        out.extend_from_slice(&u16::try_from(end).expect("at most 1024").to_le_bytes());
-        out.extend_from_slice(&text.as_bytes()[..end]);
-    }
-    out.extend_from_slice(bytes);
-    out
 }

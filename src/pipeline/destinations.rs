@@ -127,6 +127,7 @@ fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Re
     let parker = Parker::new();
     lanes.iter().for_each(|log| log.subscribe(parker.unparker().clone()));
     let takes = Takes { logs: exporter.accepts(Signal::Logs), encoded_only: exporter.wants_uberagent_only() };
+    shared.letters.replay_by(&name, exporter.another());
     let mut exporters: Vec<Exporter> = (1..settings.retry.max_concurrency).map(|_| exporter.another()).collect();
     exporters.push(exporter);
     let readers = lanes.iter().zip(&states).map(|(log, state)| log.reader(state.position)).collect();

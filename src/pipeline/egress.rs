@@ -269,7 +269,8 @@ impl Egress {
         if planted(Sabotage::BreakerNeverCloses) && self.options.delivery.state(now).breaker != BreakerState::Closed {
             outcome = Outcome::Unavailable { retry_after: None, answer_lost: false, message: String::new() };
         }
-        self.in_flight.retain(|request| request.id != id);
+        let at = self.in_flight.iter().position(|request| request.id == id).expect("an answer belongs to a request");
+        let signal = self.in_flight.swap_remove(at).signal;
         self.options.watch.latency.record(elapsed.as_secs_f64());
         let (window, ledger) = (&mut self.options.window, &self.options.ledger);
         match self.options.delivery.answer(id, outcome, now) {
@@ -297,7 +298,7 @@ impl Egress {
                 let payload = self.body(&part).unwrap_or_default();
                 let destination = self.options.name.clone();
                 if !planted(Sabotage::LetterNotKept) {
-                    (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, payload });
+                    (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, signal, payload });
                 }
                 self.options
                     .window

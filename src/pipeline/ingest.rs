@@ -89,6 +89,8 @@ pub struct LaneParts {
     pub appender: Appender,
     /// Its balance.
     pub ledger: Arc<ledger::Lane>,
+    /// Ends of producers besides reactor and gateway.
+    pub others: Vec<WriterEnd>,
     /// The writer's parker: the sync thread and the budget know its other half.
     pub writer: Parker,
 }
@@ -138,7 +140,7 @@ pub struct Lane {
 
 /// Starts a lane.
 pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
-    let LaneParts { number, core, listeners, log, appender, ledger, writer } = parts;
+    let LaneParts { number, core, listeners, log, appender, ledger, others, writer } = parts;
     let seat = Seat { number, core };
     let mut sources = Vec::new();
     let (mut doors, mut gates) = (Vec::new(), Vec::new());
@@ -179,7 +181,8 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
         start_gateway(seat, gates, to_gateway, shared)?,
     ];
     let options = writer_options(log, appender, ledger.clone(), shared);
-    let writer = start_writer(seat, options, vec![reactor_end, gateway_end], writer, shared)?;
+    let ends = [reactor_end, gateway_end].into_iter().chain(others).collect();
+    let writer = start_writer(seat, options, ends, writer, shared)?;
     Ok(Lane {
         producers,
         writer,

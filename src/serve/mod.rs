@@ -9,6 +9,7 @@
 
 mod api;
 mod auth;
+mod dead_letters;
 mod reload;
 mod routes;
 
@@ -31,6 +32,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::{Metrics, Moment};
 
 pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens};
+pub use dead_letters::{DeadLetterCall, DeadLetterVerb, DeskSender, desk_channel};
 pub use reload::{ReloadAnswer, ReloadRequest, ReloadSender, reload_channel};
 
 /// Open connections; further ones wait in the kernel's queue.
@@ -59,6 +61,8 @@ pub struct Sources {
     pub guard: Guard,
     /// Who reads the configuration again when asked.
     pub reload: ReloadSender,
+    /// Who knows the dead letters.
+    pub desk: DeskSender,
 }
 
 /// The running management port; it ends when this is dropped.

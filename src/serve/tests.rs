@@ -25,7 +25,10 @@ fn serving(health: &Health) -> (Management, crossbeam::channel::Receiver<ReloadR
 fn sources(health: &Health, tokens: Tokens) -> (Sources, crossbeam::channel::Receiver<ReloadRequest>) {
     let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), tokens);
     let (reload, requests) = reload_channel();
-    (Sources { metrics: Arc::new(Metrics::new()), health: health.clone(), guard, reload }, requests)
+    (
+        Sources { metrics: Arc::new(Metrics::new()), health: health.clone(), guard, reload, desk: desk_channel().0 },
+        requests,
+    )
 }
 
 fn get(management: &Management, request: &str) -> (u16, String) {

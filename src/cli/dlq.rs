@@ -1,0 +1,273 @@
+//! `millrace dlq`: what was kept aside because it could not be decoded or was refused, and what becomes of it.
+//!
+//! `ls` and `show` read the files, beside a running process or without one. `replay` asks the running process, which alone
+//! can send; `purge` asks it too, and without one works on the files under the state directory's lock.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiArgs};
+use super::human::{self, Table};
+use super::source::Unusable;
+use super::state::{self, StateArgs};
+use crate::pipeline::dead_letters::{self, Letter, Selection, StoreName};
+use crate::queue::inspect::Lane;
+use crate::queue::{AtRest, Reader};
+use crate::sys::clock;
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub(super) enum DlqCommand {
+    /// How many there are, by store, reason and origin, and the newest ones.
+    Ls {
+        #[command(flatten)]
+        filter: Filter,
+        /// Letters to list.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Exact figures for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// One letter with its bytes: OTLP as JSON, a record as it was sent.
+    Show {
+        /// Its id, such as front-12.
+        id: String,
+        /// How its bytes are shown.
+        #[arg(long, default_value = "text")]
+        format: Format,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Send letters again: records into the front, spans to the backend that refused them.
+    Replay(ChangeArgs),
+    /// Throw letters away.
+    Purge(ChangeArgs),
+}
+
+/// Letters by what is known of them.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Filter {
+    /// Of this store: front (records not understood) or delivery (spans refused by a backend).
+    #[arg(long, value_parser = ["front", "delivery"])]
+    store: Option<String>,
+    /// For this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Refused by this destination, or received by this source.
+    #[arg(long, visible_alias = "origin", value_name = "NAME")]
+    destination: Option<String>,
+}
+
+/// Which letters to replay or purge, and where.
+#[derive(Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// Their ids, such as front-12.
+    ids: Vec<String>,
+    /// All there are.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// OTLP as JSON, a record as text.
+    Text,
+    /// Everything that is known of it, in JSON.
+    Json,
+    /// Its bytes in hexadecimal.
+    Hex,
+}
+
+/// Runs one.
+pub(super) fn dlq(command: &DlqCommand) -> anyhow::Result<()> {
+    match command {
+        DlqCommand::Ls { filter, limit, json, state } => {
+            let selection = filter.selection(&[])?;
+            let found = with_stores(&state.directory()?, |readers| dead_letters::list(readers, &selection, *limit))?;
+            show_list(&found, *json)
+        }
+        DlqCommand::Show { id, format, state } => show(id, *format, &state.directory()?),
+        DlqCommand::Replay(arguments) => replay(arguments),
+        DlqCommand::Purge(arguments) => purge(arguments),
+    }
+}
+
+impl Filter {
+    fn selection(&self, ids: &[String]) -> Result<Selection, Unusable> {
+        let ids = ids.iter().map(|id| Selection::parse_id(id)).collect::<Result<_, _>>().map_err(Unusable)?;
+        let store = self.store.as_deref().and_then(StoreName::from_word);
+        Ok(Selection { ids, store, reason: self.reason.clone(), origin: self.destination.clone() })
+    }
+}
+
+/// Calls `use_them` with what opens a reader of each store.
+fn with_stores<T>(
+    directory: &Path,
+    use_them: impl FnOnce(&[(StoreName, &dyn Fn() -> Reader)]) -> T,
+) -> anyhow::Result<T> {
+    let open = |store| Lane::open(dead_letters::place(directory, store), clock::wall_ns());
+    let (front, delivery) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
+    let (front, delivery) = (|| front.reader(front.oldest()), || delivery.reader(delivery.oldest()));
+    Ok(use_them(&[(StoreName::Front, &front), (StoreName::Delivery, &delivery)]))
+}
+
+fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
+    let out = &mut std::io::stdout().lock();
+    if json {
+        writeln!(out, "{found:#}")?;
+        return Ok(());
+    }
+    let now_ns = clock::wall_ns();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let time = |value: &Value| human::time_and_age(text(value).parse().unwrap_or(0), now_ns);
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let groups = list(&found["groups"]);
+    if groups.is_empty() {
+        writeln!(out, "No dead letters.")?;
+        return Ok(());
+    }
+    let mut table = Table::new(&["STORE", "REASON", "SOURCE OR DESTINATION", ">LETTERS", ">SIZE", "OLDEST", "NEWEST"]);
+    for group in &groups {
+        table.row([
+            text(&group["store"]),
+            text(&group["reason"]),
+            text(&group["origin"]),
+            human::count(number(&group["letters"])),
+            human::size(number(&group["bytes"])),
+            time(&group["oldest"]),
+            time(&group["newest"]),
+        ]);
+    }
+    table.write(out)?;
+    let mut table = Table::new(&["ID", "TIME", "REASON", "SOURCE OR DESTINATION", ">SIZE", "REPLY"]);
+    for letter in &list(&found["letters"]) {
+        table.row([
+            text(&letter["id"]),
+            time(&letter["time"]),
+            text(&letter["reason"]),
+            text(&letter["origin"]),
+            human::size(number(&letter["bytes"])),
+            text(&letter["reply"]).chars().take(80).collect(),
+        ]);
+    }
+    writeln!(out)?;
+    table.write(out)?;
+    Ok(())
+}
+
+fn show(id: &str, format: Format, directory: &Path) -> anyhow::Result<()> {
+    let (store, number) = Selection::parse_id(id).map_err(Unusable)?;
+    let letter = with_stores(directory, |readers| find(readers, store, number))?;
+    let Some(letter) = letter else {
+        anyhow::bail!("there is no dead letter {id}: `millrace dlq ls` shows which there are")
+    };
+    let out = &mut std::io::stdout().lock();
+    match format {
+        Format::Text => {
+            let when = human::time_and_age(letter.time_ns, clock::wall_ns());
+            writeln!(out, "{id}: {} by {} at {when}", letter.reason, letter.origin)?;
+            if !letter.reply.is_empty() {
+                writeln!(out, "reply: {}", letter.reply)?;
+            }
+            writeln!(out, "{}", letter.content())?;
+        }
+        Format::Json => {
+            let mut all = letter.summary();
+            all["content"] = serde_json::from_str(&letter.content()).unwrap_or_else(|_| letter.content().into());
+            writeln!(out, "{all:#}")?;
+        }
+        Format::Hex => {
+            for line in letter.bytes.chunks(32) {
+                let hex: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                writeln!(out, "{hex}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find(readers: &[(StoreName, &dyn Fn() -> Reader)], store: StoreName, number: u64) -> Option<Letter> {
+    let (_, open) = readers.iter().find(|(known, _)| *known == store)?;
+    let mut found = None;
+    dead_letters::letters(store, open, &mut |letter, _| {
+        if letter.number != number {
+            return ControlFlow::Continue(());
+        }
+        found = Some(letter);
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// Which letters are meant; what names none is refused unless it says all.
+fn body(arguments: &ChangeArgs) -> anyhow::Result<(Selection, Value)> {
+    let selection = arguments.filter.selection(&arguments.ids)?;
+    if selection == Selection::default() && !arguments.all {
+        let message = "say which letters: their ids, --store, --reason, --destination, or --all";
+        return Err(Unusable(message.to_owned()).into());
+    }
+    let body = selection.to_json();
+    Ok((selection, body))
+}
+
+fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
+    let (_, body) = body(arguments)?;
+    let api = Api::find(&arguments.api, &arguments.state.source())?;
+    let (mut replayed, mut failed) = (0, Vec::new());
+    let stopped = loop {
+        let answer = api.post("/api/v1/dlq/replay", &body)?;
+        let now = answer["replayed"].as_u64().unwrap_or(0);
+        replayed += now;
+        failed = answer["failed"].as_array().cloned().unwrap_or(failed);
+        let stopped = answer["stopped"].as_str().map(str::to_owned);
+        // Those that fail again stay at the front of the line: without progress there is none to come.
+        if stopped.is_some() || now == 0 || answer["more"] != json!(true) {
+            break stopped;
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} replayed, {} failed again", human::count(replayed), human::count(failed.len() as u64))?;
+    for letter in &failed {
+        writeln!(
+            out,
+            "  {}: {}",
+            letter["id"].as_str().unwrap_or_default(),
+            letter["why"].as_str().unwrap_or_default()
+        )?;
+    }
+    match stopped {
+        Some(why) => anyhow::bail!("the rest was not tried: {why}"),
+        None if !failed.is_empty() => anyhow::bail!("what failed again is still a dead letter"),
+        None => Ok(()),
+    }
+}
+
+fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
+    let (selection, body) = body(arguments)?;
+    let directory = arguments.state.directory();
+    let offline = directory.as_ref().is_ok_and(|directory| state::user(directory).is_none());
+    let purged = if offline && !arguments.api.names_one() {
+        let directory = directory?;
+        let _lock = state::lock(&directory)?;
+        dead_letters::purge(&directory, &AtRest::default(), &selection)?
+    } else {
+        let api = Api::find(&arguments.api, &arguments.state.source())?;
+        api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0)
+    };
+    writeln!(std::io::stdout().lock(), "{} dead letters purged", human::count(purged))?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The desk: lists, replays and purges dead letters while the appliance runs.
+//!
+//! One thread takes the questions of the API one after the other. It is the producer by which records enter again, so it
+//! ends with the other producers. Spans that a backend refused are sent again by a thread of their own, for a backend
+//! takes its time; while that runs nothing else is replayed or purged, so no letter is replayed twice at once.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use serde_json::{Value, json};
+
+use super::letter::{Letter, Selection, StoreName};
+use super::replay::{self, FrontReplay, Replayed};
+use super::{DeadLetters, GoneBy, purge_all, select};
+use crate::queue::{Log, Reader};
+use crate::serve::{DeadLetterCall, DeadLetterVerb};
+use crate::sys::clock;
+use crate::telemetry::health::Tick;
+
+/// Time between looks whether the appliance stops.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Letters that one replay takes; whoever asked may ask again.
+const REPLAY_LETTERS: usize = 512;
+
+/// Letters that a list names; groups count all of them.
+const LISTED_LETTERS: usize = 1000;
+
+/// What the desk is made from.
+pub struct DeskParts {
+    /// The questions.
+    pub calls: Receiver<DeadLetterCall>,
+    /// The stores' logs.
+    pub logs: [(StoreName, Arc<Log>); 2],
+    /// Where it is said that letters are gone.
+    pub letters: DeadLetters,
+    /// How records enter again.
+    pub front: FrontReplay,
+    /// Producers stop taking.
+    pub stop: Arc<AtomicBool>,
+    /// The thread's tick.
+    pub tick: Tick,
+}
+
+/// The desk.
+pub struct Desk {
+    parts: DeskParts,
+    /// Letters are being sent to their backends.
+    sending: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// A desk that nobody has asked yet.
+    #[must_use]
+    pub fn new(parts: DeskParts) -> Desk {
+        Desk { parts, sending: Arc::default() }
+    }
+
+    /// The thread's body: ends when producers are told to stop.
+    pub fn run(mut self) {
+        // Acquire pairs with the Release of whoever stops the producers.
+        while !self.parts.stop.load(Ordering::Acquire) {
+            self.parts.tick.tick(clock::monotonic());
+            match self.parts.calls.recv_timeout(INTERVAL) {
+                Ok(call) => self.take(call),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.parts.tick.end();
+    }
+
+    fn take(&mut self, call: DeadLetterCall) {
+        let DeadLetterCall { verb, body, answer } = call;
+        if verb == DeadLetterVerb::List {
+            let open = |log: &Arc<Log>| log.reader(log.oldest());
+            let [(front, front_log), (delivery, delivery_log)] = &self.parts.logs;
+            let readers: [(StoreName, &dyn Fn() -> Reader); 2] =
+                [(*front, &|| open(front_log)), (*delivery, &|| open(delivery_log))];
+            // Whoever asked may be gone.
+            answer.send(Ok(list(&readers, &Selection::default(), LISTED_LETTERS))).ok();
+            return;
+        }
+        // Acquire pairs with the Release at the end of the sending thread: what it said is gone is seen to be.
+        if self.sending.load(Ordering::Acquire) {
+            answer.send(Err("dead letters are being replayed: ask again when that is over".to_owned())).ok();
+            return;
+        }
+        let selection = match Selection::from_json(&body) {
+            Ok(selection) => selection,
+            Err(what) => {
+                answer.send(Err(what)).ok();
+                return;
+            }
+        };
+        match verb {
+            DeadLetterVerb::Purge => {
+                answer.send(self.purge(&selection)).ok();
+            }
+            _ => self.replay(&selection, answer),
+        }
+    }
+
+    fn purge(&self, selection: &Selection) -> Result<Value, String> {
+        let mut purged = 0;
+        for (store, log) in &self.parts.logs {
+            let go = &mut |numbers| self.parts.letters.go(*store, numbers, GoneBy::Purge);
+            purged += purge_all(*store, log, selection, go).ok_or("what was purged could not be made durable")?;
+        }
+        Ok(json!({ "purged": purged }))
+    }
+
+    fn replay(&mut self, selection: &Selection, answer: tokio::sync::oneshot::Sender<Result<Value, String>>) {
+        let [(_, front), (_, delivery)] = &self.parts.logs;
+        let mut records = select(StoreName::Front, front, selection, REPLAY_LETTERS + 1);
+        let mut spans = select(StoreName::Delivery, delivery, selection, REPLAY_LETTERS + 1 - records.len());
+        let more = records.len() + spans.len() > REPLAY_LETTERS;
+        if more && spans.pop().is_none() {
+            records.pop();
+        }
+        let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
+        let mut replayed = self.parts.front.replay(&records, &stop);
+        confirm(&letters, StoreName::Front, &mut replayed);
+        if spans.is_empty() {
+            answer.send(Ok(replayed.to_json(more))).ok();
+            return;
+        }
+        let sending = Arc::clone(&self.sending);
+        sending.store(true, Ordering::Relaxed);
+        let send = move || {
+            replay::deliver(&spans, &letters, &stop, &mut replayed);
+            answer.send(Ok(replayed.to_json(more))).ok();
+            // Release pairs with the Acquire in `take`.
+            sending.store(false, Ordering::Release);
+        };
+        if let Err(error) = thread::Builder::new().name("replay".to_owned()).spawn(send) {
+            tracing::error!(%error, "no thread for the replay of dead letters");
+            self.sending.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Says that what was replayed is gone; what cannot be said durably is still there.
+pub(super) fn confirm(letters: &DeadLetters, store: StoreName, replayed: &mut Replayed) {
+    let numbers = std::mem::take(&mut replayed.gone);
+    let count = numbers.len();
+    if letters.go(store, numbers, GoneBy::Replay) {
+        replayed.count += count;
+    } else {
+        replayed.stopped = Some("what was replayed could not be marked as gone: it may be replayed again".to_owned());
+    }
+}
+
+/// The letters that are meant: counted by store, reason and origin, and the newest `most` of them each.
+#[must_use]
+pub fn list(readers: &[(StoreName, &dyn Fn() -> Reader)], selection: &Selection, most: usize) -> Value {
+    let mut groups: Vec<(Letter, u64, u64, u64)> = Vec::new();
+    let mut newest = std::collections::VecDeque::new();
+    for (store, open) in readers {
+        super::letters(*store, open, &mut |letter, _| {
+            if !selection.takes(&letter) {
+                return ControlFlow::Continue(());
+            }
+            if newest.len() == most {
+                newest.pop_front();
+            }
+            newest.push_back(letter.summary());
+            let bytes = letter.bytes.len() as u64;
+            let same = |known: &Letter| {
+                (known.store, &known.reason, &known.origin) == (letter.store, &letter.reason, &letter.origin)
+            };
+            match groups.iter_mut().find(|(known, ..)| same(known)) {
+                Some((_, count, all_bytes, newest_ns)) => {
+                    (*count, *all_bytes) = (*count + 1, *all_bytes + bytes);
+                    *newest_ns = letter.time_ns.max(*newest_ns);
+                }
+                None => {
+                    let newest_ns = letter.time_ns;
+                    groups.push((Letter { bytes: bytes::Bytes::new(), ..letter }, 1, bytes, newest_ns));
+                }
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    let group = |(first, letters, bytes, newest_ns): &(Letter, u64, u64, u64)| {
+        json!({
+            "store": first.store.word(),
+            "reason": first.reason,
+            "origin": first.origin,
+            "letters": letters,
+            "bytes": bytes,
+            "oldest": first.time_ns.to_string(),
+            "newest": newest_ns.to_string(),
+        })
+    };
+    json!({ "groups": groups.iter().map(group).collect::<Vec<_>>(), "letters": newest })
+}

@@ -1,0 +1,276 @@
+//! A dead letter as it is kept, found again and shown.
+//!
+//! A letter is the payload of a block of its store's log, little-endian: `u8` version 1, then for reason, origin (source or
+//! destination) and reply each `u16` length and UTF-8 bytes, then the letter's own bytes; signal and source are the block's.
+//! Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64` ids that are
+//! gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone before them.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::block::{Meta, Signal, SourceId};
+use crate::otlp;
+use crate::queue::{Entry, Position, Reader};
+
+const LETTER: u8 = 1;
+const GONE: u8 = 2;
+
+/// Bytes of a reason, an origin or a reply that are kept: a reply is shown to people, its beginning is enough.
+const TEXT_BYTES: usize = 256;
+
+/// Ids in one block of those that are gone.
+pub(super) const GONE_IDS: usize = 64 * 1024;
+
+/// The two stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreName {
+    /// Records that could not be decoded.
+    Front,
+    /// Spans that a backend refused.
+    Delivery,
+}
+
+impl StoreName {
+    /// Both.
+    pub const ALL: [StoreName; 2] = [StoreName::Front, StoreName::Delivery];
+
+    /// The name of its directory, in ids and as a metric's label.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            StoreName::Front => "front",
+            StoreName::Delivery => "delivery",
+        }
+    }
+
+    /// The store of this name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<StoreName> {
+        StoreName::ALL.into_iter().find(|store| store.word() == word)
+    }
+}
+
+/// A letter that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Its store.
+    pub store: StoreName,
+    /// Its number in the store.
+    pub number: u64,
+    /// Why it is here: a metric's label.
+    pub reason: String,
+    /// The source that it came by, or the destination that refused it.
+    pub origin: String,
+    /// What the backend said; empty for a record.
+    pub reply: String,
+    /// When the record was received, or the span refused, Unix nanoseconds.
+    pub time_ns: u64,
+    /// The signal of what a backend refused.
+    pub signal: Signal,
+    /// The source that a record came by.
+    pub source: SourceId,
+    /// The record as it was sent, or OTLP as it was in the log.
+    pub bytes: Bytes,
+}
+
+/// What a block of a store turned out to be.
+enum Kept {
+    Letter(Letter),
+    Gone(Vec<u64>),
+}
+
+impl Letter {
+    /// Its id: `front-12`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.store.word(), self.number)
+    }
+
+    /// What it is, without its bytes.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        json!({
+            "id": self.id(),
+            "store": self.store.word(),
+            "reason": self.reason,
+            "origin": self.origin,
+            "reply": self.reply,
+            "time": self.time_ns.to_string(),
+            "bytes": self.bytes.len(),
+        })
+    }
+
+    /// Its bytes for people: OTLP as JSON, a record as the text that it was.
+    #[must_use]
+    pub fn content(&self) -> String {
+        match self.store {
+            StoreName::Delivery if otlp::json::knows(self.signal) => {
+                let mut text = Vec::new();
+                otlp::json::encode(self.signal, &[&self.bytes], &mut text);
+                String::from_utf8_lossy(&text).into_owned()
+            }
+            _ => String::from_utf8_lossy(&self.bytes).into_owned(),
+        }
+    }
+}
+
+/// The payload of a letter's block; texts are cut.
+pub(super) fn encode(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![LETTER];
+    for text in [reason, origin, reply] {
+        let text = &text[..text.floor_char_boundary(TEXT_BYTES)];
+        out.extend_from_slice(&u16::try_from(text.len()).expect("cut above").to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The payload of a block that says which letters are gone; at most [`GONE_IDS`].
+pub(super) fn encode_gone(numbers: &[u64]) -> Vec<u8> {
+    let mut out = vec![GONE];
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    out
+}
+
+fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Option<Kept> {
+    let (version, mut rest) = payload.split_first()?;
+    if *version == GONE {
+        let (numbers, _rest) = rest.as_chunks::<8>();
+        return Some(Kept::Gone(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()));
+    }
+    let mut text = || {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (text, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        rest = after;
+        Some(String::from_utf8_lossy(text).into_owned())
+    };
+    let (reason, origin, reply) = (text()?, text()?, text()?);
+    (*version == LETTER).then(|| {
+        Kept::Letter(Letter {
+            store,
+            number: sequence,
+            reason,
+            origin,
+            reply,
+            time_ns: meta.received_ns,
+            signal: meta.signal,
+            source: meta.source,
+            bytes: payload.slice_ref(rest),
+        })
+    })
+}
+
+/// Everything that a reader gives, each with the place behind it.
+fn each(store: StoreName, mut reader: Reader, visit: &mut dyn FnMut(Kept, Position) -> ControlFlow<()>) {
+    while let Some(entry) = reader.next() {
+        // What is damaged is gone; what a later version kept is not ours to show.
+        if let Entry::Block { meta, sequence, payload, end, .. } = entry
+            && let Some(kept) = decode(store, &meta, sequence, &payload)
+            && visit(kept, end).is_break()
+        {
+            return;
+        }
+    }
+}
+
+/// The numbers of all letters that are gone.
+pub(super) fn gone(store: StoreName, reader: Reader) -> HashSet<u64> {
+    let mut gone = HashSet::new();
+    each(store, reader, &mut |kept, _| {
+        if let Kept::Gone(numbers) = kept {
+            gone.extend(numbers);
+        }
+        ControlFlow::Continue(())
+    });
+    gone
+}
+
+/// The number of every letter, gone or not, with the place behind it.
+pub(super) fn numbers(store: StoreName, reader: Reader, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
+    each(store, reader, &mut |kept, end| match kept {
+        Kept::Letter(letter) => visit(letter.number, end),
+        Kept::Gone(_) => ControlFlow::Continue(()),
+    });
+}
+
+/// Every letter of a store that is still there, oldest first, with the place behind it. The store is read twice: first for
+/// what is gone.
+pub fn letters(
+    store: StoreName,
+    open: &dyn Fn() -> Reader,
+    visit: &mut dyn FnMut(Letter, Position) -> ControlFlow<()>,
+) {
+    let gone = gone(store, open());
+    each(store, open(), &mut |kept, end| match kept {
+        Kept::Letter(letter) if !gone.contains(&letter.number) => visit(letter, end),
+        _ => ControlFlow::Continue(()),
+    });
+}
+
+/// Which letters are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// These; any when there are none.
+    pub ids: Vec<(StoreName, u64)>,
+    /// Of this store.
+    pub store: Option<StoreName>,
+    /// For this reason.
+    pub reason: Option<String>,
+    /// Of this source or destination.
+    pub origin: Option<String>,
+}
+
+impl Selection {
+    /// Whether a letter is meant.
+    #[must_use]
+    pub fn takes(&self, letter: &Letter) -> bool {
+        let named = self.ids.is_empty() || self.ids.contains(&(letter.store, letter.number));
+        named
+            && self.store.is_none_or(|store| store == letter.store)
+            && self.reason.as_ref().is_none_or(|reason| *reason == letter.reason)
+            && self.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
+    }
+
+    /// One letter by its id, such as `front-12`.
+    pub fn parse_id(text: &str) -> Result<(StoreName, u64), String> {
+        let parsed = text
+            .rsplit_once('-')
+            .and_then(|(store, number)| Some((StoreName::from_word(store)?, number.parse().ok()?)));
+        parsed.ok_or_else(|| format!("{text:?} is no id of a dead letter: they look like front-12 and delivery-34"))
+    }
+
+    /// As [`Selection::to_json`] writes it. What names nothing at all is refused unless it says `all`.
+    pub fn from_json(body: &Value) -> Result<Selection, String> {
+        let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
+        let ids = body.get("ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let ids =
+            ids.iter().map(|id| Selection::parse_id(id.as_str().unwrap_or_default())).collect::<Result<_, _>>()?;
+        let store = match text("store") {
+            Some(word) => Some(StoreName::from_word(&word).ok_or(format!("{word:?} is neither front nor delivery"))?),
+            None => None,
+        };
+        let selection = Selection { ids, store, reason: text("reason"), origin: text("origin") };
+        let all = body.get("all").and_then(Value::as_bool).unwrap_or(false);
+        if selection == Selection::default() && !all {
+            return Err("say which dead letters: ids, store, reason, origin, or all".to_owned());
+        }
+        Ok(selection)
+    }
+
+    /// For the API; `all` is said when nothing else is.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let ids: Vec<String> = self.ids.iter().map(|(store, number)| format!("{}-{number}", store.word())).collect();
+        json!({
+            "ids": ids,
+            "store": self.store.map(StoreName::word),
+            "reason": self.reason,
+            "origin": self.origin,
+            "all": *self == Selection::default(),
+        })
+    }
+}

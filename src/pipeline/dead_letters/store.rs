@@ -1,0 +1,199 @@
+//! One bounded log of letters, as the thread that writes it has it.
+//!
+//! Bounded in bytes and in age: beyond either the oldest segments go, and the letters in them that were still there are
+//! counted as expired. When every letter at the beginning is gone, its segments go too.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::letter::{self, GONE_IDS, StoreName};
+use super::place;
+use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
+use crate::pipeline::logs;
+use crate::queue::{Appender, AtRest, Budget, Log, OpenError, Options, Position, Storage};
+use crate::sys::clock;
+use crate::telemetry::ledger::Counter;
+
+/// Bytes on disk of each store.
+const STORE_BYTES: u64 = 1 << 30;
+
+/// Bytes of a store's segments: a whole block and its marks have to fit.
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// How long a letter is kept, nanoseconds: a week.
+pub(super) const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
+
+/// What became of a store's letters since the process started; counted by the thread that writes it.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Kept.
+    pub kept: Counter,
+    /// Too old, or pushed out by newer ones.
+    pub expired: Counter,
+    /// Sent again, and taken.
+    pub replayed: Counter,
+    /// Thrown away by an operator.
+    pub purged: Counter,
+}
+
+/// Why letters are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoneBy {
+    /// They were sent again, and taken.
+    Replay,
+    /// An operator said so.
+    Purge,
+}
+
+/// One store.
+pub(super) struct Store {
+    pub(super) name: StoreName,
+    pub(super) log: Arc<Log>,
+    pub(super) counters: Arc<StoreCounters>,
+    appender: Appender,
+    /// Letters that are gone and still on disk; read when it is first asked for.
+    gone: Option<HashSet<u64>>,
+}
+
+impl Store {
+    pub(super) fn open(
+        storage: &Arc<dyn Storage>,
+        state: &Path,
+        name: StoreName,
+        at_rest: &AtRest,
+    ) -> Result<Store, OpenError> {
+        let place = place(state, name);
+        let options = Options {
+            directory: place.directory,
+            quarantine: place.quarantine,
+            lane: place.lane,
+            segment_bytes: SEGMENT_BYTES,
+            max_payload_bytes: MAX_BYTES,
+            pool_segments: 1,
+            opened_at_start: logs::OPENED_AT_START,
+            budget: Arc::new(Budget::new(STORE_BYTES, 0)),
+            wall_ns: clock::wall_ns(),
+            at_rest: at_rest.clone(),
+        };
+        let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
+        Ok(Store { name, log, counters: Arc::default(), appender, gone: None })
+    }
+
+    /// Appends a letter, in place of the oldest ones when the store is full. False when storage fails.
+    pub(super) fn keep(&mut self, (signal, source): (Signal, SourceId), received_ns: u64, payload: &[u8]) -> bool {
+        let mut meta = Meta::empty(signal, Made::Passed, source, received_ns);
+        meta.spans = 1;
+        let kept = self.append(&meta, payload);
+        self.counters.kept.add(u64::from(kept));
+        kept
+    }
+
+    fn append(&mut self, meta: &Meta, payload: &[u8]) -> bool {
+        if !self.appender.has_room() {
+            self.expire(self.log.position_at_lag(STORE_BYTES - 4 * SEGMENT_BYTES));
+            self.tend();
+        }
+        if let Err(error) = self.appender.append(meta, payload) {
+            tracing::error!(%error, "a dead letter could not be kept");
+            return false;
+        }
+        true
+    }
+
+    /// Says durably that letters are gone. False when storage fails.
+    pub(super) fn go(&mut self, numbers: &[u64], by: GoneBy) -> bool {
+        for chunk in numbers.chunks(GONE_IDS) {
+            let meta = Meta::empty(Signal::Traces, Made::Passed, SourceId::MIXED, clock::wall_ns());
+            if !self.append(&meta, &letter::encode_gone(chunk)) {
+                return false;
+            }
+        }
+        if !self.sync() {
+            return false;
+        }
+        let counter = match by {
+            GoneBy::Replay => &self.counters.replayed,
+            GoneBy::Purge => &self.counters.purged,
+        };
+        counter.add(numbers.len() as u64);
+        if let Some(gone) = &mut self.gone {
+            gone.extend(numbers);
+        }
+        self.reclaim();
+        true
+    }
+
+    /// Lets go of what is too old. To be called now and then.
+    pub(super) fn expire_by_age(&mut self, wall_ns: u64) {
+        let to = self.log.position_at_age(wall_ns.saturating_sub(KEEP_NS));
+        if to.segment > self.log.oldest().segment {
+            self.expire(to);
+            self.tend();
+        }
+    }
+
+    /// Lets the segments before a place go, and counts the letters that were still there.
+    fn expire(&mut self, to: Position) {
+        let log = Arc::clone(&self.log);
+        let name = self.name;
+        let gone = self.gone.get_or_insert_with(|| letter::gone(name, log.reader(log.oldest())));
+        let mut expired = 0;
+        letter::numbers(name, self.log.reader(self.log.oldest()), &mut |number, end| {
+            if end.segment >= to.segment {
+                return ControlFlow::Break(());
+            }
+            expired += u64::from(!gone.remove(&number));
+            ControlFlow::Continue(())
+        });
+        if expired > 0 {
+            tracing::warn!(store = name.word(), expired, "the oldest dead letters make room or are too old");
+        }
+        self.counters.expired.add(expired);
+        self.log.release(&to);
+    }
+
+    /// Lets the segments go at whose letters nobody will look again.
+    fn reclaim(&mut self) {
+        let log = Arc::clone(&self.log);
+        let mut first = self.log.tail().segment;
+        letter::letters(self.name, &|| log.reader(log.oldest()), &mut |_, end| {
+            first = end.segment;
+            ControlFlow::Break(())
+        });
+        self.log.release(&Position { segment: first, ..Position::default() });
+        self.tend();
+    }
+
+    /// Makes what was appended durable. False when storage fails.
+    pub(super) fn sync(&mut self) -> bool {
+        if self.log.unsynced_bytes() == 0 {
+            return true;
+        }
+        self.maintain(clock::monotonic());
+        match self.log.sync() {
+            Ok(_) => {
+                self.tend();
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "dead letters could not be made durable");
+                false
+            }
+        }
+    }
+
+    fn maintain(&mut self, now: Duration) {
+        if let Err(error) = self.appender.maintain(now, clock::wall_ns()) {
+            tracing::warn!(%error, "the dead letters could not be maintained");
+        }
+    }
+
+    fn tend(&self) {
+        if let Err(error) = self.log.tend(clock::wall_ns()) {
+            tracing::warn!(%error, "the dead letters could not be tended");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Letters through the thread that keeps them, the desk, and back.
