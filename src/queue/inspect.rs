@@ -17,6 +17,7 @@ use std::sync::Arc;
 use shadow::Shadow;
 
 use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
+use super::mark::Mark;
 use super::segment::OpenSegment;
 use super::storage::Storage;
 use super::{
@@ -154,6 +155,8 @@ pub enum EntryFound {
         stored_bytes: u32,
         /// The stored bytes pass their CRC.
         intact: bool,
+        /// Of an intact commit-mark: the sequence up to which it knew that everything was durable.
+        durable: Option<u64>,
     },
     /// No header that can be believed.
     Unreadable,
@@ -300,11 +303,17 @@ fn entries(open: &OpenSegment) -> Vec<EntryInfo> {
         }
         let Some((offset, header)) = next else { break };
         from = offset + entry_bytes(header.stored_bytes as usize);
+        let stored = open.stored(offset, &header);
+        let mark = match header.kind {
+            Kind::CommitMark { .. } => stored.as_deref().and_then(Mark::decode),
+            Kind::Block(_) => None,
+        };
         let entry = EntryFound::Entry {
             sequence: header.sequence,
             kind: header.kind,
             stored_bytes: header.stored_bytes,
-            intact: open.stored(offset, &header).is_some(),
+            intact: stored.is_some(),
+            durable: mark.map(|mark| mark.durable),
         };
         found.push(EntryInfo { offset, end: from, found: entry });
     }

@@ -191,7 +191,7 @@ fn whole_json(lane: &Lane, segment: &SegmentInfo, blocks: bool) -> Value {
 fn entry_json(entry: &EntryInfo) -> Value {
     let EntryInfo { offset, end, found } = entry;
     let mut all = json!({ "offset": offset, "bytes": end - offset });
-    let EntryFound::Entry { sequence, kind, stored_bytes, intact } = found else {
+    let EntryFound::Entry { sequence, kind, stored_bytes, intact, durable } = found else {
         all["kind"] = "unreadable".into();
         return all;
     };
@@ -211,6 +211,7 @@ fn entry_json(entry: &EntryInfo) -> Value {
         Kind::CommitMark { written_ns } => {
             all["kind"] = "commit_mark".into();
             all["written"] = human::exact_time(*written_ns);
+            all["durable_sequence"] = (*durable).into();
         }
     }
     all

@@ -38,7 +38,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn is_damaged(&self) -> bool {
-        self.lost_spans > 0 || !self.parked.is_empty() || self.state_lost || !self.damage.is_empty()
+        // Where a crash took blocks that nobody was promised, what it left of them is no damage either.
+        let beyond_the_tail = !self.damage.is_empty() && self.tail_blocks == 0;
+        self.lost_spans > 0 || !self.parked.is_empty() || self.state_lost || beyond_the_tail
     }
 }
 
