@@ -1,1 +1,177 @@
-//! Letters through the thread that keeps them, the desk, and back.
+//! Letters through the thread that keeps them, the stores' bounds, and records on their way back into the front.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::block::{Refusal, Ticket, VerdictOutcome};
+use crate::config::{Mapping, OtherSourcetypes, Uberagent};
+use crate::pipeline::outlet;
+use crate::queue::MmapStorage;
+use crate::sys::doorbell::Doorbell;
+use crate::telemetry::health::Health;
+
+const WEEK_NS: u64 = store::KEEP_NS;
+
+fn stores(directory: &Path) -> DeadLetterStores {
+    let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
+    let tick = Health::new().thread("dead-letters", Duration::from_secs(10), Duration::ZERO);
+    start(&storage, directory, &AtRest::default(), vec![(SourceId(4), "uberagent".to_owned())], tick).unwrap()
+}
+
+fn end(stores: DeadLetterStores) {
+    let DeadLetterStores { front, delivery, logs, thread, .. } = stores;
+    drop((front, delivery, logs));
+    thread.join().unwrap();
+}
+
+fn record(stores: &DeadLetterStores, bytes: &[u8]) {
+    let letter =
+        FrontDeadLetter { source: SourceId(4), reason: "guid", received_ns: clock::wall_ns(), bytes: bytes.to_vec() };
+    stores.front.send(letter).unwrap();
+}
+
+fn refused(destination: &str, payload: &[u8]) -> DeliveryLetter {
+    let (reason, reply) = ("refused_by_peer", "400 bad request: ä".repeat(40));
+    let payload = Bytes::copy_from_slice(payload);
+    DeliveryLetter { destination: destination.to_owned(), reason, reply, signal: Signal::Logs, payload }
+}
+
+fn all(stores: &DeadLetterStores, selection: &Selection) -> Vec<Letter> {
+    stores.logs.iter().flat_map(|(store, log)| select(*store, log, selection, usize::MAX)).collect()
+}
+
+#[test]
+fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = stores(directory.path());
+    record(&first, b"no row");
+    for destination in ["a", "b", "a"] {
+        first.delivery.keep(refused(destination, destination.as_bytes()));
+    }
+    // The thread takes both doors in turn: once one more letter is durable there, the record may still be on its way.
+    while all(&first, &Selection::default()).len() < 4 {
+        thread::yield_now();
+    }
+    let found = all(&first, &Selection::default());
+    assert_eq!(
+        (found[0].origin.as_str(), &found[0].bytes[..], found[0].source),
+        ("uberagent", &b"no row"[..], SourceId(4))
+    );
+    assert_eq!(
+        (found[1].signal, found[1].reply.len()),
+        (Signal::Logs, 256),
+        "the beginning of the reply, whole characters"
+    );
+    let of_a = Selection { origin: Some("a".to_owned()), ..Selection::default() };
+    let numbers: Vec<u64> = all(&first, &of_a).iter().map(|letter| letter.number).collect();
+    assert_eq!(numbers.len(), 2);
+    assert!(first.delivery.go(StoreName::Delivery, numbers, GoneBy::Replay));
+    assert_eq!(first.counters[1].1.replayed.get(), 2);
+    let left: Vec<String> = all(&first, &Selection::default()).iter().map(Letter::id).collect();
+    end(first);
+    let second = stores(directory.path());
+    assert_eq!(all(&second, &Selection::default()).iter().map(Letter::id).collect::<Vec<_>>(), left);
+    end(second);
+    assert_eq!(purge(directory.path(), &AtRest::default(), &Selection::default()).unwrap(), 2);
+    let third = stores(directory.path());
+    assert_eq!(all(&third, &Selection::default()), []);
+    end(third);
+}
+
+#[test]
+fn a_store_is_bounded_in_age_and_counts_what_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
+    let mut store = Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default()).unwrap();
+    let now = 2 * WEEK_NS;
+    // Three letters fill a segment: six old ones, then three of today.
+    for number in 0..9 {
+        let received_ns = if number < 6 { now - WEEK_NS - 1 } else { now };
+        assert!(store.keep(
+            (Signal::Traces, SourceId(0)),
+            received_ns,
+            &letter::encode("r", "o", "", &vec![7; 1_000_000])
+        ));
+    }
+    assert!(store.sync());
+    let there = |store: &Store| select(StoreName::Front, &store.log, &Selection::default(), 99);
+    // One of the old ones is gone already: it does not expire too.
+    let first = there(&store)[0].number;
+    assert!(store.go(&[first], GoneBy::Purge));
+    let before = there(&store).len();
+    store.expire_by_age(now);
+    let after = there(&store).len();
+    assert_eq!((before, store.counters.expired.get()), (8, (before - after) as u64));
+    assert!(after < 8 && there(&store).iter().filter(|letter| letter.time_ns == now).count() == 3);
+    // With the last letter its segment goes.
+    let numbers: Vec<u64> = there(&store).iter().map(|letter| letter.number).collect();
+    assert!(store.go(&numbers, GoneBy::Purge));
+    assert!(store.log.stats().segments <= 1, "{:?}", store.log.stats());
+}
+
+#[test]
+fn a_selection_comes_back_from_json_and_an_empty_one_must_say_all() {
+    let selection = Selection {
+        ids: vec![(StoreName::Front, 12)],
+        store: Some(StoreName::Front),
+        reason: Some("guid".to_owned()),
+        origin: None,
+    };
+    assert_eq!(Selection::from_json(&selection.to_json()), Ok(selection));
+    assert_eq!(Selection::from_json(&Selection::default().to_json()), Ok(Selection::default()));
+    for body in ["{}", "[]", "{\"ids\":[\"front\"]}", "{\"store\":\"back\"}", "{\"ids\":[7]}"] {
+        assert!(Selection::from_json(&serde_json::from_str(body).unwrap()).is_err(), "{body}");
+    }
+}
+
+/// A row that uberAgent would send.
+const ROW: &str = r#"{"SessionGUID":"00000001-4b1e-93a7-0775-d390bc3db001","SessionID":1,"host":"h","LogonProcType":
+    "Session setup","ProcName":"p.exe","ProcID":8,"ProcParentID":4,"ProcStartTimeRelativeMs":5,"ProcLifetimeMs":9,
+    "TotalLogonDurationMs":40000,"ProcUser":"u","SortOrder2":2}"#;
+
+#[test]
+fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
+    let letter = |number, bytes: &str| Letter {
+        store: StoreName::Front,
+        number,
+        reason: "overload".to_owned(),
+        origin: "uberagent".to_owned(),
+        reply: String::new(),
+        time_ns: 5,
+        signal: Signal::Traces,
+        source: SourceId(4),
+        bytes: Bytes::copy_from_slice(bytes.as_bytes()),
+    };
+    let letters = [letter(1, &ROW.replace('\n', "")), letter(2, "no row at all"), letter(3, &ROW.replace('\n', ""))];
+    let parker = crossbeam::sync::Parker::new();
+    let metrics = Arc::new(Metrics::new());
+    let settings = Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
+    for outcome in [VerdictOutcome::Refused(Refusal::Full), VerdictOutcome::Unknown, VerdictOutcome::Durable] {
+        let doorbell = Doorbell::new().unwrap();
+        let (outlet, mut writer, _) = outlet::pair(RING_BLOCKS, u64::MAX, doorbell, parker.unparker().clone());
+        let mut front = FrontReplay::new(outlet, settings, Arc::clone(&metrics));
+        let (replayed, records) = thread::scope(|scope| {
+            let replaying = scope.spawn(|| front.replay(&letters, &AtomicBool::new(false)));
+            let (mut records, mut ticket) = (0, 0);
+            while !replaying.is_finished() {
+                if let Some(block) = writer.pop() {
+                    assert!(block.awaited && block.meta.source == SourceId(4));
+                    records += block.meta.records;
+                    writer.answer(Ticket(ticket), Ticket(ticket), outcome);
+                    ticket += 1;
+                }
+                thread::yield_now();
+            }
+            (replaying.join().unwrap(), records)
+        });
+        let is_durable = outcome == VerdictOutcome::Durable;
+        assert_eq!(
+            (records, replayed.gone.clone()),
+            (2, if is_durable { vec![1, 3] } else { Vec::new() }),
+            "{outcome:?}"
+        );
+        assert_eq!(replayed.stopped.is_none(), is_durable);
+        assert_eq!(replayed.to_json(false)["failed"][0]["id"], "front-2");
+    }
+    assert_eq!(metrics.imbalances().front, 0);
+}
