@@ -1,6 +1,9 @@
 //! What a scraper sees: the seed's names and types to the letter, help on everything, balances that show a hole.
 
+use std::time::Duration;
+
 use super::*;
+use crate::telemetry::health::{Health, State};
 
 fn filled() -> Metrics {
     let metrics = Metrics::new();
@@ -26,6 +29,14 @@ fn filled() -> Metrics {
     let gauges = Arc::new(DestinationGauges::default());
     gauges.in_queue.set(4);
     metrics.add_destination(DestinationSource { name: "otlphttp/second".to_owned(), counters, gauges });
+    let figures = LogFigures { segments: 2, entry_bytes: 4096, ..LogFigures::default() };
+    metrics.add_log(LogSource { lane: 0, read: Box::new(move || figures) });
+    metrics.show_disk(Box::new(|| DiskFigures {
+        used_bytes: 900,
+        max_bytes: 1000,
+        free_bytes: 1 << 30,
+        ..DiskFigures::default()
+    }));
     metrics.add_extra(Extra {
         name: "millrace_log_disk_bytes",
         help: "Bytes of the log on disk",
@@ -81,7 +92,7 @@ fn everything_has_help_and_type_and_every_counter_its_suffix() {
 #[test]
 fn every_described_metric_is_shown() {
     let page = filled().render();
-    let source = include_str!("../metrics.rs");
+    let source = [include_str!("../metrics.rs"), include_str!("disk.rs")].concat();
     let described = source.lines().filter_map(|line| line.trim().strip_prefix("describe_")?.split('"').nth(1));
     let described: Vec<&str> = described.filter(|name| name.contains('_') && !name.contains(' ')).collect();
     assert!(described.len() > 25, "{described:?}");
@@ -106,4 +117,49 @@ fn counters_follow_the_ledger_between_scrapes() {
     assert!(metrics.render().contains("records_received_total 20"));
     metrics.sources().fronts[0].counters.received.add(5);
     assert!(metrics.render().lines().any(|line| line == "records_received_total 25"));
+}
+
+#[test]
+fn the_status_says_in_words_what_is_wrong() {
+    let (metrics, health) = (filled(), Health::new());
+    let second = Duration::from_secs;
+    let at = |seconds| Moment { now: second(seconds), wall_ns: 1_700_000_000_000_000_000 + seconds * 1_000_000_000 };
+    metrics.upkeep(at(100));
+    let problems = |status: &serde_json::Value| status["problems"].as_array().unwrap().len();
+    let status = metrics.status(&health, at(100));
+    assert_eq!(status["problems"][0]["text"], "disk: the log is nearly full, 90 % of 0 MiB are used");
+    metrics.show_disk(Box::new(DiskFigures::default));
+    assert_eq!(problems(&metrics.status(&health, at(100))), 0);
+
+    let gauges = Arc::clone(&metrics.sources().destinations[0].gauges);
+    gauges.oldest_ns.set(at(70).wall_ns);
+    *gauges.words.lock().unwrap() = Words {
+        trouble: Some(Trouble { kind: TroubleKind::Holding, since: second(80), next_try: Some(second(140)) }),
+        last_error: Some((second(90), "401 unauthorized".to_owned())),
+    };
+    metrics.sources().destinations[0].counters.delivered.add(500);
+    metrics.sources().lanes[0].counters.encoded.add(500);
+    metrics.sources().lanes[0].counters.appended.add(500);
+    metrics.upkeep(at(110));
+    let status = metrics.status(&health, at(110));
+    let problem = &status["problems"][0];
+    let text = "otlphttp/second: holding, asked again once a minute: 401 unauthorized; 4 spans wait in the log";
+    assert_eq!((problem["text"].as_str(), problem["since"].as_str()), (Some(text), Some("1700000080000000000")));
+    let destination = &status["destinations"][0];
+    assert_eq!((destination["state"].as_str(), &destination["lag_seconds"]), (Some("holding"), &40.into()));
+    assert_eq!(destination["trouble"]["next_try"], "1700000140000000000");
+    assert_eq!(destination["spans_per_second"], 50);
+    assert!(metrics.render().contains("millrace_destination_lag_seconds{destination=\"otlphttp/second\"} 40\n"));
+    assert_eq!(status["sources"][0]["records"]["received"], 20);
+    assert_eq!(problems(&status), 1);
+
+    health.component("log").set(State::Degraded("lane 0: disk gone".to_owned()));
+    let status = metrics.status(&health, at(110));
+    assert_eq!(status["problems"][1]["text"], "log: lane 0: disk gone");
+    // A hole is shown at rest only: while spans move, counters are read one after another.
+    metrics.sources().fronts[0].counters.received.add(1);
+    assert_eq!(problems(&metrics.status(&health, at(110))), 2);
+    [120, 130].iter().for_each(|seconds| metrics.upkeep(at(*seconds)));
+    let status = metrics.status(&health, at(130));
+    assert!(status["problems"][2]["text"].as_str().unwrap().contains("out of balance"), "{status:#}");
 }
