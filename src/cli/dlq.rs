@@ -5,7 +5,6 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -13,10 +12,10 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiArgs};
 use super::human::{self, Table};
 use super::source::Unusable;
-use super::state::{self, StateArgs};
+use super::state::{State, StateArgs, lock, user};
 use crate::pipeline::dead_letters::{self, Letter, Selection, StoreName};
+use crate::queue::Reader;
 use crate::queue::inspect::Lane;
-use crate::queue::{AtRest, Reader};
 use crate::sys::clock;
 
 /// What can be done with dead letters.
@@ -96,10 +95,10 @@ pub(super) fn dlq(command: &DlqCommand) -> anyhow::Result<()> {
     match command {
         DlqCommand::Ls { filter, limit, json, state } => {
             let selection = filter.selection(&[])?;
-            let found = with_stores(&state.directory()?, |readers| dead_letters::list(readers, &selection, *limit))?;
+            let found = with_stores(&state.open()?, |readers| dead_letters::list(readers, &selection, *limit))?;
             show_list(&found, *json)
         }
-        DlqCommand::Show { id, format, state } => show(id, *format, &state.directory()?),
+        DlqCommand::Show { id, format, state } => show(id, *format, &state.open()?),
         DlqCommand::Replay(arguments) => replay(arguments),
         DlqCommand::Purge(arguments) => purge(arguments),
     }
@@ -114,11 +113,8 @@ impl Filter {
 }
 
 /// Calls `use_them` with what opens a reader of each store.
-fn with_stores<T>(
-    directory: &Path,
-    use_them: impl FnOnce(&[(StoreName, &dyn Fn() -> Reader)]) -> T,
-) -> anyhow::Result<T> {
-    let open = |store| Lane::open(dead_letters::place(directory, store), clock::wall_ns());
+fn with_stores<T>(state: &State, use_them: impl FnOnce(&[(StoreName, &dyn Fn() -> Reader)]) -> T) -> anyhow::Result<T> {
+    let open = |store| Lane::open(state.store(store), clock::wall_ns());
     let (front, delivery) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
     let (front, delivery) = (|| front.reader(front.oldest()), || delivery.reader(delivery.oldest()));
     Ok(use_them(&[(StoreName::Front, &front), (StoreName::Delivery, &delivery)]))
@@ -169,9 +165,9 @@ fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(id: &str, format: Format, directory: &Path) -> anyhow::Result<()> {
+fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
     let (store, number) = Selection::parse_id(id).map_err(Unusable)?;
-    let letter = with_stores(directory, |readers| find(readers, store, number))?;
+    let letter = with_stores(state, |readers| find(readers, store, number))?;
     let Some(letter) = letter else {
         anyhow::bail!("there is no dead letter {id}: `millrace dlq ls` shows which there are")
     };
@@ -258,12 +254,12 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
 
 fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
     let (selection, body) = body(arguments)?;
-    let directory = arguments.state.directory();
-    let offline = directory.as_ref().is_ok_and(|directory| state::user(directory).is_none());
+    let state = arguments.state.open();
+    let offline = state.as_ref().is_ok_and(|state| user(&state.directory).is_none());
     let purged = if offline && !arguments.api.names_one() {
-        let directory = directory?;
-        let _lock = state::lock(&directory)?;
-        dead_letters::purge(&directory, &AtRest::default(), &selection)?
+        let state = state?;
+        let _held = lock(&state.directory)?;
+        dead_letters::purge(&state.directory, &state.at_rest, &selection)?
     } else {
         let api = Api::find(&arguments.api, &arguments.state.source())?;
         api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0)

@@ -49,10 +49,10 @@ pub(super) enum QueueCommand {
 /// Runs one.
 pub(super) fn queue(command: &QueueCommand) -> anyhow::Result<()> {
     match command {
-        QueueCommand::Ls { state, json } => ls::ls(&state.directory()?, *json),
+        QueueCommand::Ls { state, json } => ls::ls(&state.open()?, *json),
         QueueCommand::Inspect(arguments) => inspect::inspect(arguments),
-        QueueCommand::Verify { state, json } => verify::verify(&state.directory()?, *json),
-        QueueCommand::Repair { state, dry_run } => repair::repair(&state.directory()?, *dry_run),
+        QueueCommand::Verify { state, json } => verify::verify(&state.open()?, *json),
+        QueueCommand::Repair { state, dry_run } => repair::repair(&state.open()?, *dry_run),
         QueueCommand::Export(arguments) => export::export(arguments),
     }
 }

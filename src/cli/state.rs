@@ -9,9 +9,11 @@ use anyhow::Context;
 use clap::Args;
 
 use super::source::{Source, Unusable};
+use crate::config::MissingKey;
 use crate::pipeline::dead_letters::{self, StoreName};
-use crate::queue::StateLock;
+use crate::pipeline::logs::read_keys;
 use crate::queue::inspect::Place;
+use crate::queue::{AtRest, StateLock};
 
 /// Where the state is.
 #[derive(Clone, Debug, Default, Args)]
@@ -22,21 +24,41 @@ pub(super) struct StateArgs {
     /// The configuration file that names it.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The keys of an encrypted log; without it those of the configuration, when that is asked.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// A state directory with what it takes to read it.
+pub(super) struct State {
+    /// The directory.
+    pub(super) directory: PathBuf,
+    /// The keys of its blocks; what they do not open is passed over.
+    pub(super) at_rest: AtRest,
 }
 
 impl StateArgs {
-    /// The directory. Fails when there is no log in it.
-    pub(super) fn directory(&self) -> anyhow::Result<PathBuf> {
-        let directory = match &self.state {
-            Some(directory) => directory.clone(),
-            None => self.source().load()?.config.state_directory,
+    /// The directory and its keys. Fails when there is no log in it.
+    pub(super) fn open(&self) -> anyhow::Result<State> {
+        let asked = self.state.is_none() || self.config.is_some();
+        let config = if asked { Some(self.source().load()?.config) } else { None };
+        let directory = match (&self.state, &config) {
+            (Some(directory), _) => directory.clone(),
+            (None, config) => config.as_ref().expect("asked for without a directory").state_directory.clone(),
         };
         if !directory.join("log").is_dir() {
             let shown = directory.display();
             let message = format!("{shown} holds no log: name the state directory of `millrace run` with --state");
             return Err(Unusable(message).into());
         }
-        Ok(directory)
+        let encryption = config.and_then(|config| config.queue.encryption);
+        let key_file = self.key_file.clone().or(encryption.map(|encryption| encryption.key_file));
+        let mut at_rest = AtRest { missing_key: MissingKey::Skip, ..AtRest::default() };
+        if let Some(path) = key_file {
+            at_rest.keys =
+                read_keys(&path).map_err(|reason| Unusable(format!("key file {}: {reason}", path.display())))?;
+        }
+        Ok(State { directory, at_rest })
     }
 
     /// The configuration that the directory belongs to.
@@ -84,16 +106,29 @@ pub(super) struct Named {
     pub(super) place: Place,
 }
 
-/// Every log under a state directory: the lanes', then the stores of dead letters.
-pub(super) fn logs(directory: &Path) -> anyhow::Result<Vec<Named>> {
-    let lanes = Place::lanes(directory).with_context(|| format!("{} cannot be read", directory.display()))?;
-    let mut logs: Vec<Named> =
-        lanes.into_iter().map(|place| Named { name: format!("lane {}", place.lane), place }).collect();
-    for store in StoreName::ALL {
-        let place = dead_letters::place(directory, store);
-        if place.directory.is_dir() {
-            logs.push(Named { name: format!("dead letters {}", store.word()), place });
-        }
+impl State {
+    /// Every lane.
+    pub(super) fn lanes(&self) -> anyhow::Result<Vec<Place>> {
+        let shown = self.directory.display();
+        let lanes = Place::lanes(&self.directory).with_context(|| format!("{shown} cannot be read"))?;
+        Ok(lanes.into_iter().map(|place| Place { at_rest: self.at_rest.clone(), ..place }).collect())
     }
-    Ok(logs)
+
+    /// A store of dead letters.
+    pub(super) fn store(&self, store: StoreName) -> Place {
+        Place { at_rest: self.at_rest.clone(), ..dead_letters::place(&self.directory, store) }
+    }
+
+    /// Every log: the lanes', then the stores of dead letters.
+    pub(super) fn logs(&self) -> anyhow::Result<Vec<Named>> {
+        let lanes = self.lanes()?.into_iter();
+        let mut logs: Vec<Named> = lanes.map(|place| Named { name: format!("lane {}", place.lane), place }).collect();
+        for store in StoreName::ALL {
+            let place = self.store(store);
+            if place.directory.is_dir() {
+                logs.push(Named { name: format!("dead letters {}", store.word()), place });
+            }
+        }
+        Ok(logs)
+    }
 }

@@ -192,7 +192,9 @@ impl Lane {
         }
         let (log, appender, recovered) = opened?;
         let mut parked = storage.list(&place.quarantine).unwrap_or_default();
-        parked.retain(|name| !before.contains(name));
+        // What has no key and holds nothing is only put aside, under the name that it had.
+        let this_time = format!("-{wall_ns}");
+        parked.retain(|name| name.ends_with(&this_time) && !before.contains(name));
         Ok(Lane { place, recovered, parked, log, _appender: appender })
     }
 

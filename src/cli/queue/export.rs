@@ -18,7 +18,7 @@ use crate::cli::human;
 use crate::cli::source::Unusable;
 use crate::cli::state::StateArgs;
 use crate::otlp::json;
-use crate::queue::inspect::{self, Lane, Place};
+use crate::queue::inspect::{self, Lane};
 use crate::queue::{Entry, LaneCursor};
 use crate::sys::clock;
 
@@ -75,19 +75,19 @@ struct Counts {
 
 /// Writes blocks out; what was written is said on stderr.
 pub(super) fn export(arguments: &ExportArgs) -> anyhow::Result<()> {
-    let directory = arguments.state.directory()?;
+    let state = arguments.state.open()?;
     let now_ns = clock::wall_ns();
     let moment = |text: &Option<String>, none| match text {
         Some(text) => human::parse_time(text, now_ns).map_err(Unusable),
         None => Ok(none),
     };
     let times = moment(&arguments.from, 0)?..moment(&arguments.to, u64::MAX)?;
-    let mut places = Place::lanes(&directory)?;
+    let mut places = state.lanes()?;
     places.retain(|place| arguments.lane.is_none_or(|lane| place.lane == lane));
     let lanes = places.into_iter().map(|place| Lane::open(place, now_ns)).collect::<Result<Vec<Lane>, _>>()?;
     // Read after the logs: what was released before they were opened is behind it.
     let cursor = match &arguments.destination {
-        Some(name) => Some(cursor(&directory, name)?),
+        Some(name) => Some(cursor(&state.directory, name)?),
         None => None,
     };
     let mut sink = Sink::open(&arguments.out, arguments.format)?;

@@ -11,7 +11,7 @@ use crate::block::{Kind, Signal};
 use crate::cli::human::{self, Table};
 use crate::cli::source::Unusable;
 use crate::cli::state::{StateArgs, sources};
-use crate::queue::inspect::{EntryFound, EntryInfo, Lane, Place, SegmentInfo};
+use crate::queue::inspect::{EntryFound, EntryInfo, Lane, SegmentInfo};
 use crate::sys::clock;
 
 /// What to look at.
@@ -33,16 +33,16 @@ pub(in crate::cli) struct InspectArgs {
 
 /// Shows segments, and what stands in them.
 pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
-    let directory = arguments.state.directory()?;
+    let state = arguments.state.open()?;
     let now_ns = clock::wall_ns();
-    let mut places = Place::lanes(&directory)?;
+    let mut places = state.lanes()?;
     if let Some(lane) = arguments.lane {
         places.retain(|place| place.lane == lane);
         if places.is_empty() {
             return Err(Unusable(format!("there is no lane {lane}: `millrace queue ls` shows which there are")).into());
         }
     }
-    let names = sources(&directory);
+    let names = sources(&state.directory);
     let mut found = Vec::new();
     for place in places {
         let lane = Lane::open(place, now_ns)?;

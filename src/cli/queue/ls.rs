@@ -4,13 +4,12 @@
 //! oldest block there. Cursors are read after the logs, so beside a running process a lag is never overstated.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cli::human::{self, Table};
-use crate::cli::state;
+use crate::cli::state::{State, user};
 use crate::queue::inspect::{self, CursorInfo, Lane, Place};
 use crate::queue::{Entry, LaneCursor};
 use crate::sys::clock;
@@ -28,10 +27,10 @@ struct Lag {
 }
 
 /// Shows every lane and destination.
-pub(super) fn ls(directory: &Path, json: bool) -> anyhow::Result<()> {
-    let now_ns = clock::wall_ns();
+pub(super) fn ls(state: &State, json: bool) -> anyhow::Result<()> {
+    let (directory, now_ns) = (&state.directory, clock::wall_ns());
     let open = |place: Place| Lane::open(place, now_ns);
-    let lanes = Place::lanes(directory)?.into_iter().map(open).collect::<Result<Vec<Lane>, _>>()?;
+    let lanes = state.lanes()?.into_iter().map(open).collect::<Result<Vec<Lane>, _>>()?;
     let cursors = inspect::cursors(directory)?;
     let lags: Vec<Lag> = cursors.iter().flat_map(|cursor| lags(cursor, &lanes)).collect();
     let out = &mut std::io::stdout().lock();
@@ -43,8 +42,8 @@ pub(super) fn ls(directory: &Path, json: bool) -> anyhow::Result<()> {
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    let user = state::user(directory).map(|process| format!(": in use by process {process}"));
-    writeln!(out, "{}{}\n", directory.display(), user.unwrap_or_default())?;
+    let process = user(directory).map(|process| format!(": in use by process {process}"));
+    writeln!(out, "{}{}\n", directory.display(), process.unwrap_or_default())?;
     lane_table(&lanes, now_ns)?.write(out)?;
     writeln!(out)?;
     lag_table(&lags, now_ns).write(out)?;

@@ -5,18 +5,25 @@
 //! where it is, for its neighbours are delivered and its spans are counted as lost by whoever comes there.
 
 use std::io::Write;
-use std::path::Path;
 
 use super::verify::{self, Report};
-use crate::cli::{human, state};
+use crate::cli::human;
+use crate::cli::source::Unusable;
+use crate::cli::state::{State, lock};
 use crate::queue::inspect;
 use crate::sys::clock;
 
 /// Repairs everything, or says what it would do.
-pub(super) fn repair(directory: &Path, dry_run: bool) -> anyhow::Result<()> {
-    let lock = if dry_run { None } else { Some(state::lock(directory)?) };
+pub(super) fn repair(state: &State, dry_run: bool) -> anyhow::Result<()> {
+    let directory = &state.directory;
+    let held = if dry_run { None } else { Some(lock(directory)?) };
     let wall_ns = clock::wall_ns();
-    let (reports, cursors) = verify::examine(directory)?;
+    let (reports, cursors) = verify::examine(state)?;
+    if let Some((_, key)) = reports.iter().find_map(|report| report.locked.as_ref()) {
+        let message =
+            format!("key {key} of the log is missing: name its file with --key-file, or nothing can be judged");
+        return Err(Unusable(message).into());
+    }
     let out = &mut std::io::stdout().lock();
     let would = if dry_run { "would be " } else { "" };
     for cursor in cursors.iter().filter(|cursor| cursor.is_damaged) {
@@ -26,7 +33,7 @@ pub(super) fn repair(directory: &Path, dry_run: bool) -> anyhow::Result<()> {
         }
         writeln!(out, "destination {name}: its cursor {would}parked; it starts again with the oldest block")?;
     }
-    for (named, report) in state::logs(directory)?.iter().zip(&reports) {
+    for (named, report) in state.logs()?.iter().zip(&reports) {
         let changes = report.state_lost || report.unsealed || !report.parked.is_empty();
         if changes && !dry_run {
             let file = named.place.directory.join("state");
@@ -40,7 +47,7 @@ pub(super) fn repair(directory: &Path, dry_run: bool) -> anyhow::Result<()> {
             writeln!(out, "{}: nothing to do", report.name)?;
         }
     }
-    drop(lock);
+    drop(held);
     Ok(())
 }
 

@@ -4,13 +4,12 @@
 //! and reader decide it. Blocks that a crash left half-written were never acknowledged; they are named and are no damage.
 
 use std::io::Write;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::block::Kind;
 use crate::cli::human;
-use crate::cli::state::{self, Named};
+use crate::cli::state::{Named, State};
 use crate::queue::Entry;
 use crate::queue::inspect::{self, CursorInfo, EntryFound, EntryInfo, Lane, SegmentInfo};
 use crate::sys::clock;
@@ -24,6 +23,8 @@ pub(super) struct Report {
     spans: u64,
     /// Spans that were appended and are not there any more.
     pub(super) lost_spans: u64,
+    /// Spans whose key is missing, and that key.
+    pub(super) locked: Option<(u64, String)>,
     /// Blocks of a crash's tail that are missing.
     tail_blocks: u64,
     /// Files that recovery would put into quarantine.
@@ -45,8 +46,8 @@ impl Report {
 }
 
 /// Reads everything; an error when something is damaged.
-pub(super) fn verify(directory: &Path, json: bool) -> anyhow::Result<()> {
-    let (reports, cursors) = examine(directory)?;
+pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
+    let (reports, cursors) = examine(state)?;
     let damaged: Vec<&CursorInfo> = cursors.iter().filter(|cursor| cursor.is_damaged).collect();
     let is_damaged = !damaged.is_empty() || reports.iter().any(Report::is_damaged);
     let out = &mut std::io::stdout().lock();
@@ -71,14 +72,14 @@ pub(super) fn verify(directory: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 /// Looks at every log and cursor.
-pub(super) fn examine(directory: &Path) -> anyhow::Result<(Vec<Report>, Vec<CursorInfo>)> {
-    let opened = state::logs(directory)?.into_iter().map(|Named { name, place }| {
+pub(super) fn examine(state: &State) -> anyhow::Result<(Vec<Report>, Vec<CursorInfo>)> {
+    let opened = state.logs()?.into_iter().map(|Named { name, place }| {
         let lane = Lane::open(place, clock::wall_ns())?;
         Ok((name, lane))
     });
     let opened = opened.collect::<anyhow::Result<Vec<(String, Lane)>>>()?;
     // Read after the logs, so that what was released before they were opened is behind every cursor.
-    let cursors = inspect::cursors(directory)?;
+    let cursors = inspect::cursors(&state.directory)?;
     let reports = opened.into_iter().map(|(name, lane)| report(name, &lane, &cursors)).collect();
     Ok((reports, cursors))
 }
@@ -90,6 +91,7 @@ fn report(name: String, lane: &Lane, cursors: &[CursorInfo]) -> Report {
         blocks: 0,
         spans: 0,
         lost_spans: 0,
+        locked: lane.recovered.missing_key.map(|key| (lane.recovered.unreadable_spans, key.to_string())),
         tail_blocks: lane.recovered.tail_blocks,
         parked: lane.parked.clone(),
         state_lost: lane.recovered.state_lost,
@@ -109,6 +111,8 @@ fn report(name: String, lane: &Lane, cursors: &[CursorInfo]) -> Report {
             Entry::Gap { spans, .. } => report.lost_spans += spans,
         }
     }
+    // What has no key is passed over and is not lost.
+    report.lost_spans -= report.locked.as_ref().map_or(0, |(spans, _)| report.lost_spans.min(*spans));
     for segment in segments {
         let entries = lane.entries(segment.id).unwrap_or_default();
         let damaged = entries
@@ -131,6 +135,10 @@ fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for file in &report.parked {
         writeln!(out, "  cannot be read, to be parked as {file}")?;
+    }
+    if let Some((spans, key)) = &report.locked {
+        let spans = human::count(*spans);
+        writeln!(out, "  {spans} spans cannot be read without key {key}: name its file with --key-file")?;
     }
     if report.state_lost {
         writeln!(out, "  the lane's state cannot be read; it is derived from the segments")?;
@@ -181,6 +189,8 @@ fn report_json(report: &Report) -> Value {
         "blocks": report.blocks,
         "spans": report.spans,
         "lost_spans": report.lost_spans,
+        "locked_spans": report.locked.as_ref().map(|(spans, _)| spans),
+        "missing_key": report.locked.as_ref().map(|(_, key)| key),
         "tail_blocks": report.tail_blocks,
         "to_be_parked": report.parked,
         "state_lost": report.state_lost,
