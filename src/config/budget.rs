@@ -106,13 +106,13 @@ fn longest_line(config: &Config) -> usize {
 /// Adds up every pool, and refuses more than the limit.
 pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
     let lanes = lanes.max(1);
-    let by_lanes = 160 * MIB + 176 * MIB * u64_of(lanes);
+    let by_lanes = product([176 * MIB, u64_of(lanes)]).saturating_add(160 * MIB);
     let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes);
     let mut lines = vec![Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries")];
     lane_lines(config, lanes, &mut lines);
     receiver_lines(config, &mut lines);
     exporter_lines(config, &mut lines);
-    let total_bytes = lines.iter().map(|line| line.bytes).sum();
+    let total_bytes = lines.iter().fold(0, |sum: u64, line| sum.saturating_add(line.bytes));
     let budget = Budget { lines, total_bytes, limit_bytes };
     if total_bytes > limit_bytes { Err(OverBudget(budget)) } else { Ok(budget) }
 }
@@ -125,41 +125,41 @@ fn lane_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
     lines.push(Line::new(
         "rings of the reactors",
         // A block is closed by the row that reaches the target, so it may be that much larger.
-        lane_count * reactor * 2 * target,
+        product([lane_count, reactor, 2, target]),
         format!("{lanes} lanes x {reactor} blocks x twice {}", show_bytes(target)),
     ));
     lines.push(Line::new(
         "rings of the gateways",
-        lane_count * gateway * largest,
+        product([lane_count, gateway, largest]),
         format!("{lanes} lanes x {gateway} blocks x {}", show_bytes(largest)),
     ));
     lines.push(Line::new(
         "request bodies",
-        lane_count * u64_of(pools.gateway_body_bytes),
+        product([lane_count, u64_of(pools.gateway_body_bytes)]),
         format!("{lanes} lanes x the largest request, as sent and inflated"),
     ));
     lines.push(Line::new(
         "read buffers",
-        lane_count * u64_of(pools.reactor_scratch_bytes),
+        product([lane_count, u64_of(pools.reactor_scratch_bytes)]),
         format!("{lanes} lanes x {}", show_bytes(u64_of(pools.reactor_scratch_bytes))),
     ));
     lines.push(Line::new(
         "unfinished lines",
-        lane_count * u64_of(pools.unfinished_line_bytes),
+        product([lane_count, u64_of(pools.unfinished_line_bytes)]),
         format!("{lanes} lanes x {}", show_bytes(u64_of(pools.unfinished_line_bytes))),
     ));
     lines.push(Line::new(
         "blocks that wait for a full ring",
-        lane_count * u64_of(pools.reactor_waiting_bytes),
+        product([lane_count, u64_of(pools.reactor_waiting_bytes)]),
         format!("{lanes} lanes x {}", show_bytes(u64_of(pools.reactor_waiting_bytes))),
     ));
     lines.push(Line::new(
         "session tables of the encoders",
-        lane_count * 2 * 4 * MIB,
+        product([lane_count, 2, 4 * MIB]),
         format!("{lanes} lanes x reactor and gateway x 4MiB"),
     ));
     // What waits for its sync is kept, so that a failed sync can be made good in another segment.
-    let unsynced = lane_count * config.queue.sync_bytes;
+    let unsynced = product([lane_count, config.queue.sync_bytes]);
     lines.push(Line::new("unsynced copies", unsynced, format!("{lanes} lanes x queue.sync_bytes")));
     let letters = 2 * u64_of(pools.dead_letters) * u64_of(DEAD_LETTER_BYTES);
     lines.push(Line::new("dead letters", letters, format!("2 stores x {} waiting x 64KiB", pools.dead_letters)));
@@ -175,7 +175,7 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
         };
         lines.push(Line::new(
             format!("connections of {}", receiver.name),
-            u64_of(connections) * bytes,
+            product([u64_of(connections), bytes]),
             format!("{connections} x {}: {what}", show_bytes(bytes)),
         ));
     }
@@ -189,13 +189,18 @@ fn exporter_lines(config: &Config, lines: &mut Vec<Line>) {
         };
         // The request is gathered once; JSON is at most four times its protobuf; a compressed copy is no larger.
         let copies = 1 + if json { 4 } else { 0 } + u64::from(compression != Compression::None);
-        let each = copies * u64_of(exporter.batch.max_request_bytes) + 128 * KIB;
+        let each = product([copies, u64_of(exporter.batch.max_request_bytes)]).saturating_add(128 * KIB);
         lines.push(Line::new(
             format!("requests of {}", exporter.name),
-            u64_of(exporter.retry.max_concurrency) * each,
+            product([u64_of(exporter.retry.max_concurrency), each]),
             format!("{} in flight x {} with the reply", exporter.retry.max_concurrency, show_bytes(each)),
         ));
     }
+}
+
+/// What is too much to be counted is over any limit: a configuration may say any number.
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
 }
 
 impl Line {

@@ -475,6 +475,7 @@ fn the_budget_adds_up_and_holds_the_limit() {
     // Each of these limits is one that could be forgotten in the sum.
     let large = [
         "receivers: {uberagent: {protocols: {tcp: {max_connections: 1000000}}}}",
+        "receivers: {uberagent: {protocols: {tcp: {max_connections: 18446744073709551615}}}}",
         "receivers: {uberagent: {protocols: {tcp: {max_line_bytes: 1GiB}}}}",
         "receivers: {otlp: {protocols: {http: {max_inflated_bytes: 1GiB}}}}",
         "receivers: {elasticsearch: {max_connections: 100000}}",
