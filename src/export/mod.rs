@@ -10,7 +10,7 @@ mod compress;
 mod http;
 mod influx;
 mod otlp_http;
-mod reply;
+pub mod reply;
 mod resolver;
 mod sessions;
 

@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderValue, Uri, header};
 
 use super::compress::compress;
 use super::http::{Http, Reply, parse_headers, parse_url};
-use super::reply::{Sent, partial_success, partial_success_json};
+use super::reply::{NotAReply, Sent, partial_success, partial_success_json};
 use super::{Request, SetupError};
 use crate::block::{Outcome, Signal};
 use crate::config::{self, Compression, Encoding};
@@ -125,13 +125,13 @@ fn meaning(reply: &Reply, sent: Sent) -> Outcome {
     } else if reply.is_of_type("protobuf") {
         partial_success(&reply.body)
     } else {
-        Err(())
+        Err(NotAReply)
     };
     match partial {
         Ok(None) => Outcome::Accepted,
         Ok(Some((0, message))) if message.is_empty() => Outcome::Accepted,
         Ok(Some((refused_spans, message))) => Outcome::AcceptedPartially { refused_spans, message },
-        Err(()) => {
+        Err(NotAReply) => {
             let message = format!("a yes that is no answer of this protocol: {}", reply.message());
             Outcome::AcceptedPartially { refused_spans: 0, message }
         }

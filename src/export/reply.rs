@@ -76,7 +76,7 @@ impl Reply {
 }
 
 /// At most the first 256 bytes as one line of text; whatever is no text or would move a terminal's cursor becomes a space.
-pub(super) fn printable(bytes: &[u8]) -> String {
+pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MESSAGE_BYTES)]);
     let plain = text.replace(|character: char| character.is_control() || character == char::REPLACEMENT_CHARACTER, " ");
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -84,7 +84,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 
 /// `Retry-After` in both of its forms: seconds, or a date. A date is compared with the reply's own `Date`, so that two
 /// clocks need not agree, and only without one with ours. Bounds are set by whoever waits.
-fn retry_after(headers: &HeaderMap, wall_ns: u64) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, wall_ns: u64) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a very long time.
@@ -96,21 +96,26 @@ fn retry_after(headers: &HeaderMap, wall_ns: u64) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
+/// The body of a yes that is no reply of its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the body is no reply of its protocol")]
+pub struct NotAReply;
+
 /// `partial_success` of a protobuf `Export*ServiceResponse`: items rejected and the message. `None` when there is none;
 /// an error when the bytes are no such message.
-pub(super) fn partial_success(body: &[u8]) -> Result<Option<(u64, String)>, ()> {
+pub fn partial_success(body: &[u8]) -> Result<Option<(u64, String)>, NotAReply> {
     let mut read = 0;
     let mut partial = None;
     for Field { number, value, .. } in Fields::of(body) {
         read += 1;
         match (number, value) {
             (1, Value::Bytes(bytes)) => partial = Some(bytes),
-            (1, _) => return Err(()),
+            (1, _) => return Err(NotAReply),
             _ => {}
         }
     }
     if read == 0 && !body.is_empty() {
-        return Err(());
+        return Err(NotAReply);
     }
     let Some(partial) = partial else { return Ok(None) };
     let rejected = Fields::of(partial).filter_map(|Field { number, value, .. }| match value {
@@ -123,8 +128,8 @@ pub(super) fn partial_success(body: &[u8]) -> Result<Option<(u64, String)>, ()> 
 }
 
 /// The same of a JSON reply. The count's name depends on the signal, so any that begins with `rejected` is taken.
-pub(super) fn partial_success_json(body: &[u8]) -> Result<Option<(u64, String)>, ()> {
-    let reply: serde_json::Value = serde_json::from_slice(body).map_err(|_| ())?;
+pub fn partial_success_json(body: &[u8]) -> Result<Option<(u64, String)>, NotAReply> {
+    let reply: serde_json::Value = serde_json::from_slice(body).map_err(|_| NotAReply)?;
     let Some(partial) = reply.get("partialSuccess").and_then(serde_json::Value::as_object) else { return Ok(None) };
     let count = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.parse::<u64>().ok(),

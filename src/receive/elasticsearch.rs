@@ -5,7 +5,7 @@
 //! there was no room in time: a request larger than the ring goes in piece by piece. The action lines of a request are read before its first document is decoded, so that a malformed one
 //! refuses the request with nothing stored. `index` and `create` are understood; ids are echoed, never used.
 
-mod bulk;
+pub mod bulk;
 mod probe;
 
 use std::time::Duration;

@@ -9,7 +9,7 @@
 use memchr::memchr;
 
 /// Bytes of a too long line that are handed out.
-pub(super) const BEGINNING_BYTES: usize = 1024;
+pub const BEGINNING_BYTES: usize = 1024;
 
 /// Buffers kept for the next unfinished lines, and the capacity up to which one is worth keeping.
 const SPARES: usize = 32;
@@ -20,7 +20,7 @@ const SMALLEST_BYTES: usize = 1024;
 
 /// One line, or what is known of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framed<'a> {
+pub enum Framed<'a> {
     /// A whole line without its end.
     Line(&'a mut [u8]),
     /// The beginning of a line that is longer than it may be.
@@ -31,7 +31,7 @@ pub(super) enum Framed<'a> {
 
 /// Where one connection stands between two reads.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     max_line_bytes: usize,
     unfinished: Vec<u8>,
     skipping: bool,
@@ -39,24 +39,19 @@ pub(super) struct Lines {
 
 /// The buffers of a lane's unfinished lines.
 #[derive(Debug)]
-pub(super) struct LineBuffers {
+pub struct LineBuffers {
     left_bytes: usize,
     spares: Vec<Vec<u8>>,
 }
 
 impl Lines {
     /// The state before the first byte. A line is at most `max_line_bytes` long, a CR before its LF included.
-    pub(super) fn new(max_line_bytes: usize) -> Lines {
+    pub fn new(max_line_bytes: usize) -> Lines {
         Lines { max_line_bytes, unfinished: Vec::new(), skipping: false }
     }
 
     /// Takes the next bytes of the stream and hands out what ends in them. Says whether any line ended.
-    pub(super) fn feed(
-        &mut self,
-        mut chunk: &mut [u8],
-        buffers: &mut LineBuffers,
-        mut each: impl FnMut(Framed<'_>),
-    ) -> bool {
+    pub fn feed(&mut self, mut chunk: &mut [u8], buffers: &mut LineBuffers, mut each: impl FnMut(Framed<'_>)) -> bool {
         let mut any_ended = false;
         while let Some(end) = memchr(b'\n', chunk) {
             let (line, rest) = chunk.split_at_mut(end + 1);
@@ -71,14 +66,14 @@ impl Lines {
     }
 
     /// Takes the end of the stream: an unterminated last line is a line.
-    pub(super) fn end(&mut self, buffers: &mut LineBuffers, mut each: impl FnMut(Framed<'_>)) {
+    pub fn end(&mut self, buffers: &mut LineBuffers, mut each: impl FnMut(Framed<'_>)) {
         if self.is_unfinished() {
             self.end_line(&mut [], buffers, &mut each);
         }
     }
 
     /// Gives the unfinished line up; `None` when there is none, or its beginning was handed out already.
-    pub(super) fn cut(&mut self, buffers: &mut LineBuffers, each: impl FnOnce(&[u8])) {
+    pub fn cut(&mut self, buffers: &mut LineBuffers, each: impl FnOnce(&[u8])) {
         self.skipping = false;
         if !self.unfinished.is_empty() {
             each(&self.unfinished);
@@ -87,7 +82,7 @@ impl Lines {
     }
 
     /// Whether a line has begun and not ended.
-    pub(super) fn is_unfinished(&self) -> bool {
+    pub fn is_unfinished(&self) -> bool {
         self.skipping || !self.unfinished.is_empty()
     }
 
@@ -146,13 +141,13 @@ impl Lines {
 
 impl LineBuffers {
     /// Nothing kept, and at most `max_bytes` at any time.
-    pub(super) fn new(max_bytes: usize) -> LineBuffers {
+    pub fn new(max_bytes: usize) -> LineBuffers {
         LineBuffers { left_bytes: max_bytes, spares: Vec::with_capacity(SPARES) }
     }
 
     /// Bytes that may still be kept.
     #[cfg(test)]
-    pub(super) fn left_bytes(&self) -> usize {
+    pub fn left_bytes(&self) -> usize {
         self.left_bytes
     }
 

@@ -16,10 +16,10 @@ pub mod admission;
 pub mod elasticsearch;
 pub mod gateway;
 pub mod inflate;
-mod lines;
+pub mod lines;
 pub mod otlp_http;
 pub mod reactor;
-mod sniff;
+pub mod sniff;
 
 pub use sniff::{WRONG_PROTOCOLS, WrongProtocol};
 

@@ -5,7 +5,7 @@
 //! is treated as one; the encoder has the last word on it. Pure functions over bytes.
 
 /// First bytes of a connection that are enough to tell.
-pub(super) const SNIFF_BYTES: usize = 12;
+pub const SNIFF_BYTES: usize = 12;
 
 /// Something that is not lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl WrongProtocol {
 
 /// What the first bytes of a connection say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sniff {
+pub enum Sniff {
     /// They could still become a wrong protocol.
     NeedMore,
     /// Lines.
@@ -85,7 +85,7 @@ const HTTP_METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "];
 
 /// Judges the first bytes of a connection; decides for every slice of [`SNIFF_BYTES`] or more.
-pub(super) fn sniff(first: &[u8]) -> Sniff {
+pub fn sniff(first: &[u8]) -> Sniff {
     // No line in any of the formats begins with these: they are UTF-8 continuation bytes, and MessagePack's small
     // maps and arrays. Fluent Bit sends an array of time and record.
     if let Some(0x80..=0x9f) = first.first() {
@@ -115,7 +115,7 @@ pub(super) fn sniff(first: &[u8]) -> Sniff {
 
 /// What one line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// Nothing but white space.
     Blank,
     /// A JSON object: a row, an Elasticsearch action, an envelope.
@@ -132,7 +132,7 @@ pub(super) enum Shape {
 const EPOCH_MS_DIGITS: usize = 13;
 
 /// Looks at one line without its line end.
-pub(super) fn shape(line: &[u8]) -> Shape {
+pub fn shape(line: &[u8]) -> Shape {
     let line = line.trim_ascii_start();
     match line.first() {
         None => Shape::Blank,

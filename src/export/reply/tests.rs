@@ -89,8 +89,8 @@ fn partial_success_is_read_from_both_encodings() {
     assert_eq!(partial_success(&encoded(3, "too long")), Ok(Some((3, "too long".into()))));
     assert_eq!(partial_success(&encoded(-3, "")), Ok(Some((0, String::new()))));
     assert_eq!(partial_success(&encoded(0, "warning")), Ok(Some((0, "warning".into()))));
-    assert_eq!(partial_success(b"OK\n"), Err(()));
-    assert_eq!(partial_success(b"\x08\x01"), Err(()), "field 1 is a message");
+    assert_eq!(partial_success(b"OK\n"), Err(NotAReply));
+    assert_eq!(partial_success(b"\x08\x01"), Err(NotAReply), "field 1 is a message");
 
     let json = |text: &str| partial_success_json(text.as_bytes());
     assert_eq!(json("{}"), Ok(None));
@@ -98,7 +98,7 @@ fn partial_success_is_read_from_both_encodings() {
     let text = r#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"x"}}"#;
     assert_eq!(json(text), Ok(Some((2, "x".into()))));
     assert_eq!(json(r#"{"partialSuccess":{"rejectedLogRecords":5}}"#), Ok(Some((5, String::new()))));
-    assert_eq!(json("<html>"), Err(()));
+    assert_eq!(json("<html>"), Err(NotAReply));
 }
 
 #[test]

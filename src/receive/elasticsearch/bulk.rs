@@ -27,7 +27,7 @@ const MAX_NAME_BYTES: usize = 512;
 
 /// Why the actions of a body are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unread {
+pub enum Unread {
     /// An action line that cannot be read: where the documents are is unknown from here on.
     #[error("malformed action line [{line}], expected an object with one of index, create, update and delete")]
     Malformed {
@@ -89,7 +89,7 @@ struct Item {
 
 /// The items of a body, of which the first have been decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Items {
+pub struct Items {
     all: Vec<Item>,
     /// Items that are decided and booked.
     decided: usize,
@@ -98,16 +98,20 @@ pub(super) struct Items {
 
 /// Records by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) encoded: u64,
-    pub(super) filtered: u64,
-    pub(super) rejected: u64,
-    pub(super) fields_dropped: u64,
+pub struct Counts {
+    /// Became an item of a block.
+    pub encoded: u64,
+    /// Understood and not wanted.
+    pub filtered: u64,
+    /// Unusable, or without room.
+    pub rejected: u64,
+    /// Fields that were left out of those encoded.
+    pub fields_dropped: u64,
 }
 
 impl Items {
     /// Reads the actions of a body, as long as items and answer take at most `max_bytes`.
-    pub(super) fn read(body: &[u8], max_bytes: usize) -> Result<Items, Unread> {
+    pub fn read(body: &[u8], max_bytes: usize) -> Result<Items, Unread> {
         let (mut all, mut cost_bytes) = (Vec::new(), 0);
         let mut lines = Lines { body, at: 0, line: 0 };
         while let Some(action) = lines.next() {
@@ -136,24 +140,18 @@ impl Items {
     }
 
     /// Bytes that items and answer take at most.
-    pub(super) fn cost_bytes(&self) -> usize {
+    pub fn cost_bytes(&self) -> usize {
         self.cost_bytes
     }
 
     /// Bytes of the next document to be decoded; `None` when every item is decided.
-    pub(super) fn next_bytes(&self) -> Option<usize> {
+    pub fn next_bytes(&self) -> Option<usize> {
         let next = self.all.get(self.decided)?;
         Some(if next.fate == Fate::Waiting { next.document.len() } else { 0 })
     }
 
     /// Gives documents to the encoder as long as they fit into `room_bytes`.
-    pub(super) fn decode(
-        &mut self,
-        body: &mut [u8],
-        encoder: &mut Encoder,
-        room_bytes: usize,
-        received_ns: u64,
-    ) -> Counts {
+    pub fn decode(&mut self, body: &mut [u8], encoder: &mut Encoder, room_bytes: usize, received_ns: u64) -> Counts {
         let mut counts = Counts::default();
         let mut left_bytes = room_bytes;
         for item in &mut self.all[self.decided..] {
@@ -170,7 +168,7 @@ impl Items {
     }
 
     /// There is no room for what is not decided yet.
-    pub(super) fn refuse_rest(&mut self) -> Counts {
+    pub fn refuse_rest(&mut self) -> Counts {
         let rest = &mut self.all[self.decided..];
         rest.iter_mut().filter(|item| item.fate == Fate::Waiting).for_each(|item| item.fate = Fate::Busy);
         let counts = Counts { rejected: rest.len() as u64, ..Counts::default() };
@@ -245,7 +243,7 @@ fn fate(outcome: Outcome, counts: &mut Counts) -> Fate {
 
 impl Items {
     /// The answer to a request whose taken items are durable.
-    pub(super) fn answer(&self, index: &str, took: Duration, received_ns: u64) -> Vec<u8> {
+    pub fn answer(&self, index: &str, took: Duration, received_ns: u64) -> Vec<u8> {
         let items = &self.all;
         let errors = items.iter().any(|item| item.fate != Fate::Taken);
         let mut out = Vec::with_capacity(64 + items.len() * 96);

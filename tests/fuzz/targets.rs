@@ -1,0 +1,345 @@
+//! What a hostile peer, disk or backend may hand to Millrace: one plain function a target, each with an oracle.
+//!
+//! libFuzzer calls them with what it makes up (`tests/fuzz`), `tests/corpus.rs` with what was kept of it. A target panics
+//! when something is wrong, and when its oracle disagrees: another reader of the same format, the same bytes cut
+//! differently, counts that must add up.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use millrace::block::{Block, MAX_BYTES, Made, Meta, Signal, SourceId};
+use millrace::config::{self, Mapping, OtherSourcetypes, Uberagent, budget};
+use millrace::export::reply;
+use millrace::otlp::view::AnyValue;
+use millrace::otlp::{check, from_json, json, slice, view};
+use millrace::queue::{Budget, Cursor, Entry, Log, Options, Position, Storage};
+use millrace::receive::elasticsearch::bulk::Items;
+use millrace::receive::inflate::{ContentEncoding, inflate};
+use millrace::receive::lines::{Framed, LineBuffers, Lines};
+use millrace::receive::sniff;
+use millrace::sim::disk::SimDisk;
+use millrace::telemetry::ledger::DestinationTotals;
+use millrace::uberagent::{CsvHeader, Encoder, Origin, Outcome};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use prost::Message;
+
+/// A target's name, which is that of its corpus in `tests/data/fuzz`, and what is called with each input.
+type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub(crate) const TARGETS: [Target; 10] = [
+    ("row_json", row_json),
+    ("row_csv", row_csv),
+    ("lines", lines),
+    ("otlp_protobuf", otlp_protobuf),
+    ("otlp_json", otlp_json),
+    ("bulk", bulk),
+    ("content_encoding", content_encoding),
+    ("log_files", log_files),
+    ("reply", reply),
+    ("configuration", configuration),
+];
+
+const RECEIVED_NS: u64 = 1_747_033_166_563_000_000;
+
+fn encoder(choice: u8) -> Encoder {
+    let mapping = if choice & 1 == 0 { Mapping::Session } else { Mapping::Original };
+    let other_sourcetypes = if choice & 2 == 0 { OtherSourcetypes::Filter } else { OtherSourcetypes::Logs };
+    Encoder::new(Uberagent { mapping, other_sourcetypes }, SourceId(1))
+}
+
+/// Everything that an encoder has made, checked by another protobuf reader; with the outcomes' count of records.
+fn blocks(encoder: &mut Encoder, encoded: usize) -> Vec<(Meta, Vec<u8>)> {
+    let blocks: Vec<Block> = std::iter::from_fn(|| encoder.close()).collect();
+    let mut records = 0;
+    for block in &blocks {
+        assert!(block.payload.len() <= MAX_BYTES, "a block of {} bytes", block.payload.len());
+        records += block.meta.records as usize;
+        if block.meta.signal == Signal::Traces {
+            let checked = check::check(&block.payload).expect("what we write passes our own check");
+            assert_eq!((checked.cut_out, checked.summary.spans), (None, block.meta.spans));
+            ExportTraceServiceRequest::decode(&block.payload[..]).expect("what we write is protobuf");
+        } else {
+            ExportLogsServiceRequest::decode(&block.payload[..]).expect("what we write is protobuf");
+        }
+    }
+    assert_eq!(records, encoded, "records in blocks");
+    blocks.into_iter().map(|block| (block.meta, block.payload)).collect()
+}
+
+fn is_encoded(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Encoded { .. })
+}
+
+/// Lines of JSON rows. A byte order mark keeps a line from the fast scanner, so simd-json reads it: both must agree.
+fn row_json(data: &[u8]) {
+    let Some((&choice, rows)) = data.split_first() else { return };
+    let (mut fast, mut slow) = (encoder(choice), encoder(choice));
+    let (mut encoded, mut comparable) = (0, choice & 2 == 0);
+    for row in rows.split(|byte| *byte == b'\n') {
+        let outcome = fast.json(&mut row.to_vec(), Origin::default(), RECEIVED_NS);
+        encoded += usize::from(is_encoded(outcome));
+        // A mark behind a mark is text, and one before nothing is no blank line.
+        comparable &= !row.starts_with(b"\xef\xbb\xbf") && !row.trim_ascii().is_empty();
+        let mut marked = [b"\xef\xbb\xbf", row].concat();
+        let other = slow.json(&mut marked, Origin::default(), RECEIVED_NS);
+        assert!(!comparable || outcome == other, "{outcome:?} and {other:?} of {}", row.escape_ascii());
+    }
+    let made = blocks(&mut fast, encoded);
+    if comparable {
+        assert_eq!(made, blocks(&mut slow, encoded), "scanner and simd-json differ");
+    }
+}
+
+/// Lines of Splunk CSV under their headers.
+fn row_csv(data: &[u8]) {
+    let Some((&choice, rest)) = data.split_first() else { return };
+    let mut encoder = encoder(choice);
+    let (mut header, mut encoded) = (None, 0);
+    for line in rest.split(|byte| *byte == b'\n') {
+        if let Some(found) = CsvHeader::parse(line) {
+            header = Some(found);
+        } else if let Some(header) = &header {
+            encoded += usize::from(is_encoded(encoder.csv(line, header, RECEIVED_NS)));
+        }
+    }
+    blocks(&mut encoder, encoded);
+}
+
+/// A stream of lines, whole and cut: the same lines. What they are is told without a panic.
+fn lines(data: &[u8]) {
+    let [max_line_bytes, cut_bytes, stream @ ..] = data else { return };
+    let framed = |cut_bytes: usize| {
+        let mut lines = Lines::new(usize::from(*max_line_bytes) + 1);
+        let mut buffers = LineBuffers::new(1 << 16);
+        let mut seen = Vec::new();
+        let mut see = |framed: Framed<'_>| {
+            seen.push(match framed {
+                Framed::Line(line) => (0, line.to_vec()),
+                Framed::TooLong(beginning) => (1, beginning.to_vec()),
+                Framed::NotKept(beginning) => (2, beginning.to_vec()),
+            });
+        };
+        for chunk in stream.to_vec().chunks_mut(cut_bytes) {
+            lines.feed(chunk, &mut buffers, &mut see);
+        }
+        lines.end(&mut buffers, &mut see);
+        seen
+    };
+    let whole = framed(stream.len().max(1));
+    assert_eq!(whole, framed(usize::from(*cut_bytes) + 1), "cut differently");
+    let is_decided = |first: &[u8]| sniff::sniff(first) != sniff::Sniff::NeedMore;
+    assert!(stream.len() < sniff::SNIFF_BYTES || is_decided(stream), "enough bytes do not decide");
+    for (_, line) in &whole {
+        sniff::shape(line);
+    }
+}
+
+/// OTLP protobuf: what the check lets through is what another reader reads, in every way that we look at it.
+fn otlp_protobuf(data: &[u8]) {
+    let Ok(checked) = check::check(data) else { return };
+    let payload = &checked.payload[..];
+    let read = ExportTraceServiceRequest::decode(payload).expect("the check is stricter than prost");
+    let spans = |request: &ExportTraceServiceRequest| -> Vec<_> {
+        let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    };
+    let wanted = spans(&read);
+    assert_eq!(wanted.len(), checked.summary.spans as usize);
+    assert_eq!(slice::count_spans(payload), checked.summary.spans);
+    assert_eq!(check::check(payload).expect("what passed once passes again").cut_out, None);
+    for ((_, _, seen), wanted) in view::spans(payload).zip(&wanted) {
+        let fields = seen.read();
+        assert_eq!(fields.name.as_bytes(), wanted.name.as_bytes());
+        assert_eq!(seen.times(), (wanted.start_time_unix_nano, wanted.end_time_unix_nano));
+        assert_eq!(seen.attributes().count(), wanted.attributes.len());
+        assert_eq!(seen.links().count(), wanted.links.len());
+        seen.attributes().for_each(|attribute| walk(attribute.value));
+    }
+    let cut = slice::pieces(payload, slice::Bounds { max_bytes: 300, max_spans: 2 });
+    let mut pieces = Vec::new();
+    for piece in &cut.pieces {
+        assert!(piece.payload.len() <= 300 && piece.summary.spans <= 2);
+        pieces.extend(spans(&ExportTraceServiceRequest::decode(&piece.payload[..]).expect("a piece is a request")));
+    }
+    assert_eq!(pieces.len() + cut.too_big_spans as usize, wanted.len());
+    assert!(cut.too_big_spans > 0 || pieces == wanted, "pieces are other spans");
+    let mut text = Vec::new();
+    json::encode(Signal::Traces, &[payload], &mut text);
+    serde_json::from_slice::<serde_json::Value>(&text).expect("JSON that we write is JSON");
+}
+
+fn walk(value: AnyValue<'_>) {
+    match value {
+        AnyValue::Array(array) => array.values().for_each(walk),
+        AnyValue::Map(map) => map.entries().for_each(|entry| walk(entry.value)),
+        _ => {}
+    }
+}
+
+/// OTLP JSON: what is taken is protobuf, and not larger than the text.
+fn otlp_json(data: &[u8]) {
+    let mut payload = Vec::new();
+    if from_json::traces(data, &mut payload).is_err() {
+        return;
+    }
+    assert!(payload.len() <= data.len(), "{} bytes of {}", payload.len(), data.len());
+    ExportTraceServiceRequest::decode(&payload[..]).expect("what we write is protobuf");
+    if let Ok(checked) = check::check(&payload) {
+        let mut text = Vec::new();
+        json::encode(Signal::Traces, &[&checked.payload], &mut text);
+        let mut again = Vec::new();
+        from_json::traces(&text, &mut again).expect("JSON that we write is JSON that we read");
+        let spans = |payload: &[u8]| check::check(payload).map(|checked| checked.summary.spans);
+        assert_eq!(spans(&again), Ok(checked.summary.spans));
+    }
+}
+
+/// A `_bulk` body: every item is counted once and answered once, in however many goes it is decoded.
+fn bulk(data: &[u8]) {
+    let Some((&room, body)) = data.split_first() else { return };
+    let Ok(mut items) = Items::read(body, 1 << 20) else { return };
+    let mut encoder = encoder(room);
+    let mut body = body.to_vec();
+    let (mut encoded, mut decided) = (0, 0);
+    while let Some(next_bytes) = items.next_bytes() {
+        let counts = if room == 0 {
+            items.refuse_rest()
+        } else {
+            items.decode(&mut body, &mut encoder, next_bytes.max(usize::from(room) * 16), RECEIVED_NS)
+        };
+        encoded += counts.encoded;
+        decided += counts.encoded + counts.filtered + counts.rejected;
+    }
+    let answer = items.answer("index", std::time::Duration::ZERO, RECEIVED_NS);
+    let answer: serde_json::Value = serde_json::from_slice(&answer).expect("the answer is JSON");
+    let answered = answer["items"].as_array().expect("it lists items");
+    assert_eq!(answered.len() as u64, decided, "items counted and answered");
+    let taken = answered.iter().filter_map(|item| item.as_object()?.values().next()?["status"].as_u64());
+    assert!(taken.filter(|status| *status == 201).count() as u64 >= encoded);
+    blocks(&mut encoder, usize::try_from(encoded).expect("few"));
+}
+
+/// A compressed body: nothing beyond its limit comes out, and what comes out is what another decoder says.
+fn content_encoding(data: &[u8]) {
+    const MAX_INFLATED_BYTES: usize = 1 << 20;
+    let Some((&choice, body)) = data.split_first() else { return };
+    let encoding = if choice & 1 == 0 { ContentEncoding::Gzip } else { ContentEncoding::Zstd };
+    let mut out = Vec::new();
+    if inflate(body, encoding, MAX_INFLATED_BYTES, &mut out).is_err() {
+        return;
+    }
+    assert!(out.len() <= MAX_INFLATED_BYTES);
+    assert!(out.len() <= 64 * 1024 || out.len() / 200 <= body.len(), "{} bytes of {}", out.len(), body.len());
+    if encoding == ContentEncoding::Gzip {
+        let mut other = Vec::new();
+        let limit = MAX_INFLATED_BYTES as u64 + 1;
+        flate2::bufread::MultiGzDecoder::new(body).take(limit).read_to_end(&mut other).expect("it was inflated once");
+        assert_eq!(out, other);
+    }
+}
+
+/// A log on a disk that rots: bits of any file flip. Opened and read, it gives what was written or says what is gone.
+fn log_files(data: &[u8]) {
+    let disk = SimDisk::new(7);
+    let written = write_log(&disk);
+    let files: Vec<_> = disk.files().into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+    for patch in data.as_chunks::<4>().0.iter().take(64) {
+        let (path, bytes) = &files[usize::from(patch[0]) % files.len()];
+        let bit = u32::from_le_bytes([patch[1], patch[2], patch[3], 0]) as usize;
+        disk.flip_bit(path, bit % (bytes * 8));
+    }
+    let (log, _appender, recovered) = Log::open(Arc::new(disk.clone()), options()).expect("rot never refuses a start");
+    let cursor = Cursor::open(&disk, Path::new("/state/destination")).expect("rot never refuses a cursor");
+    let from = cursor.lane(&log).map_or(Position::default(), |lane| lane.position);
+    for from in [Position::default(), from] {
+        let mut reader = log.reader(from);
+        let (mut last, mut spans) = (0, 0);
+        while let Some(entry) = reader.next() {
+            match entry {
+                Entry::Block { sequence, payload, .. } => {
+                    assert!(sequence > last, "out of order");
+                    last = sequence;
+                    let index = written.iter().position(|(known, _)| *known == sequence);
+                    let (_, known) = &written[index.expect("nothing is returned that was not written")];
+                    assert_eq!(known[..], payload[..]);
+                    spans += 3;
+                }
+                Entry::Gap { spans: lost, .. } => spans += lost,
+            }
+        }
+        assert!(from != Position::default() || spans == recovered.totals.appended, "read and lost do not add up");
+    }
+}
+
+fn options() -> Options {
+    Options {
+        directory: "/state/log/lane-00".into(),
+        quarantine: "/state/log/quarantine".into(),
+        lane: 0,
+        segment_bytes: 16 * 1024,
+        max_payload_bytes: 2048,
+        pool_segments: 1,
+        opened_at_start: 1,
+        budget: Arc::new(Budget::new(1 << 20, 0)),
+        wall_ns: 1,
+        at_rest: Default::default(),
+    }
+}
+
+/// A log of a few segments with a cursor in the middle; what is in it by sequence.
+fn write_log(disk: &SimDisk) -> Vec<(u64, Vec<u8>)> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let (log, mut appender, _) = Log::open(storage, options()).expect("the disk is empty");
+    let mut cursor = Cursor::open(disk, Path::new("/state/destination")).expect("the disk is empty");
+    let mut meta = Meta::empty(Signal::Traces, Made::Encoded, SourceId(1), 7);
+    (meta.records, meta.spans) = (2, 3);
+    let mut written = Vec::new();
+    for number in 0..30u8 {
+        let payload = vec![number; 700];
+        written.push((appender.append(&meta, &payload).expect("there is room"), payload));
+        if number % 10 == 9 {
+            log.sync().expect("the disk is well");
+            log.tend(1).expect("the disk is well");
+        }
+    }
+    let mut reader = log.reader(Position::default());
+    for delivered in 1..=10 {
+        let Some(Entry::Block { end, .. }) = reader.next() else { panic!("ten blocks are there") };
+        let totals = DestinationTotals { delivered: delivered * 3, ..DestinationTotals::default() };
+        cursor.commit(&[(&log, end, totals)]).expect("the disk is well");
+    }
+    written
+}
+
+/// The body of a backend's reply, and its Retry-After.
+fn reply(data: &[u8]) {
+    let ours = reply::partial_success(data);
+    if let (Ok(read), Ok(theirs)) = (ours, ExportTraceServiceResponse::decode(data)) {
+        let theirs = theirs.partial_success.map(|partial| partial.rejected_spans.max(0).cast_unsigned());
+        assert_eq!(read.map(|(rejected, _)| rejected), theirs);
+    }
+    drop(reply::partial_success_json(data));
+    let shown = reply::printable(data);
+    assert!(shown.chars().all(|character| !character.is_control()) && shown.len() <= 3 * 256);
+    if let Ok(value) = ureq::http::HeaderValue::from_bytes(data) {
+        let headers = [(ureq::http::header::RETRY_AFTER, value.clone()), (ureq::http::header::DATE, value)];
+        reply::retry_after(&headers.into_iter().collect(), RECEIVED_NS);
+    }
+}
+
+/// A configuration file: refused with a reason, or the limits of what it asks for can be added up.
+fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let host = config::Host { resolve: &|_: &str| Vec::<IpAddr>::new(), is_local: &|_| false };
+    let file = Some(config::File { name: "millrace.yaml", text });
+    let environment = |name: &str| (name == "NAME").then(|| "value".to_owned());
+    let inputs = config::Inputs { file, environment: &environment, flags: &[], proxytrace: false, host };
+    match config::load(&inputs) {
+        Ok(loaded) => drop(budget::budget(&loaded.config, 2)),
+        Err(refused) => assert!(!refused.problems.is_empty(), "refused without a reason"),
+    }
+}
