@@ -110,4 +110,5 @@ def lanes(stand):
 
 
 def is_empty(stand):
+    expect(stand.process.alive(), lambda: f"it ended with {stand.process.popen.poll()}:\n{stand.process.log()}")
     return stand.total("millrace_destination_in_queue_spans") == 0
