@@ -52,7 +52,7 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// Time between looks at a thread that has to end.
 const JOIN_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Why the appliance could not start.
+/// Why the appliance could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A receiver's address cannot be had.
@@ -86,6 +86,9 @@ pub enum StartError {
     /// A thread cannot be started.
     #[error("a thread could not be started")]
     Thread(#[from] io::Error),
+    /// It ran, and had to end so that it is started again.
+    #[error("the storage of the log has failed; what was not durable was not acknowledged")]
+    StorageFailed,
 }
 
 /// Who is told to end, and how.
@@ -98,6 +101,7 @@ struct Stops {
 
 /// The sync thread.
 struct Syncing {
+    given_up: Arc<AtomicBool>,
     request: SyncRequest,
     stop: SyncStop,
     thread: JoinHandle<()>,
@@ -212,6 +216,13 @@ impl Appliance {
     #[must_use]
     pub fn management(&self) -> SocketAddr {
         self.management.address()
+    }
+
+    /// Whether the log has failed for good and was given its time: to be stopped, and started again by somebody.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        // Relaxed: a flag that is only ever set.
+        self.syncing.given_up.load(Ordering::Relaxed)
     }
 
     /// Ticks for the reactors whose event loops have turned, and a look at the disk; to be called about once a second.
@@ -357,12 +368,12 @@ fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &He
     let (component, tick) = (health.component("log"), health.thread("sync", TICK_LIMIT, clock::monotonic()));
     component.set(State::Ready);
     let syncer = Syncer::new(config.queue.sync_interval, lanes, component);
-    let (request, stop) = (syncer.request(), syncer.stopper());
+    let (given_up, request, stop) = (syncer.given_up(), syncer.request(), syncer.stopper());
     let thread = thread::Builder::new().name("sync".to_owned()).spawn(move || {
         syncer.run(&tick);
         tick.end();
     })?;
-    Ok(Syncing { request, stop, thread })
+    Ok(Syncing { given_up, request, stop, thread })
 }
 
 /// The tokens of the management port; none when there is no file, and then only this host may ask.

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// More time to stop in than systemd's own limit, asked for again and again while the destinations still send.
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
 
-/// Runs until a signal asks for the end. Errors: what keeps it from starting.
+/// Runs until a signal asks for the end. Errors: what keeps it from starting, or from going on.
 pub fn run(config: &Config) -> Result<(), StartError> {
     let environment = |name: &str| std::env::var(name).ok();
     let inherited = systemd::inherited(&environment)?;
@@ -30,7 +30,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     drop(inherited);
     announce(config, &appliance);
     notifier.ready(&appliance.health.summary());
-    serve(&mut appliance, &notifier, &requests);
+    let failed = serve(&mut appliance, &notifier, &requests);
     tracing::info!("stopping: what was received becomes durable, then the destinations have their time");
     notifier.stopping("draining");
     let hurry = || matches!(requests.try_recv(), Ok(Request::StopNow));
@@ -47,15 +47,15 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         }
     });
     tracing::info!("stopped");
-    Ok(())
+    if failed { Err(StartError::StorageFailed) } else { Ok(()) }
 }
 
-/// Watches until a stop is asked for.
-fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Request>) {
+/// Watches until a stop is asked for, or the log has failed for good: true for that.
+fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Request>) -> bool {
     let interval = notifier.watchdog_interval().map_or(INTERVAL, |watchdog| watchdog.min(INTERVAL));
     loop {
         match requests.recv_timeout(interval) {
-            Ok(Request::Stop | Request::StopNow) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Request::Stop | Request::StopNow) | Err(RecvTimeoutError::Disconnected) => return false,
             Ok(Request::Reload) => {
                 tracing::warn!("a reload was asked for; this version reads its configuration at start only")
             }
@@ -63,6 +63,9 @@ fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Req
         }
         let now = clock::monotonic();
         appliance.look(now);
+        if appliance.has_failed() {
+            return true;
+        }
         if appliance.health.live(now).yes {
             notifier.alive();
         }

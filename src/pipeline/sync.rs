@@ -20,6 +20,10 @@ use crate::telemetry::health::{Component, State, Tick};
 /// Time between rounds of what can wait: footers, recycled files, spare segments.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the destinations still send from memory once the log has failed for good, before the process ends itself: only a
+/// start finds out what is on the disk.
+const FAIL_HOLD: Duration = Duration::from_secs(30);
+
 /// How writers ask for a sync.
 #[derive(Clone)]
 pub struct SyncRequest {
@@ -47,6 +51,10 @@ pub struct Syncer {
     shown: Shown,
     synced_at: Duration,
     tended_at: Duration,
+    /// By lane: tending failed, so it waits for its time.
+    tending_fails: Vec<bool>,
+    failed_since: Option<Duration>,
+    given_up: Arc<AtomicBool>,
 }
 
 /// Ends the sync thread after a last sync.
@@ -71,6 +79,7 @@ impl Syncer {
     #[must_use]
     pub fn new(interval: Duration, lanes: Vec<(Arc<Log>, Unparker)>, health: Component) -> Syncer {
         let shown = Shown { failures: vec![None; lanes.len()], health };
+        let tending_fails = vec![false; lanes.len()];
         Syncer {
             parker: Parker::new(),
             // What recovery has left is synced by the first turn.
@@ -81,6 +90,9 @@ impl Syncer {
             shown,
             synced_at: Duration::ZERO,
             tended_at: Duration::ZERO,
+            tending_fails,
+            failed_since: None,
+            given_up: Arc::default(),
         }
     }
 
@@ -88,6 +100,12 @@ impl Syncer {
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         SyncRequest { requested: self.requested.clone(), thread: self.parker.unparker().clone() }
+    }
+
+    /// Set once a log has failed for good and the time to hold on is over.
+    #[must_use]
+    pub fn given_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.given_up)
     }
 
     /// How the thread is ended.
@@ -122,12 +140,32 @@ impl Syncer {
         if due {
             self.tended_at = now;
         }
-        for (log, _) in self.lanes.iter().filter(|(log, _)| due || log.wants_tending()) {
-            if let Err(error) = log.tend(wall_ns) {
-                tracing::warn!(lane = log.lane(), %error, "the log could not be tended");
-            }
+        self.tend(due, wall_ns);
+        if self.lanes.iter().any(|(log, _)| log.has_failed())
+            && now.saturating_sub(*self.failed_since.get_or_insert(now)) >= FAIL_HOLD
+        {
+            // Relaxed: a flag that is only ever set, and looked at once a second.
+            self.given_up.store(true, Ordering::Relaxed);
         }
         if stopping { Turn::Ended } else { Turn::Wait(self.interval.min(TEND_INTERVAL)) }
+    }
+}
+
+impl Syncer {
+    /// Tends the logs that want it. One that cannot be tended is tried again when it is due, and said once.
+    fn tend(&mut self, due: bool, wall_ns: u64) {
+        for ((log, _), fails) in self.lanes.iter().zip(&mut self.tending_fails) {
+            if !due && (*fails || !log.wants_tending()) {
+                continue;
+            }
+            let outcome = log.tend(wall_ns);
+            if let Err(error) = &outcome
+                && !*fails
+            {
+                tracing::warn!(lane = log.lane(), %error, "the log cannot be tended: no segment is freed or prepared");
+            }
+            *fails = outcome.is_err();
+        }
     }
 }
 

@@ -38,6 +38,7 @@ def fails(scene, seed, turn):
     path = image(device / "disk.img", "ext4", IMAGE_MIB)
     where = mount(scene, path, f"disk-{turn}")
     stand = Stand(scene, name=f"stand-{turn}", state=where / "state", queue={"max_bytes": "256MiB"})
+    stand.yaml = "service:\n  drain_timeout: 2s\n"
     stand.state.mkdir()
     stand.start()
     stand.sink.status = 503
