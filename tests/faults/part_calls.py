@@ -48,7 +48,7 @@ def plan(count):
     """As many faults as asked for, spread over all, others every day."""
     every = list(itertools.product(CALLS, ERRORS, range(FIRST_CALLS)))
     # Low numbers first: most threads make few calls of a kind.
-    weights = [1 / (1 + number) for _, _, number in every]
+    weights = [(1 + number) ** -1.5 for _, _, number in every]
     draw = random.Random(datetime.date.today().toordinal())
     return draw.choices(every, weights, k=count)
 
