@@ -3,7 +3,7 @@
 //! Exponents, numbers of more than 18 digits and a negative zero are left to simd-json, which is the authority: a test holds
 //! the two to the same values. Digits are read a word of eight bytes at a time.
 
-use super::row::Value;
+use super::row::{Packed, Value};
 
 /// More digits than this may not fit an `i64`.
 const MAX_DIGITS: usize = 18;
@@ -19,16 +19,16 @@ const POINT: u64 = (b'.' ^ b'0') as u64;
 
 /// Reads a number or a word.
 #[inline]
-pub(super) fn settle(line: &[u8], start: usize, bytes: usize) -> Option<Value> {
+pub(super) fn settle(line: &[u8], start: usize, bytes: usize) -> Option<Packed> {
     let digits = word(line, start) ^ DIGITS;
     let whole = leading_digits(digits);
     if whole == bytes && (1..8).contains(&bytes) && (bytes == 1 || byte(line, start) != b'0') {
         let value = eight_digits(digits << (64 - 8 * bytes));
-        return Some(Value::Int(value.cast_signed()));
+        return Some(Packed::of_int(value.cast_signed()));
     }
     match short_fraction(digits, whole, bytes) {
-        Some(value) => Some(Value::Double(value)),
-        None => settle_unusual(line, start, bytes),
+        Some(value) => Some(Packed::of_double(value)),
+        None => settle_unusual(line, start, bytes).map(Packed::from),
     }
 }
 
@@ -52,6 +52,7 @@ fn short_fraction(digits: u64, whole: usize, bytes: usize) -> Option<f64> {
     Some(mantissa as f64 / POWERS[bytes - 1 - whole] as f64)
 }
 
+#[inline(never)]
 fn settle_unusual(line: &[u8], start: usize, bytes: usize) -> Option<Value> {
     match line.get(start..start + bytes)? {
         b"true" => Some(Value::Bool(true)),

@@ -8,7 +8,10 @@
 //! encoder; nothing is allocated after `new`.
 
 /// Processes kept of one session; real logons have up to 84.
-pub(crate) const PROCESSES: usize = 128;
+const PROCESSES: usize = 128;
+
+/// Chains of the processes of one session: mostly one or two in each.
+const CHAINS: usize = 64;
 
 /// Sessions in a set.
 const WAYS: usize = 4;
@@ -23,7 +26,7 @@ const SEEN_WAYS: usize = 8;
 const SEEN_SETS: usize = 2048;
 
 /// A process's place in the order of its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     /// Milliseconds after the base.
     pub start_ms: u32,
@@ -49,21 +52,68 @@ pub(crate) struct Parent {
     pub together: bool,
 }
 
-/// One session. Parallel arrays, because looking for a PID reads only the first.
-#[derive(Debug)]
+/// A process that is remembered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Process {
+    place: Place,
+    turn: u32,
+    /// The number of the process before it in its chain; 0 when it is the first.
+    before: u32,
+}
+
+/// The processes of one session, numbered from 1. A number's remainder is the seat, which the process [`PROCESSES`] later
+/// takes. Those whose PIDs have the same hash form a chain from the latest to the first.
+#[derive(Clone, Debug)]
 struct Session {
-    key: u64,
-    used: u64,
-    count: usize,
-    pids: [u32; PROCESSES],
-    starts: [u32; PROCESSES],
-    sorts: [u32; PROCESSES],
-    turns: [u32; PROCESSES],
+    count: u32,
+    latest: [u32; CHAINS],
+    processes: [Process; PROCESSES],
+}
+
+impl Session {
+    const EMPTY: Session = Session {
+        count: 0,
+        latest: [0; CHAINS],
+        processes: [Process { place: Place { start_ms: 0, sort: 0, pid: 0 }, turn: 0, before: 0 }; PROCESSES],
+    };
+
+    /// The seats of the processes with this PID, latest first.
+    fn seats(&self, pid: u32) -> impl Iterator<Item = usize> {
+        let mut number = self.latest[chain_of(pid)];
+        let chain = std::iter::from_fn(move || {
+            // Behind one whose seat was taken all are older, so theirs were too.
+            let kept = number != 0 && (self.count.wrapping_sub(number) as usize) < PROCESSES;
+            let seat = kept.then_some(number as usize % PROCESSES)?;
+            number = self.processes[seat].before;
+            Some(seat)
+        });
+        chain.filter(move |seat| self.processes[*seat].place.pid == pid)
+    }
+
+    fn insert(&mut self, place: Place, turn: u32) {
+        let known = self.seats(place.pid).find(|seat| self.processes[*seat].place.start_ms == place.start_ms);
+        if let Some(seat) = known {
+            let before = self.processes[seat].before;
+            self.processes[seat] = Process { place, turn, before };
+            return;
+        }
+        self.count = self.count.wrapping_add(1);
+        let latest = &mut self.latest[chain_of(place.pid)];
+        self.processes[self.count as usize % PROCESSES] = Process { place, turn, before: *latest };
+        *latest = self.count;
+    }
+}
+
+fn chain_of(pid: u32) -> usize {
+    (pid.wrapping_mul(0x9e37_79b9) >> (u32::BITS - CHAINS.ilog2())) as usize
 }
 
 /// The table of processes.
 #[derive(Debug)]
 pub(crate) struct Parents {
+    /// The keys of each set, apart from what they stand for: looking for one reads one cache line. 0 is none.
+    keys: Vec<[u64; WAYS]>,
+    used: Vec<[u64; WAYS]>,
     sessions: Vec<Session>,
     clock: u64,
     turn: u32,
@@ -71,16 +121,13 @@ pub(crate) struct Parents {
 
 impl Parents {
     pub(crate) fn new() -> Parents {
-        let empty = || Session {
-            key: 0,
-            used: 0,
-            count: 0,
-            pids: [0; PROCESSES],
-            starts: [0; PROCESSES],
-            sorts: [0; PROCESSES],
-            turns: [0; PROCESSES],
-        };
-        Parents { sessions: (0..WAYS * SETS).map(|_| empty()).collect(), clock: 0, turn: 1 }
+        Parents {
+            keys: vec![[0; WAYS]; SETS],
+            used: vec![[0; WAYS]; SETS],
+            sessions: vec![Session::EMPTY; SETS * WAYS],
+            clock: 0,
+            turn: 1,
+        }
     }
 
     /// Ends the rows decoded together: what comes now is another turn.
@@ -90,55 +137,36 @@ impl Parents {
 
     /// Remembers a process of the session `key`. The same process again takes its old place.
     pub(crate) fn insert(&mut self, key: u64, place: Place) {
-        let turn = self.turn;
         self.clock += 1;
-        let session = self.session_for(key);
-        let same = (0..session.count.min(PROCESSES))
-            .find(|at| session.pids[*at] == place.pid && session.starts[*at] == place.start_ms);
-        let at = same.unwrap_or(session.count % PROCESSES);
-        session.pids[at] = place.pid;
-        session.starts[at] = place.start_ms;
-        session.sorts[at] = place.sort;
-        session.turns[at] = turn;
-        session.count += usize::from(same.is_none());
+        // 0 marks an empty way.
+        let (key, set) = (key | 1, set_of(key, SETS));
+        let known = self.keys[set].iter().position(|known| *known == key);
+        let oldest = || (0..WAYS).min_by_key(|way| self.used[set][*way]).expect("a set has ways");
+        let way = known.unwrap_or_else(oldest);
+        self.used[set][way] = self.clock;
+        let session = &mut self.sessions[set * WAYS + way];
+        if known.is_none() {
+            self.keys[set][way] = key;
+            // Chains end where a number is out of date, but those of a new session begin anew.
+            session.count = 0;
+            session.latest = [0; CHAINS];
+        }
+        session.insert(place, self.turn);
     }
 
     /// The parent with PID `parent_pid` of the process at `child`.
     pub(crate) fn find(&self, key: u64, parent_pid: u32, child: Place) -> Option<Parent> {
-        let session = self.set(key).iter().find(|session| session.key == key && session.count > 0)?;
-        let mut best: Option<(Place, u32)> = None;
-        for (at, pid) in session.pids[..session.count.min(PROCESSES)].iter().enumerate() {
-            if *pid != parent_pid {
-                continue;
-            }
-            let place = Place { start_ms: session.starts[at], sort: session.sorts[at], pid: *pid };
+        let (key, set) = (key | 1, set_of(key, SETS));
+        let way = self.keys[set].iter().position(|known| *known == key)?;
+        let session = &self.sessions[set * WAYS + way];
+        let candidates = session.seats(parent_pid).map(|seat| &session.processes[seat]);
+        let older = candidates.filter(|process| {
+            let place = process.place;
             let contradicted = place.sort != 0 && child.sort != 0 && place.sort >= child.sort;
-            if place < child && !contradicted && best.is_none_or(|(best, _)| place > best) {
-                best = Some((place, session.turns[at]));
-            }
-        }
-        best.map(|(place, turn)| Parent { span_id: place.span_id(), together: turn == self.turn })
-    }
-
-    fn set(&self, key: u64) -> &[Session] {
-        let first = set_of(key, SETS) * WAYS;
-        &self.sessions[first..first + WAYS]
-    }
-
-    /// The session `key`, which takes the place of the least recently used one of its set when it is new.
-    fn session_for(&mut self, key: u64) -> &mut Session {
-        let first = set_of(key, SETS) * WAYS;
-        let set = &mut self.sessions[first..first + WAYS];
-        let known = set.iter().position(|session| session.key == key && session.count > 0);
-        let oldest = || (0..WAYS).min_by_key(|way| set[*way].used).expect("a set has ways");
-        let way = known.unwrap_or_else(oldest);
-        let session = &mut set[way];
-        if known.is_none() {
-            session.key = key;
-            session.count = 0;
-        }
-        session.used = self.clock;
-        session
+            place < child && !contradicted
+        });
+        let parent = older.max_by_key(|process| process.place)?;
+        Some(Parent { span_id: parent.place.span_id(), together: parent.turn == self.turn })
     }
 }
 
@@ -234,6 +262,34 @@ mod tests {
         }
         assert!(parents.find(5, 1000, place(1, 0, 1)).is_some());
         assert!(parents.find(5, 1, place(1, 0, 8)).is_none());
+    }
+
+    #[test]
+    fn the_table_finds_what_a_plain_list_finds() {
+        let seed = 20_261_121;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut parents, mut list) = (Parents::new(), Vec::<Place>::new());
+        for step in 0..20_000 {
+            let wide = if step % 2000 < 1000 { 12 } else { 300 };
+            let pid = 4 * random.u32(1..wide);
+            let place = place(random.u32(..50), random.u32(..9), pid);
+            let same = list.iter_mut().find(|known| (known.pid, known.start_ms) == (place.pid, place.start_ms));
+            match same {
+                Some(known) => *known = place,
+                None => list.push(place),
+            }
+            if list.len() > PROCESSES {
+                list.remove(0);
+            }
+            parents.insert(9, place);
+            let (child, pid) = (self::place(random.u32(..50), random.u32(..9), 2), 4 * random.u32(1..wide));
+            let fits = |known: &&Place| {
+                known.pid == pid && **known < child && (known.sort == 0 || child.sort == 0 || known.sort < child.sort)
+            };
+            let expected = list.iter().filter(fits).max().map(|parent| parent.span_id());
+            let found = parents.find(9, pid, child).map(|parent| parent.span_id);
+            assert_eq!(found, expected, "seed {seed}, step {step}");
+        }
     }
 
     #[test]

@@ -61,6 +61,18 @@ impl Packed {
         Packed { what: [What::Unread, What::Text][quotes], bits: range_bits(start, bytes) }
     }
 
+    /// A whole number.
+    #[inline]
+    pub(crate) fn of_int(number: i64) -> Packed {
+        Packed { what: What::Int, bits: number.cast_unsigned() }
+    }
+
+    /// Any other number.
+    #[inline]
+    pub(crate) fn of_double(number: f64) -> Packed {
+        Packed { what: What::Double, bits: number.to_bits() }
+    }
+
     /// The range of a value that is to be read later.
     #[inline]
     pub(crate) fn unread(self) -> Option<(usize, usize)> {
