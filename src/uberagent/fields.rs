@@ -310,6 +310,7 @@ pub(crate) const PROC_IO_WRITE_MB: usize = id("ProcIOWriteMB");
 pub(crate) const PROC_LIFETIME_MS: usize = id("ProcLifetimeMs");
 pub(crate) const PROC_NAME: usize = id("ProcName");
 pub(crate) const PROC_NET_KBPS: usize = id("ProcNetKBPS");
+pub(crate) const PROC_PARENT_GUID: usize = id("ProcParentGUID");
 pub(crate) const PROC_PARENT_ID: usize = id("ProcParentID");
 pub(crate) const PROC_START_TIME_RELATIVE_MS: usize = id("ProcStartTimeRelativeMs");
 pub(crate) const PROC_USER: usize = id("ProcUser");

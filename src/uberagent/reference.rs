@@ -42,6 +42,9 @@ ids have a high word of 0. All hashes are SipHash-1-3 (128 bits for trace ids) u
 A process's parent is the latest older row of the same session with the parent's PID, among the rows decoded together
 (`uberagent.parent.resolution` = `together`), else among those remembered (`table`), else the root (`root`).
 
+Spans of other traces link to the root of their session's logon, where they name the session; so does the root of a
+logoff. Starts and ends of processes also link to the start of the process that ProcParentGUID names.
+
 Times of a logon count from the session's creation inside its GUID where the session number agrees and the event is at
 most a day behind it (`session_guid`), else from event time less total duration (`event`), else from the receive time
 (`received`); standby says its times itself (`row`). `uberagent.time.base` says which, unless it is the usual one:

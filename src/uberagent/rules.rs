@@ -147,6 +147,18 @@ pub(crate) fn root_id(name: &[u8], host: &[u8]) -> [u8; 8] {
     ids::span_id(&[b"root", host, name])
 }
 
+/// Trace and span of the start of the process that a row names as its parent.
+pub(crate) fn parent_start(row: RowContext<'_>) -> Option<([u8; 16], [u8; 8])> {
+    let guid = non_blank(row.view.text(fields::PROC_PARENT_GUID))?;
+    let is_nobody = guid.iter().all(|byte| matches!(byte, b'0' | b'-' | b'{' | b'}'));
+    (!is_nobody).then(|| (family_trace(b"process", row.host, guid), process_start_id(row.host, guid)))
+}
+
+/// The span of the start of a process: a function of its GUID, so that its children can name it.
+fn process_start_id(host: &[u8], guid: &[u8]) -> [u8; 8] {
+    ids::span_id(&[Sourcetype::ProcessStartup.name().as_bytes(), host, guid])
+}
+
 /// Trace and root of the logon of a session.
 pub(crate) fn logon_root(guid: Guid, host: &[u8]) -> ([u8; 16], [u8; 8]) {
     (guid.trace_id(1), root_id(b"Logon", host))
@@ -171,6 +183,9 @@ pub(crate) fn made_up_id(row: RowContext<'_>, name: &[u8], start_ns: u64) -> [u8
             &number(fields::REQUEST_TYPE),
             &number(fields::IS_FRAME),
         ]),
+        Sourcetype::ProcessStartup if non_blank(view.text(fields::PROC_GUID)).is_some() => {
+            process_start_id(row.host, text(fields::PROC_GUID))
+        }
         Sourcetype::ProcessStartup | Sourcetype::ProcessStop => {
             ids::span_id(&[kind, row.host, name, &event, text(fields::PROC_GUID), &number(fields::PROC_ID)])
         }

@@ -15,8 +15,8 @@ use super::ids;
 use super::parents::{Parents, Place, Seen};
 use super::row::FieldSet;
 use super::rules::{
-    Times, duration_of, event_id, family_trace, guid_of, logon_root, made_up_id, name_of, non_blank, process_id,
-    root_id, sort_order, times_alone, total_of, usual_base_alone,
+    Times, duration_of, event_id, family_trace, guid_of, logon_root, made_up_id, name_of, non_blank, parent_start,
+    process_id, root_id, sort_order, times_alone, total_of, usual_base_alone,
 };
 use super::span::{self, Head, SpanKind};
 use super::times::{self, Base, DAY_NS, MS, length};
@@ -346,6 +346,9 @@ fn encode_alone(row: RowContext<'_>, resource: Resource<'_>, out: &mut Output) -
     if let Some(guid) = guid {
         let (trace_id, root_id) = logon_root(guid, row.host);
         span::write_link(writer, trace_id, root_id);
+    }
+    if let Some((trace_id, span_id)) = parent_start(row) {
+        span::write_link(writer, trace_id, span_id);
     }
     append(out, resource, times, (1, row.received_ns));
     dropped

@@ -117,6 +117,8 @@ const BOOT_TRACE: &str = "hash of `boot`, host, BootUID (else event time)";
 const PROCESS_TRACE: &str = "hash of `process`, host, ProcGUID (else event time)";
 const PROCESS_SPAN: &str =
     "(ProcStartTimeRelativeMs + 1) << 32 \\| ProcID; without a PID: hash of sourcetype, host, name, start";
+const START_SPAN: &str =
+    "hash of sourcetype, host, ProcGUID; without one: of sourcetype, host, name, event time, ProcID";
 const ROW_SPAN: &str = "hash of sourcetype, host, name and what tells the rows of one trace apart";
 
 /// The sourcetypes that make spans, in the order of [`Sourcetype`].
@@ -296,7 +298,7 @@ pub(crate) static RULES: [Rule; 13] = [
             "SignerName",
         ]),
         trace_id: PROCESS_TRACE,
-        span_id: ROW_SPAN,
+        span_id: START_SPAN,
     },
     Rule {
         sourcetype: Sourcetype::ProcessStop,

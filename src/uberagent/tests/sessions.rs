@@ -67,6 +67,26 @@ fn a_logoff_and_a_process_are_linked_to_the_logon_of_their_session() {
 }
 
 #[test]
+fn a_process_is_linked_to_the_start_of_its_parent() {
+    let row = |name: &str, guid: &str, parent: &str, second: u32| {
+        let ids = format!(r#""ProcName":"{name}","ProcGUID":"{guid}","ProcParentGUID":"{parent}""#);
+        let sourcetype = r#""Sourcetype":"uberAgent:Process:ProcessStartup""#;
+        format!(r#"{{{sourcetype},"date":174703312{second},"host":"H",{ids}}}"#).into_bytes()
+    };
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let rows = [row("parent", "aa", nobody, 1), row("child", "bb", "aa", 5), row("stray", "cc", "", 6)];
+    let (_, decoded) = encode(SESSION, &rows);
+    let (parent, child) = (find(&decoded, "parent"), find(&decoded, "child"));
+    assert_eq!(child.links.len(), 1);
+    assert_eq!((&child.links[0].trace_id, &child.links[0].span_id), (&parent.trace_id, &parent.span_id));
+    assert_ne!(child.trace_id, parent.trace_id);
+    assert!(parent.links.is_empty() && find(&decoded, "stray").links.is_empty());
+    // Sent again with another event time it is still the same span.
+    let (_, again) = encode(SESSION, &[row("parent", "aa", nobody, 9)]);
+    assert_eq!(find(&again, "parent").span_id, parent.span_id);
+}
+
+#[test]
 fn blocks_leave_when_they_are_final_and_none_is_lost() {
     let mut encoder = Encoder::new(SESSION, SourceId(3));
     assert_eq!(encoder.open_since_ns(), None);
