@@ -369,6 +369,21 @@ fn the_scanner_agrees_with_simd_json() {
     assert_eq!(taken.count(), usual.len(), "the usual rows are the scanner's");
 }
 
+/// The value that is overwritten has to be JSON all the same.
+#[test]
+fn a_field_given_twice_is_left_to_simd_json() {
+    let (names, mut marks, mut row) = (Names::new(), Marks::default(), Row::new());
+    let guid = r#""SessionGUID":"00000011-4b1e-93a7-f077-5d390bc3db01""#;
+    let cases = [("1", "4", true), ("x1", "4", false), ("1", "\"a\"", true), (r#""\q""#, "4", false)];
+    for (first, second, is_json) in cases {
+        let line = format!(r#"{{"LogonProcType":"Other",{guid},"ProcID":{first},"ProcID":{second}}}"#).into_bytes();
+        assert!(scan(&line, &mut marks, &names, &mut row).is_none());
+        let (outcomes, _) = encode(SESSION, std::slice::from_ref(&line));
+        let encoded = matches!(outcomes[0], Outcome::Encoded { .. });
+        assert_eq!((encoded, outcomes[0] == Outcome::DeadLetter(reason::INVALID_JSON)), (is_json, !is_json));
+    }
+}
+
 /// Every shape of a short number, right or wrong, in front of text that might be taken for more of it.
 #[test]
 fn short_numbers_are_what_simd_json_and_rust_read() {
