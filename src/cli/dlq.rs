@@ -179,7 +179,7 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
             if !letter.reply.is_empty() {
                 writeln!(out, "reply: {}", letter.reply)?;
             }
-            writeln!(out, "{}", letter.content())?;
+            writeln!(out, "{}", human::harmless(&letter.content()))?;
         }
         Format::Json => {
             let mut all = letter.summary();

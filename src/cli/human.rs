@@ -69,6 +69,11 @@ fn timestamp(unix_ns: u64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX)
 }
 
+/// Text that a peer wrote, without what would move a terminal's cursor or change its state.
+pub(super) fn harmless(text: &str) -> String {
+    text.replace(|character: char| character.is_control() && !['\n', '\t'].contains(&character), "\u{fffd}")
+}
+
 /// A moment as people give it: ISO 8601, local without an offset, or a length of time before `now_ns`, such as `15m`.
 pub(super) fn parse_time(text: &str, now_ns: u64) -> Result<u64, String> {
     let unix_ns = if let Ok(ago) = text.parse::<SignedDuration>() {
@@ -136,6 +141,11 @@ mod tests {
             assert_eq!(length(Duration::from_secs(seconds)), shown);
         }
         assert_eq!(exact_time(1_700_000_000_000_000_001), "2023-11-14T22:13:20.000000001Z");
+    }
+
+    #[test]
+    fn what_peers_write_does_not_reach_the_terminal_as_commands() {
+        assert_eq!(harmless("a\tb\n\u{1b}]0;x\u{7}\u{9b}2J\r"), "a\tb\n\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}");
     }
 
     #[test]
