@@ -92,6 +92,9 @@ impl Place {
             && let Some((release, index)) = &self.release
         {
             release.moved(*index, (0..self.lanes.len()).map(|lane| window.front(lane)));
+            if !window.front(0).sequence.is_multiple_of(4) {
+                return Ok(());
+            }
         }
         let durable = |lane: usize| {
             if planted(Sabotage::CursorPastDurable) { u64::MAX } else { self.lanes[lane].durable_sequence() }

@@ -21,7 +21,7 @@ pub(super) enum Sabotage {
     CursorPastDurable,
     /// A cursor's totals are those of now, not those of its position.
     TotalsAhead,
-    /// Segments are released by a cursor that was not committed.
+    /// Segments are released by a cursor that is committed now and then only.
     EarlyRelease,
     /// What is settled is booked twice.
     SettledTwice,
