@@ -160,11 +160,10 @@ impl Start<'_> {
             segment_bytes: self.scenario.segment_bytes,
             max_payload_bytes: self.scenario.max_payload_bytes,
             pool_segments: self.scenario.pool_segments,
-            // A few, so that segments are opened and closed while they are read.
-            opened_at_start: 3,
+            opened_at_start: self.scenario.opened_at_start,
             budget: Arc::clone(budget),
             wall_ns: self.wall_ns,
-            at_rest: AtRest::default(),
+            at_rest: AtRest { compression: self.scenario.compression, ..AtRest::default() },
         };
         let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
         let (log, appender, found) = match Log::open(storage, options) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::block::{MAX_BYTES, TARGET_BYTES};
-use crate::config::{AckPolicy, Admission, Batch, Compression, Requirement, Retry, StartAt};
+use crate::config::{AckPolicy, Admission, Batch, BlockCompression, Compression, Requirement, Retry, StartAt};
 
 /// Destinations that a run knows; each start has some of them.
 pub(super) const MOST_DESTINATIONS: usize = 3;
@@ -19,6 +19,9 @@ pub(super) struct Scenario {
     pub(super) segment_bytes: u64,
     pub(super) max_payload_bytes: usize,
     pub(super) pool_segments: usize,
+    /// A few, so that segments are opened and closed while they are read.
+    pub(super) opened_at_start: usize,
+    pub(super) compression: BlockCompression,
     pub(super) budget_bytes: u64,
     pub(super) ack: AckPolicy,
     pub(super) admission: Admission,
@@ -71,6 +74,8 @@ impl Scenario {
             segment_bytes,
             max_payload_bytes,
             pool_segments,
+            opened_at_start: random.usize(1..8),
+            compression: if random.u8(..) < 64 { BlockCompression::Lz4 } else { BlockCompression::None },
             budget_bytes,
             ack: if random.u8(..) < 48 { AckPolicy::Appended } else { AckPolicy::Durable },
             admission: if random.bool() { Admission::Block } else { Admission::DropNewest },
