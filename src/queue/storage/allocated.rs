@@ -84,3 +84,55 @@ impl Allocated {
         &ZEROS[..zeros]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE_BYTES: u64 = 3 * AHEAD_BYTES as u64;
+
+    fn old_file(directory: &Path) -> Allocated {
+        let file = Allocated::create(&directory.join("seg"), FILE_BYTES).unwrap();
+        file.write_at(0, &vec![0xff; usize::try_from(FILE_BYTES).unwrap()]).unwrap();
+        file
+    }
+
+    fn read(file: &Allocated) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(FILE_BYTES).unwrap()];
+        file.file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn zeros_are_written_once_a_stretch_and_only_behind_the_entry() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = old_file(directory.path());
+        file.write_entry_at(4096, &[1; 64], &[2; 1000]).unwrap();
+        let end = 4096 + 1064;
+        let mut expected = vec![0xff; usize::try_from(FILE_BYTES).unwrap()];
+        expected[4096..4160].fill(1);
+        expected[4160..end].fill(2);
+        expected[end..AHEAD_BYTES].fill(0);
+        assert_eq!(read(&file), expected);
+
+        file.write_at(end as u64 + 500, &[7; 10]).unwrap();
+        file.write_entry_at(end as u64, &[3; 64], &[4; 100]).unwrap();
+        assert_eq!(read(&file)[end + 500..end + 510], [7; 10], "the stretch was written before");
+
+        file.write_entry_at(AHEAD_BYTES as u64 - 64, &[5; 64], &vec![6; AHEAD_BYTES]).unwrap();
+        let bytes = read(&file);
+        assert_eq!(bytes[2 * AHEAD_BYTES - 1], 6);
+        assert!(bytes[2 * AHEAD_BYTES..].iter().all(|byte| *byte == 0xff), "an entry that ends a stretch begins none");
+    }
+
+    #[test]
+    fn the_file_never_grows_and_one_that_was_cut_off_takes_no_entry() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = old_file(directory.path());
+        assert!(file.write_entry_at(FILE_BYTES - 100, &[1; 64], &[2; 37]).is_err());
+        file.write_entry_at(FILE_BYTES - 100, &[1; 64], &[2; 36]).unwrap();
+        assert_eq!(file.file.metadata().unwrap().len(), FILE_BYTES);
+        file.file.set_len(FILE_BYTES - 4096).unwrap();
+        assert!(file.write_entry_at(4096, &[1; 64], &[2; 36]).is_err());
+    }
+}
