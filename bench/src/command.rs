@@ -19,8 +19,8 @@ use crate::limits::Limits;
 use crate::load::Pace;
 use crate::load::otlp::{self, OtlpLoad};
 use crate::load::rows::{self, RowLoad};
-use crate::report;
 use crate::sink::{Expectation, Sink, SinkOptions, verify};
+use crate::{queue, report};
 
 /// Load, sink, limits, comparison and report for Millrace.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Sink(SinkArguments),
     /// Measure what this machine can do at best.
     Limits(LimitsArguments),
+    /// Measure the log alone beside the limits it has to keep.
+    Queue(QueueArguments),
     /// Measure Millrace and its peers beside the machine's limits.
     Compare(CompareArguments),
     /// Write the results of `compare` as Markdown and SVG.
@@ -151,6 +153,16 @@ struct LimitsArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct QueueArguments {
+    /// On the file system that the log would be on.
+    #[arg(long, default_value = ".")]
+    directory: PathBuf,
+    /// MB of the backlog whose recovery is measured: so much is written there, and removed.
+    #[arg(long, default_value_t = 10_000)]
+    backlog_mb: u64,
+}
+
+#[derive(Debug, clap::Args)]
 struct CompareArguments {
     /// The `millrace` binary, built in release.
     millrace: PathBuf,
@@ -191,6 +203,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Otlp(otlp) => run_otlp(&otlp),
         Command::Sink(sink) => run_sink(sink),
         Command::Limits(limits) => print(&Limits::measure(&limits.directory)?.to_json()),
+        Command::Queue(queue) => {
+            let table = queue::measure(&queue.directory, queue.backlog_mb * 1_000_000)?;
+            write!(io::stdout(), "{table}").context("writing the table")
+        }
         Command::Compare(compare) => run_compare(compare),
         Command::Report(report) => run_report(&report),
     }

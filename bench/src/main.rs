@@ -1,4 +1,4 @@
-//! `millrace-bench`: load, sink, limits of the machine, comparison with peers, report.
+//! `millrace-bench`: load, sink, limits of the machine, the log alone, comparison with peers, report.
 //!
 //! Every generator and sink is bounded in count and time and talks to loopback only. Results go to standard output as
 //! JSON or as a table, everything else to standard error.
@@ -8,6 +8,7 @@ mod compare;
 mod http;
 mod limits;
 mod load;
+mod queue;
 mod report;
 mod sink;
 mod spans;

@@ -1,0 +1,120 @@
+//! How long a producer waits until its block is durable, through ring, writer and sync thread, beside what the disk
+//! alone needs for the same bytes.
+//!
+//! One block at a time, so that nothing is shared and nothing waits for company.
+
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use crossbeam::sync::Parker;
+use millrace::block::{Block, Outlet, VerdictOutcome};
+use millrace::config::AckPolicy;
+use millrace::pipeline::outlet::{self, RingOutlet};
+use millrace::pipeline::sync::Syncer;
+use millrace::pipeline::writer::{LaneWriter, WriterOptions};
+use millrace::sys::clock;
+use millrace::sys::doorbell::Doorbell;
+use millrace::telemetry::health::Health;
+use millrace::telemetry::ledger;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::lane::{Lane, block};
+
+const WARM_UP: usize = 50;
+const WAITS: usize = 1000;
+
+/// Longer than any thread here is silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Times to wait.
+pub(super) struct Waits {
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+}
+
+/// A block written to a file whose bytes have been written before, and `fdatasync`.
+pub(super) fn disk(directory: &Path) -> Result<Waits> {
+    const FILE_BYTES: u64 = 64 << 20;
+    let path = directory.join(format!("millrace-bench-{}.sync", std::process::id()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    // Without a name it goes when it is closed, whatever happens.
+    std::fs::remove_file(&path)?;
+    let (payload, _) = block();
+    let stride = payload.len().next_multiple_of(4096) as u64;
+    file.write_all_at(&vec![0; usize::try_from(FILE_BYTES)?], 0)?;
+    file.sync_all()?;
+    let mut offset = 0;
+    waits(|| {
+        offset = if offset + 2 * stride > FILE_BYTES { 0 } else { offset + stride };
+        file.write_all_at(&payload, offset)?;
+        Ok(file.sync_data()?)
+    })
+}
+
+/// A block pushed by a producer, until its verdict is there.
+pub(super) fn durable(lane: Lane) -> Result<Waits> {
+    let Lane { log, appender, meta, payload, _directory } = lane;
+    let (health, parker) = (Health::new(), Parker::new());
+    let tick = |name| health.thread(name, PATIENCE, clock::monotonic());
+    let lanes = vec![(Arc::clone(&log), parker.unparker().clone())];
+    let syncer = Syncer::new(Duration::from_millis(100), lanes, health.component("log"));
+    let doorbell = Doorbell::new()?;
+    let (mut outlet, end, _) = outlet::pair(64, u64::MAX, doorbell.clone(), parker.unparker().clone());
+    let options = WriterOptions {
+        log,
+        appender,
+        ledger: Arc::new(ledger::Lane::default()),
+        ack: AckPolicy::Durable,
+        admission: Vec::new(),
+        sync_bytes: 8 << 20,
+        sync: syncer.request(),
+        give_up: Arc::new(AtomicBool::new(false)),
+    };
+    let (stop, writing, syncing) = (syncer.stopper(), tick("writer"), tick("sync"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| syncer.run(&syncing));
+        let writer = scope.spawn(move || LaneWriter::new(options, vec![end]).run(&parker, &writing));
+        let measured = waits(|| {
+            let mut block = Block::open(meta, outlet.spare());
+            block.payload.extend_from_slice(&payload);
+            block.awaited = true;
+            outlet.push(block);
+            until_durable(&mut outlet, &doorbell)
+        });
+        drop(outlet);
+        writer.join().expect("the writer does not panic");
+        stop.stop();
+        measured
+    })
+}
+
+fn until_durable(outlet: &mut RingOutlet, doorbell: &Doorbell) -> Result<()> {
+    loop {
+        outlet.park();
+        if let Some(verdict) = outlet.verdict() {
+            ensure!(verdict.outcome == VerdictOutcome::Durable, "{:?}", verdict.outcome);
+            return Ok(());
+        }
+        poll(&mut [PollFd::from_borrowed_fd(doorbell.as_fd(), PollFlags::IN)], None)?;
+        doorbell.answer();
+    }
+}
+
+fn waits(mut once: impl FnMut() -> Result<()>) -> Result<Waits> {
+    let mut waits_ms = Vec::with_capacity(WAITS);
+    for number in 0..WARM_UP + WAITS {
+        let began = clock::monotonic();
+        once()?;
+        if number >= WARM_UP {
+            waits_ms.push((clock::monotonic() - began).as_secs_f64() * 1e3);
+        }
+    }
+    waits_ms.sort_by(f64::total_cmp);
+    Ok(Waits { p50_ms: waits_ms[WAITS / 2], p99_ms: waits_ms[WAITS * 99 / 100] })
+}

@@ -1,0 +1,122 @@
+//! `queue`: what the log itself does, beside the limit that each figure has to keep.
+//!
+//! Real storage, real threads, the log's own pool; nothing of sockets and decoding but where sending is the measure. Blocks
+//! are 64 KiB of numbered spans. Rates are per second of the appending thread's CPU time, times to wait are wall time,
+//! beside what the disk itself needs in the same run. A figure that misses its limit is marked, not hidden.
+
+mod acknowledge;
+mod append;
+mod backlog;
+mod fan_out;
+mod lane;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use millrace::config::BlockCompression;
+
+use lane::{Lane, at_rest};
+
+/// A figure and what it must keep.
+struct Row {
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+    limit: Option<Limit>,
+}
+
+#[derive(Clone, Copy)]
+enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Row {
+    fn is_kept(&self) -> bool {
+        match self.limit {
+            None => true,
+            Some(Limit::AtLeast(limit)) => self.value >= limit,
+            Some(Limit::AtMost(limit)) => self.value <= limit,
+        }
+    }
+}
+
+/// Measures everything and returns the table. `directory` is on the file system that the log would be on;
+/// `backlog_bytes` are written there for the recovery, and removed.
+pub(crate) fn measure(directory: &Path, backlog_bytes: u64) -> Result<String> {
+    let mut rows = Vec::new();
+    let plain = append::unsynced(&mut Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
+    rows.extend([
+        row("append without a sync", plain.gigabytes, "GB/s", Some(Limit::AtLeast(1.0))),
+        row("append without a sync", plain.spans / 1e6, "M spans/s", Some(Limit::AtLeast(2.0))),
+    ]);
+    for (what, compression, encrypted) in [
+        ("append, compressed by lz4", BlockCompression::Lz4, false),
+        ("append, compressed by zstd 1", BlockCompression::Zstd { level: 1 }, false),
+        ("append, encrypted", BlockCompression::None, true),
+        ("append, lz4 and encrypted", BlockCompression::Lz4, true),
+    ] {
+        let packed = append::unsynced(&mut Lane::open(directory, at_rest(compression, encrypted)?)?)?;
+        rows.push(row(what, packed.gigabytes, "GB/s", None));
+    }
+    let lane = Lane::open(directory, at_rest(BlockCompression::None, false)?)?;
+    let durable = append::group_committed(lane)?;
+    rows.push(row("append with group commit, until durable", durable, "GB/s of wall", Some(Limit::AtLeast(0.5))));
+    let disk = acknowledge::disk(directory)?;
+    let acknowledged = acknowledge::durable(Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
+    rows.extend([
+        row("the disk's own write and fdatasync, p50", disk.p50_ms, "ms", None),
+        row("durable acknowledgement, p50", acknowledged.p50_ms, "ms", Some(Limit::AtMost(2.0 * disk.p50_ms))),
+        row("the disk's own write and fdatasync, p99", disk.p99_ms, "ms", None),
+        row("durable acknowledgement, p99", acknowledged.p99_ms, "ms", Some(Limit::AtMost(3.0 * disk.p99_ms))),
+    ]);
+    let share = fan_out::measure(&mut Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
+    rows.push(row(
+        "two more destinations, beyond their sends",
+        share * 100.0,
+        "% of the sends",
+        Some(Limit::AtMost(15.0)),
+    ));
+    let backlog = backlog::recovery(directory, backlog_bytes)?;
+    rows.extend([
+        row("backlog", backlog.bytes as f64 / 1e9, "GB", None),
+        row("its recovery", backlog.seconds, "s", Some(Limit::AtMost(2.0))),
+    ]);
+    Ok(table(&rows))
+}
+
+fn row(what: &'static str, value: f64, unit: &'static str, limit: Option<Limit>) -> Row {
+    Row { what, value, unit, limit }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut out = String::from("| what | measured | limit | |\n|---|--:|--:|---|\n");
+    for row in rows {
+        let limit = match row.limit {
+            None => String::new(),
+            Some(Limit::AtLeast(limit)) => format!(">= {limit:.2}"),
+            Some(Limit::AtMost(limit)) => format!("<= {limit:.2}"),
+        };
+        let verdict = if row.is_kept() { "" } else { "**missed**" };
+        writeln!(out, "| {} | {:.2} {} | {limit} | {verdict} |", row.what, row.value, row.unit)
+            .expect("writing to memory does not fail");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_misses_its_limit_is_marked() {
+        let rows = [
+            row("fast", 1.0, "GB/s", Some(Limit::AtLeast(1.0))),
+            row("slow", 0.9, "GB/s", Some(Limit::AtLeast(1.0))),
+            row("late", 2.1, "ms", Some(Limit::AtMost(2.0))),
+        ];
+        assert_eq!(rows.iter().map(Row::is_kept).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(table(&rows).matches("**missed**").count(), 2);
+    }
+}
