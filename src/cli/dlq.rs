@@ -230,9 +230,12 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
         replayed += now;
         failed = answer["failed"].as_array().cloned().unwrap_or(failed);
         let stopped = answer["stopped"].as_str().map(str::to_owned);
-        // Those that fail again stay at the front of the line: without progress there is none to come.
-        if stopped.is_some() || now == 0 || answer["more"] != json!(true) {
+        if stopped.is_some() || answer["more"] != json!(true) {
             break stopped;
+        }
+        if now == 0 {
+            // Those that fail again stay at the front of the line.
+            break Some("all those before it failed again; choose by id, --reason or --destination".to_owned());
         }
     };
     let mut out = std::io::stdout().lock();

@@ -71,11 +71,19 @@ pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
         segment_table(segments, now_ns).write(out)?;
         for segment in segments.iter().filter(|_| arguments.blocks) {
             writeln!(out, "\nsegment {}: {}", segment.id, segment.path.display())?;
+            writeln!(out, "{}", header_and_footer(segment, now_ns))?;
             entry_table(&lane.entries(segment.id).unwrap_or_default(), &names, now_ns).write(out)?;
         }
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// What the file says of itself besides its entries.
+fn header_and_footer(segment: &SegmentInfo, now_ns: u64) -> String {
+    let key = segment.key.map_or_else(|| "not encrypted".to_owned(), |key| format!("encrypted with key {key}"));
+    let footer = if segment.sealed { "a footer ends it" } else { "it has no footer yet" };
+    format!("in use since {}, {key}, {footer}", human::time_and_age(segment.created_ns, now_ns))
 }
 
 fn is_named(segment: &SegmentInfo, wanted: &str) -> bool {
