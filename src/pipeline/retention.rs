@@ -33,7 +33,7 @@ pub struct Retention {
     pub window: Window<Position>,
     /// How long blocks are kept.
     pub retain: Duration,
-    /// Bytes of entries that a lane may hold, pool and active segment left out.
+    /// Bytes on the disk that a lane may hold, pool and active segment left out.
     pub lane_bytes: u64,
     /// What was dropped.
     pub ledger: Arc<ledger::Destination>,

@@ -2,7 +2,7 @@
 //!
 //! A backlog may be a hundred thousand segments, so nothing that is asked once a turn walks them: what is asked by id or by
 //! lag is a binary search, the ends are at the ends, and what still has to be synced or sealed stands at the back. Each
-//! segment is listed with the bytes of entries before it. Kept behind the log's mutex.
+//! segment is listed with the bytes of entries and of files before it. Kept behind the log's mutex.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ struct Listed {
     segment: Arc<Segment>,
     /// Bytes of entries in all segments ever listed before.
     bytes_before: u64,
+    /// Bytes of their files.
+    file_bytes_before: u64,
 }
 
 /// The list.
@@ -29,9 +31,11 @@ impl List {
     /// Lists a segment behind all others; the one before it is sealed, or will be taken off.
     pub(super) fn push(&mut self, segment: Arc<Segment>) {
         let bytes_before = self.end_bytes();
+        let last = self.segments.back();
+        let file_bytes_before = last.map_or(0, |last| last.file_bytes_before + last.segment.header.file_bytes);
         debug_assert!(self.newest().is_none_or(|newest| newest.id() < segment.id()), "segments are listed in order");
         self.file_bytes += segment.header.file_bytes;
-        self.segments.push_back(Listed { segment, bytes_before });
+        self.segments.push_back(Listed { segment, bytes_before, file_bytes_before });
     }
 
     fn end_bytes(&self) -> u64 {
@@ -101,10 +105,12 @@ impl List {
         self.end_bytes() - first.bytes_before - read
     }
 
-    /// The start of the oldest segment from which on there are at most `max_lag_bytes` of entries; the newest at least.
+    /// The start of the oldest segment from which on there are at most `max_lag_bytes`; the newest at least. A segment that
+    /// is being written counts with its entries, the others with their files: that is what they take of the budget, and each
+    /// start of the process and each failed sync leaves one behind that is nearly empty.
     pub(super) fn at_lag(&self, max_lag_bytes: u64) -> Option<Position> {
-        let end = self.end_bytes();
-        let at = self.segments.partition_point(|listed| end - listed.bytes_before > max_lag_bytes);
+        let end = self.segments.back().map_or(0, |last| last.file_bytes_before + last.segment.entry_bytes());
+        let at = self.segments.partition_point(|listed| end - listed.file_bytes_before > max_lag_bytes);
         self.segments.get(at.min(self.segments.len().saturating_sub(1))).map(|listed| listed.segment.start)
     }
 

@@ -227,8 +227,8 @@ impl Log {
         lock(&self.mark).position
     }
 
-    /// The oldest place that is at most `max_lag_bytes` of entries behind the newest, in whole segments: where the cursor of
-    /// an optional destination jumps to.
+    /// The oldest place that is at most `max_lag_bytes` on the disk behind the newest entry, in whole segments: where the
+    /// cursor of an optional destination jumps to.
     #[must_use]
     pub fn position_at_lag(&self, max_lag_bytes: u64) -> Position {
         let found = lock(&self.segments).at_lag(max_lag_bytes);
