@@ -1,7 +1,9 @@
 //! The sync thread: one per device, the only caller of `fdatasync`, so that the lanes share each one.
 //!
 //! It syncs at once when a writer says that somebody waits or that much is unsynced, else once an interval. While a sync
-//! runs, requests merge into the next one: group commit without a timer. After each it wakes the writers, which send the
+//! runs, requests merge into the next one: group commit without a timer. When one was made while a sync ran, there are
+//! several who wait in turn; then the thread rests for half as long as the sync took, so that those whom it has answered
+//! come again and share the next. Who is alone is never made to wait. After each sync it wakes the writers, which send the
 //! verdicts. It owns no data; a sync that fails is mended, or reported, by the log itself.
 
 use std::sync::Arc;
@@ -23,6 +25,9 @@ const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the destinations still send from memory once the log has failed for good, before the process ends itself: only a
 /// start finds out what is on the disk.
 const FAIL_HOLD: Duration = Duration::from_secs(30);
+
+/// The longest rest between two syncs, whatever the first took: a disk that is slow groups enough.
+const LONGEST_REST: Duration = Duration::from_millis(1);
 
 /// How writers ask for a sync.
 #[derive(Clone)]
@@ -50,6 +55,7 @@ pub struct Syncer {
     lanes: Vec<(Arc<Log>, Unparker)>,
     shown: Shown,
     synced_at: Duration,
+    rests_until: Duration,
     tended_at: Duration,
     /// By lane: tending failed, so it waits for its time.
     tending_fails: Vec<bool>,
@@ -89,6 +95,7 @@ impl Syncer {
             lanes,
             shown,
             synced_at: Duration::ZERO,
+            rests_until: Duration::ZERO,
             tended_at: Duration::ZERO,
             tending_fails,
             failed_since: None,
@@ -116,8 +123,14 @@ impl Syncer {
 
     /// The thread's body.
     pub fn run(mut self, tick: &Tick) {
-        while let Turn::Wait(time) = self.turn(clock::monotonic(), clock::wall_ns()) {
-            tick.tick(clock::monotonic());
+        loop {
+            let began = clock::monotonic();
+            let Turn::Wait(time) = self.turn(began, clock::wall_ns()) else { return };
+            let ended = clock::monotonic();
+            if self.synced_at == began && self.requested.is_made() {
+                self.rests_until = ended + ((ended - began) / 2).min(LONGEST_REST);
+            }
+            tick.tick(ended);
             self.parker.park_timeout(time);
         }
     }
@@ -126,6 +139,9 @@ impl Syncer {
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
         // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
         let stopping = self.stop.load(Ordering::Acquire);
+        if !stopping && now < self.rests_until {
+            return Turn::Wait(self.rests_until - now);
+        }
         let requested = self.requested.take();
         let last = stopping && !planted(Sabotage::NoLastSync);
         if last || requested || now.saturating_sub(self.synced_at) >= self.interval {
@@ -192,6 +208,19 @@ impl Shown {
 mod tests {
     use super::*;
     use crate::telemetry::health::Health;
+
+    #[test]
+    fn a_request_waits_for_the_end_of_the_rest_and_a_stop_does_not() {
+        let at = Duration::from_millis;
+        let mut syncer = Syncer::new(at(100), Vec::new(), Health::new().component("log"));
+        syncer.rests_until = at(5);
+        assert_eq!(syncer.turn(at(1), 1), Turn::Wait(at(4)));
+        assert!(syncer.requested.is_made(), "it is still to be done");
+        assert_eq!((syncer.turn(at(5), 1), syncer.requested.is_made()), (Turn::Wait(at(100)), false));
+        syncer.rests_until = at(9);
+        syncer.stopper().stop();
+        assert_eq!(syncer.turn(at(6), 1), Turn::Ended);
+    }
 
     #[test]
     fn a_lane_that_is_well_does_not_hide_one_that_has_failed() {

@@ -27,6 +27,13 @@ impl Request {
         !self.0.swap(true, Ordering::Release)
     }
 
+    /// Whether it is made: a hint, nothing may be read because of it.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        // Relaxed: carries no data.
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Takes it, before looking at what it is about; whether there was one.
     pub fn take(&self) -> bool {
         // Acquire pairs with the Release in `make`. A swap, not a store: who found the request made does not wake, so
