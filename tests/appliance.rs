@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use feeder::{Feeder, post_span};
 use millrace::config::{Admission, Requirement, StartAt};
+use millrace::sys::clock;
 use millrace::telemetry::ledger::DropReason;
 use millrace::telemetry::metrics::Imbalances;
 use rig::{LOG_BYTES, Rig, appended, config, dropped, exporter, until};
@@ -241,6 +242,11 @@ fn a_log_that_only_a_removed_destination_filled_is_free_again() {
 
     config.exporters = vec![stays];
     let rig = Rig::start(&config);
+    assert_eq!(rig.metrics.destinations().len(), 2, "its place is kept");
+    until("it is forgotten: it lags by more than half of the budget", || {
+        rig.look(clock::monotonic());
+        rig.metrics.destinations().len() == 1
+    });
     let feeder = Feeder::start(rig.receiver("uberagent"), 2000);
     until("the feeder's end", || feeder.is_done() && rig.received() == feeder.rows());
     assert!(feeder.rows() >= 2000, "every row was taken");

@@ -45,7 +45,7 @@ pub enum Admission {
 }
 
 /// One configured receiver: a source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
     /// Its name in the configuration, a label of its metrics.
     pub name: String,
@@ -58,7 +58,7 @@ pub struct Receiver {
 }
 
 /// What a receiver speaks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// uberAgent rows as lines over TCP: JSON or Splunk CSV.
     UberagentTcp(TcpLimits),
@@ -69,7 +69,7 @@ pub enum Protocol {
 }
 
 /// The bounds of a TCP receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpLimits {
     /// A longer line is skipped to its end.
     pub max_line_bytes: usize,
@@ -86,7 +86,7 @@ pub struct TcpLimits {
 }
 
 /// The bounds of an HTTP receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Bytes of a body as sent.
     pub max_body_bytes: usize,
@@ -184,7 +184,7 @@ pub struct Encryption {
 }
 
 /// The log of every lane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// When senders are told yes.
     pub ack: AckPolicy,
@@ -236,7 +236,7 @@ pub enum StartAt {
 }
 
 /// One configured destination.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exporter {
     /// Its name in the configuration: its cursor's directory and its metrics' label.
     pub name: String,
@@ -253,7 +253,7 @@ pub struct Exporter {
 }
 
 /// What a destination speaks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// OTLP/HTTP.
     OtlpHttp(OtlpHttp),
@@ -306,7 +306,7 @@ pub enum Encoding {
 }
 
 /// What every HTTP destination has.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpClient {
     /// Headers of each request; values may be secrets and are never shown.
     pub headers: Vec<(String, String)>,
@@ -321,7 +321,7 @@ pub struct HttpClient {
 }
 
 /// An OTLP/HTTP destination.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpHttp {
     /// The full URL, `/v1/traces` included. `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub traces_url: String,
@@ -358,7 +358,7 @@ pub enum InfluxSchema {
 }
 
 /// The InfluxDB destination.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Influx {
     /// The server. `INFLUX_URL`.
     pub url: String,

@@ -41,6 +41,11 @@ impl Gather {
         Gather { batch, draining: false, queues }
     }
 
+    /// The same blocks, sent under other settings.
+    pub(super) fn adopted(self, batch: Batch) -> Gather {
+        Gather { batch, ..self }
+    }
+
     /// A fresh block.
     pub(super) fn push(&mut self, signal: Signal, part: Part, now: Duration) {
         let queue = &mut self.queues[signal as usize - 1];

@@ -7,6 +7,7 @@
 //! Work is in exactly one place: gathered, waiting, or in flight; [`Delivery::answer`] moves it or settles it. All calls
 //! come from one thread of the destination (or under its lock); nothing here blocks or reads a clock.
 
+mod adopt;
 mod answers;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ const MOST_BLOCKS: usize = 16 * 1024;
 /// breaks off every large request looks like one that is down, and only a smaller one can tell. Halves are joined later.
 const SMALLER_PROBE_OPENINGS: u32 = 4;
 
-/// The delivery of one destination in one configuration generation: a reload makes a new one.
+/// The delivery of one destination; a reload that changes its settings begins a new generation ([`Delivery::adopt`]).
 #[derive(Debug)]
 pub struct Delivery {
     retry: Retry,

@@ -56,6 +56,11 @@ impl Work {
         }
     }
 
+    /// The same parts before a peer that knows nothing of them; what an earlier one may have is still what it may have.
+    pub(super) fn forgiven(self) -> Work {
+        Work { answer_lost: self.answer_lost, ..Work::fresh(self.signal, self.parts) }
+    }
+
     /// Where it stands in the order of the log; no two pieces of work share it.
     pub(super) fn key(&self) -> (u64, u32) {
         (self.parts[0].block, self.parts[0].first)

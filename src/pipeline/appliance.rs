@@ -18,13 +18,15 @@ use crossbeam::channel::Receiver;
 use crossbeam::sync::Parker;
 
 use super::dead_letters::{self, DeadLetterStores, Desk, DeskParts, FrontReplay, RING_BLOCKS};
-use super::destinations;
+use super::destination;
+use super::destinations::Destinations;
 use super::disk::{Disk, DiskParts};
 use super::doors::{self, BindError, Bound};
 use super::drain::EgressStop;
 use super::ingest::{self, Lane, LaneParts, Source};
 use super::logs::{self, LogsError, OpenLog};
 use super::outlet::{self, WriterEnd};
+use super::release::Release;
 use super::shown;
 use super::sources;
 use super::sync::{SyncRequest, SyncStop, Syncer};
@@ -79,7 +81,7 @@ pub enum StartError {
     Logs(#[from] LogsError),
     /// A destination cannot be started.
     #[error(transparent)]
-    Destination(#[from] destinations::StartError),
+    Destination(#[from] destination::StartError),
     /// The token file of the management port cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
@@ -117,7 +119,7 @@ pub struct Appliance {
     pub health: Health,
     management: Management,
     lanes: Vec<Lane>,
-    destinations: Vec<JoinHandle<()>>,
+    destinations: Destinations,
     stops: Stops,
     syncing: Syncing,
     disk: Disk,
@@ -225,7 +227,8 @@ impl Appliance {
         self.syncing.given_up.load(Ordering::Relaxed)
     }
 
-    /// Ticks for the reactors whose event loops have turned, and a look at the disk; to be called about once a second.
+    /// Ticks for the reactors whose event loops have turned, a look at the disk and at what is parked; to be called about
+    /// once a second.
     pub fn look(&mut self, now: Duration) {
         self.disk.look();
         for lane in &mut self.lanes {
@@ -235,6 +238,7 @@ impl Appliance {
                 lane.reactor_tick.tick(now);
             }
         }
+        self.destinations.look(now);
     }
 
     /// Stops: takes nothing more, makes what was received durable, gives the destinations their time, ends. `hurry` says
@@ -263,8 +267,8 @@ impl Appliance {
         join_all(writers, &give_up);
         self.syncing.stop.stop();
         join_all(vec![self.syncing.thread], waiting);
-        self.stops.egress.drain_until(clock::monotonic() + self.drain_timeout);
-        join_all(self.destinations, &|| {
+        let destinations = self.destinations.drain_until(clock::monotonic() + self.drain_timeout);
+        join_all(destinations, &|| {
             if hurry() {
                 self.stops.egress.skip();
             }
@@ -346,20 +350,23 @@ fn start_destinations(
     config: &Config,
     ground: &Ground,
     stop: &Arc<EgressStop>,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
     health: &Health,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let shared = destinations::Shared {
-        storage: &ground.storage,
-        directory: &config.state_directory,
-        logs: &ground.logs,
-        queue: &config.queue,
-        letters: &ground.dead_letters.delivery,
-        stop,
-        metrics,
-        health,
+) -> Result<Destinations, StartError> {
+    let lanes: Vec<_> = ground.logs.iter().map(|open| Arc::clone(&open.log)).collect();
+    let shared = destination::Shared {
+        storage: Arc::clone(&ground.storage),
+        directory: config.state_directory.join("destinations"),
+        release: Arc::new(Release::new(lanes.clone())),
+        lanes,
+        appended: ground.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
+        queue: config.queue.clone(),
+        letters: ground.dead_letters.delivery.clone(),
+        stop: Arc::clone(stop),
+        metrics: Arc::clone(metrics),
+        health: health.clone(),
     };
-    Ok(destinations::start(&config.exporters, &shared)?)
+    Ok(Destinations::start(config, shared)?)
 }
 
 fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &Health) -> io::Result<Syncing> {

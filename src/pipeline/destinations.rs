@@ -1,205 +1,280 @@
-//! Every configured destination: its cursor, readers, delivery, senders and thread.
+//! All destinations: the configured ones, those that are parked, and the retention that runs when there is none.
 //!
-//! Exporter -> `OtlpHttp` or `Influx`; both go the same way and differ only in the exporter that their senders own and in
-//! what they take. Without any the retention runs instead.
+//! A change of them has two steps. [`Destinations::prepare`] does everything that can fail: exporters, places, threads. What
+//! it made sends nothing and can be given back ([`Destinations::discard`]). [`Destinations::adopt`] only tells threads what
+//! to do. A destination that is configured no more is parked (see [`super::parking`]); [`Destinations::look`] forgets it
+//! when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the appliance.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::sync::Parker;
+use crossbeam::sync::{Parker, Unparker};
 
-use super::dead_letters::{DeadLetters, DeliveryLetter};
+use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, join, open_exporter};
 use super::drain::EgressStop;
-use super::egress::{Egress, EgressOptions, Takes};
-use super::logs::OpenLog;
-use super::place::Place;
-use super::release::Release;
-use super::retention::Retention;
-use super::senders::Senders;
-use super::watch::Watch;
+use super::egress::{Command, Service};
+use super::parking::{self, RETENTION};
+use super::release::Member;
+use super::retention::{Retain, Retention};
 use super::window::Window;
-use crate::block::Signal;
-use crate::config::{self, Backend, Compression, Requirement, StartAt};
-use crate::deliver::Delivery;
-use crate::export::{Exporter, SetupError};
-use crate::queue::{Cursor, Log, Storage};
+use crate::config::{self, Config, StartAt};
+use crate::export::Exporter;
 use crate::sys::clock;
-use crate::telemetry::health::Health;
-use crate::telemetry::ledger;
-use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics, Words};
+use crate::telemetry::ledger::{self, DropReason};
+use crate::telemetry::metrics::{DestinationGauges, DestinationSource};
 
-/// How long a destination's thread may be silent before it counts as stuck: it never waits for its backend, its senders do.
-const TICK_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why the destinations could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The exporter cannot work as configured.
-    #[error("exporter {name} cannot work as configured")]
-    Setup {
-        /// The exporter's name.
-        name: String,
-        /// What is wrong.
-        source: SetupError,
-    },
-    /// A cursor cannot be opened or a thread not be started.
-    #[error("destination {name} cannot be opened")]
-    Io {
-        /// The exporter's name.
-        name: String,
-        /// What failed.
-        source: io::Error,
-    },
+/// What a destination is there for.
+#[derive(Clone)]
+enum Role {
+    /// It delivers.
+    Configured(Box<config::Exporter>),
+    /// It keeps its place until then (monotonic).
+    Parked { until: Duration },
+    /// Its thread was told to give everything up.
+    Ending,
 }
 
-/// What all destinations share.
-pub struct Shared<'a> {
-    /// The storage of cursors.
-    pub storage: &'a Arc<dyn Storage>,
-    /// The state directory.
-    pub directory: &'a Path,
-    /// The logs of all lanes.
-    pub logs: &'a [OpenLog],
-    /// The queue's settings.
-    pub queue: &'a config::Queue,
-    /// Where refused spans go.
-    pub letters: &'a DeadLetters,
-    /// When to end.
-    pub stop: &'a Arc<EgressStop>,
-    /// Where destinations are seen.
-    pub metrics: &'a Metrics,
-    /// How they do.
-    pub health: &'a Health,
+struct Entry {
+    destination: Destination,
+    role: Role,
 }
 
-/// A destination whose cursor is open.
-struct Opened<'a> {
-    settings: &'a config::Exporter,
-    exporter: Exporter,
-    place: Place,
-    states: Vec<super::window::LaneState<crate::queue::Position>>,
+/// The retention's thread.
+struct RunningRetention {
+    stop: Arc<EgressStop>,
+    wake: Unparker,
+    thread: JoinHandle<()>,
+    member: Member,
 }
 
-/// Starts every destination, or the retention when there is none.
-pub fn start(exporters: &[config::Exporter], shared: &Shared<'_>) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let lanes: Vec<Arc<Log>> = shared.logs.iter().map(|open| Arc::clone(&open.log)).collect();
-    if exporters.is_empty() {
-        let thread = start_retention(&lanes, shared);
-        return thread.map(|thread| vec![thread]).map_err(|source| StartError::Io { name: "none".to_owned(), source });
+/// Everything of a change that can fail, done.
+#[derive(Default)]
+pub struct Prepared {
+    served: Vec<(Box<config::Exporter>, Service)>,
+    new: Vec<Destination>,
+    retention: Option<RunningRetention>,
+}
+
+/// The destinations of a running appliance.
+pub struct Destinations {
+    shared: Shared,
+    /// In the order in which they came.
+    entries: Vec<Entry>,
+    retention: Option<RunningRetention>,
+    retain: Arc<Retain>,
+}
+
+impl Destinations {
+    /// Starts what `config` says, and parks what has a cursor and is not in it. The log is freed only when all have joined.
+    pub fn start(config: &Config, shared: Shared) -> Result<Destinations, StartError> {
+        let retain = Arc::new(Retain::new(config.queue.retain));
+        let mut destinations = Destinations { shared, entries: Vec::new(), retention: None, retain };
+        let prepared = destinations.prepare(config)?;
+        destinations.park_unknown(config)?;
+        destinations.shared.release.free();
+        destinations.adopt(config, prepared);
+        Ok(destinations)
     }
-    let mut opened = Vec::with_capacity(exporters.len());
-    for settings in exporters {
-        let name = || settings.name.clone();
-        let exporter =
-            Exporter::open(&settings.backend).map_err(|source| StartError::Setup { name: name(), source })?;
-        let cursor = open_cursor(shared, &settings.name).map_err(|source| StartError::Io { name: name(), source })?;
-        let (place, states) = Place::open(cursor, &lanes, settings.requirement, settings.start_at)
-            .map_err(|source| StartError::Io { name: name(), source })?;
-        opened.push(Opened { settings, exporter, place, states });
+
+    /// Does what can fail of a change to `config`. Errors leave everything as it was.
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, StartError> {
+        let mut prepared = Prepared::default();
+        match self.prepare_into(&mut prepared, config) {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                self.discard(prepared);
+                Err(error)
+            }
+        }
     }
-    let positions = opened.iter().map(|one| one.states.iter().map(|state| state.position).collect()).collect();
-    let release = Arc::new(Release::new(lanes.clone(), positions));
-    let mut threads = Vec::with_capacity(opened.len());
-    for (index, mut one) in opened.into_iter().enumerate() {
-        one.place.release_with(Arc::clone(&release), index);
-        let name = one.settings.name.clone();
-        threads.push(start_one(one, &lanes, shared).map_err(|source| StartError::Io { name, source })?);
+
+    fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
+        let changed = config.exporters.iter().filter(|settings| !self.is_served(settings));
+        let opened = changed.map(|settings| open_exporter(settings).map(|exporter| (settings, exporter)));
+        let opened: Vec<(&config::Exporter, Exporter)> = opened.collect::<Result<_, _>>()?;
+        for (settings, exporter) in opened {
+            let failed = |source| StartError::Io { name: settings.name.clone(), source };
+            let service = match self.entry(&settings.name) {
+                Some(Entry { role: Role::Ending, .. }) => {
+                    return Err(StartError::Ending { name: settings.name.clone() });
+                }
+                Some(entry) => entry.destination.service(settings, exporter, &self.shared.letters),
+                None => {
+                    let new = Destination::open(&settings.name, settings.start_at, &self.shared).map_err(failed)?;
+                    let service = new.service(settings, exporter, &self.shared.letters);
+                    prepared.new.push(new);
+                    service
+                }
+            };
+            prepared.served.push((Box::new(settings.clone()), service.map_err(failed)?));
+        }
+        if config.exporters.is_empty() && self.retention.is_none() {
+            let failed = |source| StartError::Io { name: RETENTION.to_owned(), source };
+            prepared.retention = Some(start_retention(&self.shared, &self.retain).map_err(failed)?);
+        }
+        Ok(())
     }
-    Ok(threads)
-}
 
-fn open_cursor(shared: &Shared<'_>, name: &str) -> io::Result<Cursor> {
-    // A named instance is `type/name`; a file name has no slash.
-    let directory = shared.directory.join("destinations").join(name.replace('/', "~"));
-    let cursor = Cursor::open(&**shared.storage, &directory)?;
-    if cursor.was_damaged() {
-        tracing::error!(destination = name, "the cursor was damaged: what is in the log is delivered again");
+    /// Gives back what was prepared for a change that does not come.
+    pub fn discard(&self, prepared: Prepared) {
+        for new in prepared.new {
+            new.tell(Command::End(None));
+            new.forget(&self.shared);
+        }
+        if let Some(retention) = prepared.retention {
+            self.end_retention(retention);
+        }
     }
-    Ok(cursor)
+
+    /// Puts a prepared change into force.
+    pub fn adopt(&mut self, config: &Config, prepared: Prepared) {
+        self.retain.set(config.queue.retain);
+        let waits = Role::Parked { until: Duration::MAX };
+        self.entries.extend(prepared.new.into_iter().map(|destination| Entry { destination, role: waits.clone() }));
+        for (settings, service) in prepared.served {
+            let directory = parking::directory(&self.shared.directory, &settings.name);
+            if let Err(error) = parking::unpark(&directory) {
+                tracing::warn!(destination = %settings.name, %error, "the mark of a parked destination could not be removed");
+            }
+            let entry = self.entries.iter_mut().find(|entry| entry.destination.name == settings.name);
+            let entry = entry.expect("a destination that was prepared is there");
+            entry.destination.tell(Command::Serve(Box::new(service)));
+            entry.role = Role::Configured(settings);
+        }
+        for index in 0..self.entries.len() {
+            let Entry { destination, role } = &self.entries[index];
+            let stays = config.exporters.iter().any(|settings| settings.name == destination.name);
+            if matches!(role, Role::Configured(_)) && !stays {
+                self.park(index);
+            }
+        }
+        if let Some(retention) = prepared.retention {
+            self.retention = Some(retention);
+        } else if !config.exporters.is_empty()
+            && let Some(retention) = self.retention.take()
+        {
+            self.end_retention(retention);
+        }
+    }
+
+    /// Forgets parked destinations whose time is over or that have given up; to be called about once a second.
+    pub fn look(&mut self, now: Duration) {
+        for Entry { destination, role } in &mut self.entries {
+            let Role::Parked { until } = role else { continue };
+            let is_over = now >= *until;
+            if is_over || destination.has_given_up() {
+                destination.tell(Command::End(is_over.then_some(DropReason::Age)));
+                *role = Role::Ending;
+            }
+        }
+        let has_ended = |entry: &mut Entry| matches!(entry.role, Role::Ending) && entry.destination.is_finished();
+        for ended in self.entries.extract_if(.., has_ended) {
+            ended.destination.forget(&self.shared);
+        }
+    }
+
+    /// From now on everybody sends at once and ends when there is nothing left, or at `deadline` (monotonic); the threads.
+    pub fn drain_until(self, deadline: Duration) -> Vec<JoinHandle<()>> {
+        self.shared.stop.drain_until(deadline);
+        let mut threads: Vec<_> = self.entries.into_iter().map(|entry| entry.destination.into_thread()).collect();
+        if let Some(retention) = self.retention {
+            retention.stop.skip();
+            retention.wake.unpark();
+            threads.push(retention.thread);
+        }
+        threads
+    }
+
+    /// What is parked, by name.
+    #[must_use]
+    pub fn parked(&self) -> Vec<&str> {
+        let parked = self.entries.iter().filter(|entry| !matches!(entry.role, Role::Configured(_)));
+        parked.map(|entry| entry.destination.name.as_str()).collect()
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.destination.name == name)
+    }
+
+    fn is_served(&self, settings: &config::Exporter) -> bool {
+        let role = self.entry(&settings.name).map(|entry| &entry.role);
+        matches!(role, Some(Role::Configured(known)) if **known == *settings)
+    }
+
+    fn park_unknown(&mut self, config: &Config) -> Result<(), StartError> {
+        let failed = |name: &str| {
+            let name = name.to_owned();
+            move |source| StartError::Io { name, source }
+        };
+        let known = parking::known(&self.shared.directory).map_err(failed("of the state directory"))?;
+        for name in known {
+            if config.exporters.iter().any(|settings| settings.name == name) {
+                continue;
+            }
+            let destination = Destination::open(&name, StartAt::Oldest, &self.shared).map_err(failed(&name))?;
+            self.entries.push(Entry { destination, role: Role::Parked { until: Duration::MAX } });
+            self.park(self.entries.len() - 1);
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, index: usize) {
+        let max_lag_bytes = self.shared.queue.max_bytes / 2;
+        let Entry { destination, role } = &mut self.entries[index];
+        let directory = parking::directory(&self.shared.directory, &destination.name);
+        let left = parking::park(&directory, Duration::from_nanos(clock::wall_ns())).unwrap_or_else(|error| {
+            tracing::warn!(destination = %destination.name, %error, "when it was parked could not be written");
+            parking::PARKED_FOR
+        });
+        let minutes = left.as_secs() / 60;
+        let why = format!(
+            "parked: not configured any more; its place is kept for {minutes} min or {} MiB of lag",
+            max_lag_bytes >> 20
+        );
+        tracing::warn!(destination = %destination.name, "{why}");
+        destination.tell(Command::Park { max_lag_bytes, why });
+        *role = Role::Parked { until: clock::monotonic() + left };
+    }
+
+    fn end_retention(&self, retention: RunningRetention) {
+        retention.stop.skip();
+        retention.wake.unpark();
+        retention.thread.join().expect("threads do not panic");
+        self.shared.release.leave(retention.member);
+        self.shared.metrics.end_destination(RETENTION);
+        // What goes through destinations from now on is not the retention's to count.
+        if let Err(error) = parking::forget(&parking::directory(&self.shared.directory, RETENTION)) {
+            tracing::warn!(%error, "the retention's cursor could not be removed");
+        }
+    }
 }
 
-fn start_one(one: Opened<'_>, lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Result<JoinHandle<()>> {
-    let Opened { settings, exporter, place, states } = one;
-    let name = settings.name.clone();
-    let parker = Parker::new();
-    lanes.iter().for_each(|log| log.subscribe(parker.unparker().clone()));
-    let takes = Takes { logs: exporter.accepts(Signal::Logs), encoded_only: exporter.wants_uberagent_only() };
-    shared.letters.replay_by(&name, exporter.another());
-    let mut exporters: Vec<Exporter> = (1..settings.retry.max_concurrency).map(|_| exporter.another()).collect();
-    exporters.push(exporter);
-    let readers = lanes.iter().zip(&states).map(|(log, state)| log.reader(state.position)).collect();
-    let window = Window::new(states, &place.totals_elsewhere());
-    let ledger = Arc::new(ledger::Destination::default());
-    ledger.show(window.totals());
-    let gauges = Arc::new(DestinationGauges::default());
-    let source = DestinationSource { name: name.clone(), counters: Arc::clone(&ledger), gauges: Arc::clone(&gauges) };
-    shared.metrics.add_destination(source);
-    let component = shared.health.component(&format!("destination {name}"));
-    component.set(crate::telemetry::health::State::Ready);
-    let egress = Egress::new(EgressOptions {
-        readers,
-        window,
-        place,
-        delivery: Delivery::new(settings.retry, settings.batch, compression(&settings.backend), fastrand::u64(..)),
-        senders: Senders::start(&name, exporters, parker.unparker())?,
-        takes,
-        ledger,
-        keep_letter: keeper(shared.letters.clone()),
-        stop: Arc::clone(shared.stop),
-        watch: Watch {
-            lanes: shared.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
-            logs: lanes.to_vec(),
-            far_bytes: (0, Duration::ZERO),
-            gauges,
-            latency: shared.metrics.batch_latency(),
-            component,
-            tick: shared.health.thread(&format!("destination {name}"), TICK_LIMIT, clock::monotonic()),
-            degraded: None,
-            words: Words::default(),
-        },
-        name: name.clone(),
-    });
-    thread::Builder::new().name(name).spawn(move || egress.run(&parker))
-}
-
-fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) + Send> {
-    Box::new(move |letter| letters.keep(letter))
-}
-
-fn start_retention(lanes: &[Arc<Log>], shared: &Shared<'_>) -> io::Result<JoinHandle<()>> {
-    let cursor = open_cursor(shared, "none")?;
-    let (mut place, states) = Place::open(cursor, lanes, Requirement::Required, StartAt::Oldest)?;
-    let positions = states.iter().map(|state| state.position).collect();
-    place.release_with(Arc::new(Release::new(lanes.to_vec(), vec![positions])), 0);
+fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<RunningRetention> {
+    let Joined { place, states, member } = join(RETENTION, StartAt::Oldest, shared)?;
     let window = Window::new(states, &place.totals_elsewhere());
     let spare_bytes = (shared.queue.pool_segments as u64 + 2) * shared.queue.segment_bytes;
     let counters = Arc::new(ledger::Destination::default());
     counters.show(window.totals());
     let gauges = Arc::new(DestinationGauges::default());
     let source =
-        DestinationSource { name: "none".to_owned(), counters: Arc::clone(&counters), gauges: Arc::clone(&gauges) };
+        DestinationSource { name: RETENTION.to_owned(), counters: Arc::clone(&counters), gauges: Arc::clone(&gauges) };
     shared.metrics.add_destination(source);
+    let stop = Arc::new(EgressStop::default());
     let retention = Retention {
-        lanes: lanes.to_vec(),
-        appended: shared.logs.iter().map(|open| Arc::clone(&open.ledger)).collect(),
+        lanes: shared.lanes.clone(),
+        appended: shared.appended.clone(),
         place,
         window,
-        retain: shared.queue.retain,
-        lane_bytes: (shared.queue.max_bytes / lanes.len() as u64).saturating_sub(spare_bytes),
+        retain: Arc::clone(retain),
+        lane_bytes: (shared.queue.max_bytes / shared.lanes.len() as u64).saturating_sub(spare_bytes),
         ledger: counters,
         gauges,
-        stop: Arc::clone(shared.stop),
+        stop: Arc::clone(&stop),
         tick: shared.health.thread("retention", TICK_LIMIT, clock::monotonic()),
     };
-    thread::Builder::new().name("retention".to_owned()).spawn(move || retention.run(&Parker::new()))
-}
-
-fn compression(backend: &Backend) -> Compression {
-    match backend {
-        Backend::OtlpHttp(otlp) => otlp.http.compression,
-        Backend::Influx(influx) => influx.http.compression,
-    }
+    let parker = Parker::new();
+    let wake = parker.unparker().clone();
+    let thread = thread::Builder::new().name("retention".to_owned()).spawn(move || retention.run(&parker))?;
+    Ok(RunningRetention { stop, wake, thread, member })
 }

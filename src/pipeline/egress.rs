@@ -10,6 +10,8 @@
 //! machine, hands requests to the destination's sender threads, books what their answers settle and commits the cursor.
 //! Payloads stay where the log mapped them until they are sent. Only this thread counts in the destination's ledger.
 
+mod commands;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,8 @@ use crate::otlp::slice;
 use crate::queue::{Entry, Position, Reader};
 use crate::sys::{clock, sigbus};
 use crate::telemetry::ledger::{self, DestinationTotals, DropReason};
+
+pub use commands::{Command, Service};
 
 /// Time between commits of the cursor while something is settled: what a crash makes a destination send again.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,6 +96,7 @@ pub struct Egress {
     in_flight: Vec<Request>,
     next_lane: usize,
     committed_at: Duration,
+    orders: commands::Orders,
 }
 
 impl Egress {
@@ -108,6 +113,7 @@ impl Egress {
             in_flight: Vec::new(),
             next_lane: 0,
             committed_at,
+            orders: commands::Orders::default(),
         }
     }
 
@@ -132,15 +138,19 @@ impl Egress {
         while let Some(answer) = self.options.senders.answer() {
             self.answered(answer, now);
         }
-        let more = self.gather(now);
-        let wait = self.dispatch(now);
+        if !self.obey(now) {
+            return Turn::Ended;
+        }
+        let more = self.orders.reads() && self.gather(now);
+        let wait = if self.orders.sends() { self.dispatch(now) } else { IDLE };
         self.put_behind();
         let due = now.saturating_sub(self.committed_at) >= COMMIT_INTERVAL;
         if due || self.options.place.frees_a_segment(&self.options.window) || self.lags_too_far() {
             self.commit(now);
         }
         self.show(now);
-        if stopping && (self.options.stop.is_over(now) || (!more && self.options.window.is_empty())) {
+        let finished = !self.orders.reads() || (!more && self.options.window.is_empty());
+        if stopping && (finished || self.options.stop.is_over(now)) {
             return Turn::Ended;
         }
         if more { Turn::Again } else { Turn::Wait(wait.min(IDLE)) }
@@ -325,7 +335,9 @@ impl Egress {
 
     fn commit(&mut self, now: Duration) {
         self.committed_at = now;
-        self.jump(now);
+        if self.orders.reads() {
+            self.jump(now);
+        }
         self.put_behind();
         if let Err(error) = self.options.place.commit(&mut self.options.window) {
             // The old cursor stands: after a crash more is sent twice, nothing is lost.
@@ -337,7 +349,7 @@ impl Egress {
     fn jump(&mut self, now: Duration) {
         for lane in 0..self.options.readers.len() {
             let Some(to) = self.options.place.jump(lane, &self.options.window) else { continue };
-            let mut skipped = self.give_up_before(self.options.window.first_beyond(lane, to));
+            let mut skipped = self.give_up_before(self.options.window.first_beyond(lane, to), DropReason::Lag);
             if self.options.readers[lane].position() < to {
                 let unread = self.options.readers[lane].skip_to(to);
                 let end = self.options.readers[lane].position();
@@ -359,7 +371,7 @@ impl Egress {
     }
 
     /// Gives up what was read before block `next` and is not on its way; returns how many spans.
-    fn give_up_before(&mut self, next: u64) -> u64 {
+    fn give_up_before(&mut self, next: u64, reason: DropReason) -> u64 {
         let given_up = self.options.delivery.abandon(next);
         let mut under_way = vec![0u32; self.payloads.len()];
         for part in self.in_flight.iter().flat_map(|request| request.parts.iter()) {
@@ -368,7 +380,7 @@ impl Egress {
         }
         for (index, under_way) in (self.first_payload..next).zip(under_way) {
             let left = self.options.window.unsettled(index) - under_way;
-            self.options.window.settle(index, left, |totals| drop_spans(totals, DropReason::Lag, u64::from(left)));
+            self.options.window.settle(index, left, |totals| drop_spans(totals, reason, u64::from(left)));
         }
         given_up
     }

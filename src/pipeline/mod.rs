@@ -10,6 +10,7 @@
 
 pub mod appliance;
 pub mod dead_letters;
+pub mod destination;
 pub mod destinations;
 pub mod disk;
 pub mod doors;
@@ -18,6 +19,7 @@ pub mod egress;
 pub mod ingest;
 pub mod logs;
 pub mod outlet;
+pub mod parking;
 pub mod payload;
 pub mod place;
 pub mod release;

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::release::Release;
+use super::release::{Member, Release};
 use super::sabotage::{Sabotage, planted};
 use super::window::{LaneState, Window};
 use crate::config::{Requirement, StartAt};
@@ -18,7 +18,7 @@ pub struct Place {
     cursor: Cursor,
     lanes: Vec<Arc<Log>>,
     max_lag_bytes: Option<u64>,
-    release: Option<(Arc<Release>, usize)>,
+    release: Option<(Arc<Release>, Member)>,
 }
 
 impl Place {
@@ -44,12 +44,18 @@ impl Place {
         if !moves.is_empty() {
             cursor.commit(&moves)?;
         }
+        let mut place = Place { cursor, lanes: lanes.to_vec(), max_lag_bytes: None, release: None };
+        place.require(requirement);
+        Ok((place, states))
+    }
+
+    /// From now on the destination may hold senders up, or may not.
+    pub fn require(&mut self, requirement: Requirement) {
         // A destination may lag so far over all lanes together; lanes are filled alike.
-        let max_lag_bytes = match requirement {
+        self.max_lag_bytes = match requirement {
             Requirement::Required => None,
-            Requirement::Optional { max_lag_bytes } => Some(max_lag_bytes / lanes.len().max(1) as u64),
+            Requirement::Optional { max_lag_bytes } => Some(max_lag_bytes / self.lanes.len().max(1) as u64),
         };
-        Ok((Place { cursor, lanes: lanes.to_vec(), max_lag_bytes, release: None }, states))
     }
 
     /// What lanes without any log still count.
@@ -60,9 +66,9 @@ impl Place {
         elsewhere.map(|entry| entry.totals).collect()
     }
 
-    /// Segments are released as this destination, the `index`th, moves.
-    pub fn release_with(&mut self, release: Arc<Release>, index: usize) {
-        self.release = Some((release, index));
+    /// Segments are released as this destination moves.
+    pub fn release_with(&mut self, release: Arc<Release>, member: Member) {
+        self.release = Some((release, member));
     }
 
     /// Where a lane's cursor has to jump to, if the destination lags further than it may.
@@ -86,12 +92,18 @@ impl Place {
         self.lanes[lane].tail()
     }
 
+    /// The start of a lane's newest segment.
+    #[must_use]
+    pub fn newest(&self, lane: usize) -> Position {
+        self.lanes[lane].position_at_lag(0)
+    }
+
     /// Makes what is settled and durable the destination's place.
     pub fn commit(&mut self, window: &mut Window<Position>) -> io::Result<()> {
         if planted(Sabotage::EarlyRelease)
-            && let Some((release, index)) = &self.release
+            && let Some((release, member)) = &self.release
         {
-            release.moved(*index, (0..self.lanes.len()).map(|lane| window.front(lane)));
+            release.moved(*member, (0..self.lanes.len()).map(|lane| window.front(lane)));
             if !window.front(0).sequence.is_multiple_of(4) {
                 return Ok(());
             }
@@ -113,8 +125,8 @@ impl Place {
             .collect();
         self.cursor.commit(&moves)?;
         window.committed();
-        if let Some((release, index)) = &self.release {
-            release.moved(*index, window.committable().map(|state| state.position));
+        if let Some((release, member)) = &self.release {
+            release.moved(*member, window.committable().map(|state| state.position));
         }
         Ok(())
     }

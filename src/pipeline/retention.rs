@@ -1,9 +1,10 @@
 //! Without any destination the log is a bounded retention: the oldest goes, by age or when the budget is used up, counted.
 //!
 //! One thread plays a destination that takes nothing: it has a durable cursor like the others (`destinations/none`), so what
-//! was dropped is in the balance after a restart too. As soon as a destination is configured it does not run.
+//! was dropped is in the balance after a restart too. When a destination is configured it ends, and its cursor goes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::sync::Parker;
@@ -21,6 +22,31 @@ use crate::telemetry::metrics::DestinationGauges;
 /// Time between looks at the log.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long blocks are kept; a reload may change it.
+#[derive(Debug)]
+pub struct Retain(AtomicU64);
+
+impl Retain {
+    /// So long.
+    #[must_use]
+    pub fn new(retain: Duration) -> Retain {
+        let this = Retain(AtomicU64::new(0));
+        this.set(retain);
+        this
+    }
+
+    /// So long from now on.
+    pub fn set(&self, retain: Duration) {
+        // Relaxed: a setting that is seen within a turn; nothing is published through it.
+        self.0.store(u64::try_from(retain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn ns(&self) -> u64 {
+        // Relaxed: as in `set`.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What the retention keeps.
 pub struct Retention {
     /// The logs of all lanes.
@@ -32,7 +58,7 @@ pub struct Retention {
     /// Where it stands.
     pub window: Window<Position>,
     /// How long blocks are kept.
-    pub retain: Duration,
+    pub retain: Arc<Retain>,
     /// Bytes on the disk that a lane may hold, pool and active segment left out.
     pub lane_bytes: u64,
     /// What was dropped.
@@ -64,7 +90,7 @@ impl Retention {
     }
 
     fn drop_oldest(&mut self, wall_ns: u64) {
-        let retain_ns = u64::try_from(self.retain.as_nanos()).unwrap_or(u64::MAX);
+        let retain_ns = self.retain.ns();
         for (lane, log) in self.lanes.iter().enumerate() {
             let by_age = log.position_at_age(wall_ns.saturating_sub(retain_ns));
             let to = by_age.max(log.position_at_lag(self.lane_bytes));

@@ -36,6 +36,8 @@ pub struct Watch {
     pub degraded: Option<String>,
     /// What was last said of it, so that it is written only when that changes.
     pub words: Words,
+    /// Why it does not deliver although nothing fails, if that is so.
+    pub parked: Option<String>,
 }
 
 /// What was read and is not settled.
@@ -88,7 +90,7 @@ impl Watch {
         self.say(&state, now);
         let fails = state.held.is_some() || state.breaker != BreakerState::Closed;
         let reason = || state.last_error.map_or_else(|| "the backend fails".to_owned(), |error| error.message);
-        let degraded = fails.then(reason);
+        let degraded = self.parked.clone().or_else(|| fails.then(reason));
         if degraded != self.degraded {
             self.component.set(degraded.clone().map_or(State::Ready, State::Degraded));
             self.degraded = degraded;

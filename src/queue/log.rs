@@ -4,6 +4,7 @@
 //! segments is behind a mutex that is taken once a segment, never for an entry. Who may move what: the writer moves
 //! `published`, the sync thread moves `durable`, destinations move nothing, they only release what all of them are past.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,8 +127,8 @@ pub struct Log {
     failed: AtomicBool,
     pub(super) sync_failures: AtomicU64,
     pub(super) unsaved_blocks: AtomicU64,
-    subscribers: Mutex<Vec<Unparker>>,
-    /// Counts subscriptions, so that the writer copies the list only when it has changed.
+    subscribers: Mutex<BTreeMap<u64, Unparker>>,
+    /// Counts changes of the subscribers, so that the writer copies the list only when it has changed.
     subscriptions: AtomicU64,
 }
 
@@ -260,10 +261,20 @@ impl Log {
         Reader::new(Arc::clone(self), from)
     }
 
-    /// Wakes this thread whenever there is something to read.
-    pub fn subscribe(&self, waker: Unparker) {
-        lock(&self.subscribers).push(waker);
+    /// Wakes this thread whenever there is something to read; the number is for [`Log::unsubscribe`].
+    pub fn subscribe(&self, waker: Unparker) -> u64 {
+        let mut subscribers = lock(&self.subscribers);
+        let number = subscribers.last_key_value().map_or(0, |(number, _)| number + 1);
+        subscribers.insert(number, waker);
         // Release: pairs with the Acquire in `subscribers_since`.
+        self.subscriptions.fetch_add(1, Ordering::Release);
+        number
+    }
+
+    /// The thread reads no more.
+    pub fn unsubscribe(&self, number: u64) {
+        lock(&self.subscribers).remove(&number);
+        // Release: as in `subscribe`.
         self.subscriptions.fetch_add(1, Ordering::Release);
     }
 
@@ -426,6 +437,6 @@ impl Log {
             return None;
         }
         *seen = now;
-        Some(lock(&self.subscribers).clone())
+        Some(lock(&self.subscribers).values().cloned().collect())
     }
 }

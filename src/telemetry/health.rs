@@ -52,6 +52,8 @@ struct Entry {
     name: String,
     state: State,
     started: bool,
+    /// There is no such component any more; the place is kept for its name.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -84,12 +86,15 @@ impl Health {
         Health::default()
     }
 
-    /// A new component, starting.
+    /// A new component, starting; one of this name that was retired begins anew.
     #[must_use]
     pub fn component(&self, name: &str) -> Component {
         let mut components = lock(&self.shared.components);
-        components.push(Entry { name: name.to_owned(), state: State::Starting, started: false });
-        Component { shared: Arc::clone(&self.shared), index: components.len() - 1 }
+        let entry = Entry { name: name.to_owned(), state: State::Starting, started: false, retired: false };
+        let free = components.iter().position(|known| known.retired && known.name == name);
+        let index = free.unwrap_or(components.len());
+        components.splice(free.map_or(index..index, |index| index..index + 1), [entry]);
+        Component { shared: Arc::clone(&self.shared), index }
     }
 
     /// A new thread, which counts as stuck when it has not ticked for `limit`.
@@ -98,7 +103,11 @@ impl Health {
         let tick = Tick { last_ns: Arc::default() };
         tick.tick(now);
         let last_ns = Arc::clone(&tick.last_ns);
-        lock(&self.shared.threads).push(Thread { name: name.to_owned(), limit, last_ns });
+        let mut threads = lock(&self.shared.threads);
+        // Relaxed: whoever ended it has joined it.
+        threads.retain(|known| known.name != name || known.last_ns.load(Ordering::Relaxed) != ENDED);
+        threads.push(Thread { name: name.to_owned(), limit, last_ns });
+        drop(threads);
         tick
     }
 
@@ -133,7 +142,7 @@ impl Health {
         if self.shared.draining.load(Ordering::Relaxed) {
             answer.add(false, "process", "draining");
         }
-        for entry in lock(&self.shared.components).iter() {
+        for entry in lock(&self.shared.components).iter().filter(|entry| !entry.retired) {
             let good = matches!(entry.state, State::Ready | State::Degraded(_));
             answer.add(good, &entry.name, &describe(&entry.state));
         }
@@ -144,7 +153,7 @@ impl Health {
     #[must_use]
     pub fn started(&self) -> Answer {
         let mut answer = Answer { yes: true, lines: Vec::new() };
-        for entry in lock(&self.shared.components).iter() {
+        for entry in lock(&self.shared.components).iter().filter(|entry| !entry.retired) {
             answer.add(entry.started, &entry.name, if entry.started { "started" } else { "starting" });
         }
         answer
@@ -174,10 +183,10 @@ impl Health {
         let components = lock(&self.shared.components);
         let mut line = String::from(match () {
             () if self.shared.draining.load(Ordering::Relaxed) => "draining",
-            () if components.iter().all(|entry| entry.started) => "ready",
+            () if components.iter().all(|entry| entry.started || entry.retired) => "ready",
             () => "starting",
         });
-        for entry in components.iter() {
+        for entry in components.iter().filter(|entry| !entry.retired) {
             if let State::Degraded(reason) = &entry.state {
                 write!(line, "; {}: {reason}", entry.name).expect("writing to a string cannot fail");
             }
@@ -190,9 +199,19 @@ impl Component {
     /// Says what state the component is in.
     pub fn set(&self, state: State) {
         let mut components = lock(&self.shared.components);
-        let entry = components.get_mut(self.index).expect("components are never removed");
+        let entry = components.get_mut(self.index).expect("components keep their places");
         entry.started |= matches!(state, State::Ready | State::Degraded(_));
         entry.state = state;
+    }
+}
+
+impl Health {
+    /// There is no such component any more.
+    pub fn retire(&self, name: &str) {
+        lock(&self.shared.components)
+            .iter_mut()
+            .filter(|entry| entry.name == name)
+            .for_each(|entry| entry.retired = true);
     }
 }
 

@@ -76,6 +76,8 @@ pub struct DestinationGauges {
     pub oldest_ns: Counter,
     /// What there is to say of it; its thread writes it when it changes.
     pub words: Mutex<Words>,
+    /// 1 while it is not in the configuration any more and its place is kept.
+    pub parked: Counter,
 }
 
 /// One more number: its name, help and labels, and how it is read at a scrape.
@@ -184,6 +186,22 @@ impl Metrics {
     /// Shows the disk budget from now on.
     pub fn show_disk(&self, read: DiskRead) {
         self.sources().disk = Some(read);
+    }
+
+    /// A destination is forgotten: its counters stay at what they are now, nothing waits for it, nothing is in balance.
+    pub fn end_destination(&self, name: &str) {
+        let sources = &mut *self.sources();
+        let mut ended = Sources { lanes: sources.lanes.clone(), ..Sources::default() };
+        ended.destinations.extend(sources.destinations.extract_if(.., |destination| destination.name == name));
+        for DestinationSource { gauges, .. } in &ended.destinations {
+            let DestinationGauges { in_queue, lag_bytes, in_flight, breaker, held, oldest_ns, parked, words: _ } =
+                &**gauges;
+            [in_queue, lag_bytes, in_flight, breaker, held, oldest_ns, parked].iter().for_each(|gauge| gauge.set(0));
+        }
+        metrics::with_local_recorder(&self.recorder, || {
+            ended.show_destinations();
+            gauge!("millrace_destination_imbalance_spans", "destination" => name.to_owned()).set(0.0);
+        });
     }
 
     /// Shows one more number from now on.
@@ -358,6 +376,7 @@ impl Sources {
                 gauge!("millrace_destination_breaker_state", with(&labels, "state", state)).set(f64::from(is_now));
             }
             gauge!("millrace_destination_held", labels.clone()).set(float(gauges.held.get()));
+            gauge!("millrace_destination_parked", labels.clone()).set(float(gauges.parked.get()));
             gauge!("millrace_destination_in_flight_requests", labels.clone()).set(float(gauges.in_flight.get()));
             gauge!("millrace_destination_in_queue_spans", labels.clone()).set(float(gauges.in_queue.get()));
             gauge!("millrace_destination_lag_spans", labels.clone()).set(float(gauges.in_queue.get()));
@@ -447,6 +466,7 @@ fn describe() {
     describe_counter!("millrace_destination_requests_total", "Requests, each attempt");
     describe_gauge!("millrace_destination_breaker_state", "1 for the state that the breaker is in");
     describe_gauge!("millrace_destination_held", "1 while the destination waits for an operator");
+    describe_gauge!("millrace_destination_parked", "1 while it is not configured any more and its place is kept");
     describe_gauge!("millrace_destination_in_flight_requests", "Requests under way");
     describe_gauge!("millrace_destination_in_queue_spans", "Spans in the log that wait for this destination");
     describe_gauge!("millrace_destination_lag_spans", "As in_queue_spans, beside the lag in bytes and seconds");

@@ -1,5 +1,6 @@
 //! An appliance in the process, with small limits and ports that the kernel chooses, and its ledger as a test reads it.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -77,7 +78,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// A running appliance.
 pub(crate) struct Rig {
-    appliance: Appliance,
+    appliance: RefCell<Appliance>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -85,19 +86,25 @@ impl Rig {
     pub(crate) fn start(config: &Config) -> Rig {
         let appliance = Appliance::start(config, &[]).expect("the appliance starts");
         let metrics = Arc::clone(&appliance.metrics);
-        Rig { appliance, metrics }
+        Rig { appliance: RefCell::new(appliance), metrics }
+    }
+
+    /// What the operator's thread does once a second.
+    pub(crate) fn look(&self, now: Duration) {
+        self.appliance.borrow_mut().look(now);
     }
 
     /// Where the receiver whose name starts so listens.
     pub(crate) fn receiver(&self, name: &str) -> SocketAddr {
-        let mut receivers = self.appliance.receivers.iter();
+        let appliance = self.appliance.borrow();
+        let mut receivers = appliance.receivers.iter();
         receivers.find(|(receiver, _)| receiver.starts_with(name)).expect("a receiver of that name").1
     }
 
     /// Stops it; how long that took.
     pub(crate) fn stop(self) -> Duration {
         let began = clock::monotonic();
-        self.appliance.stop(&|| false, &|| ());
+        self.appliance.into_inner().stop(&|| false, &|| ());
         clock::monotonic() - began
     }
 

@@ -1,0 +1,268 @@
+//! One destination: its cursor, readers and thread, which live as long as its name has a place in the log.
+//!
+//! It is opened without settings and told what to do afterwards ([`Command`]): so everything that can fail when a reload
+//! brings a destination has happened before anything else is changed. Exporters differ only in what their senders own.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Sender, unbounded};
+use crossbeam::sync::{Parker, Unparker};
+
+use super::dead_letters::{DeadLetters, DeliveryLetter};
+use super::drain::EgressStop;
+use super::egress::{Command, Egress, EgressOptions, Service, Takes};
+use super::parking;
+use super::place::Place;
+use super::release::{Member, Release};
+use super::senders::Senders;
+use super::watch::Watch;
+use super::window::{LaneState, Window};
+use crate::block::Signal;
+use crate::config::{self, Backend, Batch, Compression, Requirement, Retry, StartAt};
+use crate::deliver::Delivery;
+use crate::export::{Exporter, SetupError};
+use crate::queue::{Cursor, Log, Position, Storage};
+use crate::sys::clock;
+use crate::telemetry::health::Health;
+use crate::telemetry::ledger;
+use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics, Words};
+
+/// How long a destination's thread may be silent before it counts as stuck: it never waits for its backend, its senders do.
+pub const TICK_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a destination cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The exporter cannot work as configured.
+    #[error("exporter {name} cannot work as configured: {source}")]
+    Setup {
+        /// The exporter's name.
+        name: String,
+        /// What is wrong.
+        source: SetupError,
+    },
+    /// A cursor cannot be opened or a thread not be started.
+    #[error("destination {name} cannot be opened: {source}")]
+    Io {
+        /// The exporter's name.
+        name: String,
+        /// What failed.
+        source: io::Error,
+    },
+    /// Its last spans are being given up at this moment.
+    #[error("destination {name} is being forgotten at this moment; try again")]
+    Ending {
+        /// The exporter's name.
+        name: String,
+    },
+}
+
+/// What all destinations share for as long as the appliance runs.
+pub struct Shared {
+    /// The storage of cursors.
+    pub storage: Arc<dyn Storage>,
+    /// Where their directories are.
+    pub directory: PathBuf,
+    /// The logs of all lanes.
+    pub lanes: Vec<Arc<Log>>,
+    /// What was appended to each.
+    pub appended: Vec<Arc<ledger::Lane>>,
+    /// The queue's settings.
+    pub queue: config::Queue,
+    /// Where refused spans go.
+    pub letters: DeadLetters,
+    /// When to end.
+    pub stop: Arc<EgressStop>,
+    /// Who needs what of the log.
+    pub release: Arc<Release>,
+    /// Where destinations are seen.
+    pub metrics: Arc<Metrics>,
+    /// How they do.
+    pub health: Health,
+}
+
+/// A cursor's place in the log, with the lanes' states.
+pub type Opened = (Place, Vec<LaneState<Position>>);
+
+/// A destination with its thread.
+pub struct Destination {
+    /// Its name: a configured exporter's.
+    pub name: String,
+    given_up: Arc<AtomicBool>,
+    commands: Sender<Command>,
+    wake: Unparker,
+    thread: JoinHandle<()>,
+    member: Member,
+    subscriptions: Vec<u64>,
+}
+
+impl Destination {
+    /// Opens the place of `name`, or a new one at `start`, and starts its thread, which waits for its first command.
+    pub fn open(name: &str, start: StartAt, shared: &Shared) -> io::Result<Destination> {
+        let Joined { place, states, member } = join(name, start, shared)?;
+        let parker = Parker::new();
+        let wake = parker.unparker().clone();
+        let subscriptions = shared.lanes.iter().map(|log| log.subscribe(wake.clone())).collect();
+        let ((commands, commanded), given_up) = (unbounded(), Arc::<AtomicBool>::default());
+        let egress = egress(name, (place, states), shared, &wake)?.commanded(commanded, Arc::clone(&given_up));
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || egress.run(&parker))?;
+        Ok(Destination { name: name.to_owned(), given_up, commands, wake, thread, member, subscriptions })
+    }
+
+    /// How `settings` are served, with the threads that send. `exporter` was opened for them.
+    pub fn service(
+        &self,
+        settings: &config::Exporter,
+        exporter: Exporter,
+        letters: &DeadLetters,
+    ) -> io::Result<Service> {
+        letters.replay_by(&self.name, exporter.another());
+        let takes = Takes { logs: exporter.accepts(Signal::Logs), encoded_only: exporter.wants_uberagent_only() };
+        let mut exporters: Vec<Exporter> = (1..settings.retry.max_concurrency).map(|_| exporter.another()).collect();
+        exporters.push(exporter);
+        Ok(Service {
+            senders: Senders::start(&self.name, exporters, &self.wake)?,
+            takes,
+            retry: settings.retry,
+            batch: settings.batch,
+            compression: compression(&settings.backend),
+            requirement: settings.requirement,
+        })
+    }
+
+    /// Tells its thread what to do; a thread that was told to end does no more.
+    pub fn tell(&self, command: Command) {
+        // Fails only after `End`, and then there is nothing to do.
+        self.commands.send(command).ok();
+        self.wake.unpark();
+    }
+
+    /// It was parked and has given up its place.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        // Relaxed: a flag through which nothing is published.
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Its thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Its thread, when the process stops: cursor and counters stay.
+    #[must_use]
+    pub fn into_thread(self) -> JoinHandle<()> {
+        self.thread
+    }
+
+    /// Forgets a destination whose thread was told to end: waits for it, frees what it held of the log, removes its
+    /// directory, and lets its counters stand.
+    pub fn forget(self, shared: &Shared) {
+        self.thread.join().expect("threads do not panic");
+        for (log, number) in shared.lanes.iter().zip(self.subscriptions) {
+            log.unsubscribe(number);
+        }
+        shared.release.leave(self.member);
+        shared.metrics.end_destination(&self.name);
+        shared.health.retire(&component(&self.name));
+        if let Err(error) = parking::forget(&parking::directory(&shared.directory, &self.name)) {
+            tracing::warn!(destination = %self.name, %error, "the cursor of a destination that is gone could not be removed");
+        }
+    }
+}
+
+/// A place among those that the log is held for.
+pub struct Joined {
+    /// The cursor.
+    pub place: Place,
+    /// Where it stands in each lane.
+    pub states: Vec<LaneState<Position>>,
+    /// Who it is.
+    pub member: Member,
+}
+
+/// Opens a cursor and joins it to those that the log is held for. Whether it may lag is said when it is served.
+pub fn join(name: &str, start: StartAt, shared: &Shared) -> io::Result<Joined> {
+    let cursor = open_cursor(shared, name)?;
+    let open = || {
+        let opened: Opened = Place::open(cursor, &shared.lanes, Requirement::Required, start)?;
+        let positions = opened.1.iter().map(|state| state.position).collect();
+        Ok((opened, positions))
+    };
+    let ((mut place, states), member) = shared.release.join(open)?;
+    place.release_with(Arc::clone(&shared.release), member);
+    Ok(Joined { place, states, member })
+}
+
+fn open_cursor(shared: &Shared, name: &str) -> io::Result<Cursor> {
+    let cursor = Cursor::open(&*shared.storage, &parking::directory(&shared.directory, name))?;
+    if cursor.was_damaged() {
+        tracing::error!(destination = name, "the cursor was damaged: what is in the log is delivered again");
+    }
+    Ok(cursor)
+}
+
+/// The destination's state machine; the settings are those of nobody until the first command.
+fn egress(name: &str, (place, states): Opened, shared: &Shared, wake: &Unparker) -> io::Result<Egress> {
+    let readers = shared.lanes.iter().zip(&states).map(|(log, state)| log.reader(state.position)).collect();
+    let window = Window::new(states, &place.totals_elsewhere());
+    let (ledger, gauges) = (Arc::new(ledger::Destination::default()), Arc::new(DestinationGauges::default()));
+    ledger.show(window.totals());
+    let source =
+        DestinationSource { name: name.to_owned(), counters: Arc::clone(&ledger), gauges: Arc::clone(&gauges) };
+    shared.metrics.add_destination(source);
+    let health = shared.health.component(&component(name));
+    health.set(crate::telemetry::health::State::Ready);
+    let retry = Retry { initial: Duration::ZERO, max: Duration::ZERO, max_concurrency: 1 };
+    let batch = Batch { send_spans: 1, timeout: Duration::ZERO, max_spans: None, max_request_bytes: 1 };
+    Ok(Egress::new(EgressOptions {
+        readers,
+        window,
+        place,
+        delivery: Delivery::new(retry, batch, Compression::None, fastrand::u64(..)),
+        senders: Senders::start(name, Vec::new(), wake)?,
+        takes: Takes { logs: false, encoded_only: false },
+        ledger,
+        keep_letter: keeper(shared.letters.clone()),
+        stop: Arc::clone(&shared.stop),
+        watch: Watch {
+            lanes: shared.appended.clone(),
+            logs: shared.lanes.clone(),
+            far_bytes: (0, Duration::ZERO),
+            gauges,
+            latency: shared.metrics.batch_latency(),
+            component: health,
+            tick: shared.health.thread(&component(name), TICK_LIMIT, clock::monotonic()),
+            degraded: None,
+            words: Words::default(),
+            parked: None,
+        },
+        name: name.to_owned(),
+    }))
+}
+
+fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) + Send> {
+    Box::new(move |letter| letters.keep(letter))
+}
+
+fn component(name: &str) -> String {
+    format!("destination {name}")
+}
+
+fn compression(backend: &Backend) -> Compression {
+    match backend {
+        Backend::OtlpHttp(otlp) => otlp.http.compression,
+        Backend::Influx(influx) => influx.http.compression,
+    }
+}
+
+/// What can be said of new settings before anything is touched: whether an exporter works with them.
+pub fn open_exporter(settings: &config::Exporter) -> Result<Exporter, StartError> {
+    Exporter::open(&settings.backend).map_err(|source| StartError::Setup { name: settings.name.clone(), source })
+}
