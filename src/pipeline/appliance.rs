@@ -1,7 +1,7 @@
 //! The appliance: everything that `run` runs, made in one order and ended in another.
 //!
-//! Start: sockets, log, destinations, sync, lanes, management port. So an address that is taken or a log that cannot be
-//! opened is said before anything was received. Stop: see [`super::drain`].
+//! Start: state directory, sockets, log, destinations, sync, lanes, management port. So an address that is taken or a log
+//! that cannot be opened is said before anything was received. Stop: see [`super::drain`].
 
 use std::fs::DirBuilder;
 use std::io;
@@ -21,25 +21,22 @@ use super::dead_letters::{self, DeadLetterStores, Desk, DeskParts, FrontReplay, 
 use super::destination;
 use super::destinations::Destinations;
 use super::disk::{Disk, DiskParts};
-use super::doors::{self, BindError, Bound};
 use super::drain::EgressStop;
-use super::ingest::{self, Lane, LaneParts, Source};
+use super::ingest::{self, Lane, LaneParts};
 use super::logs::{self, LogsError, OpenLog};
 use super::outlet::{self, WriterEnd};
+use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
-use super::sources;
+use super::sources::SourceNames;
 use super::sync::{SyncRequest, SyncStop, Syncer};
-use crate::block::SourceId;
+use crate::config::Config;
 use crate::config::budget::pools;
-use crate::config::{self, Config, Protocol};
 use crate::queue::{Budget, StateLock, Storage};
-use crate::receive::admission::ConnectionTable;
 use crate::serve::{
     DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, desk_channel, reload_channel,
 };
 use crate::sys::doorbell::Doorbell;
-use crate::sys::socket::Listener;
 use crate::sys::systemd::Inherited;
 use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, State, Tick};
@@ -59,7 +56,7 @@ const JOIN_INTERVAL: Duration = Duration::from_millis(2);
 pub enum StartError {
     /// A receiver's address cannot be had.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Receiver(#[from] PrepareError),
     /// The management port cannot be had.
     #[error("the management port cannot listen on {address}")]
     Management {
@@ -111,13 +108,12 @@ struct Syncing {
 
 /// A running appliance.
 pub struct Appliance {
-    /// Where each receiver listens, in the order of the configuration.
-    pub receivers: Vec<(String, SocketAddr)>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How everybody does.
     pub health: Health,
     management: Management,
+    receivers: Receivers,
     lanes: Vec<Lane>,
     destinations: Destinations,
     stops: Stops,
@@ -136,8 +132,6 @@ struct Ground {
     budget: Arc<Budget>,
     storage: Arc<dyn Storage>,
     dead_letters: DeadLetterStores,
-    ids: Vec<SourceId>,
-    lock: StateLock,
 }
 
 impl Appliance {
@@ -153,25 +147,24 @@ impl Appliance {
     ) -> Result<(Appliance, Receiver<ReloadRequest>), StartError> {
         let cores = affinity::allowed_cores();
         let lanes = config.lanes.unwrap_or(cores.len()).max(1);
-        let bound = doors::bind(&config.receivers, inherited, lanes)?;
-        let names = config.receivers.iter().map(|receiver| receiver.name.clone());
-        let receivers = names.zip(bound.iter().map(|bound| bound.address)).collect();
+        let lock = open_state(config)?;
+        let mut receivers = Receivers::new(config, lanes);
+        let bound = receivers.prepare(config, inherited)?;
         let management = TcpListener::bind(config.management)
             .map_err(|source| StartError::Management { address: config.management, source })?;
         let tokens = read_tokens(config)?;
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
-        let ground = open_ground(config, lanes, &health)?;
+        let ground = open_ground(config, lanes, &receivers.names, &health)?;
         let stops = Stops::default();
         let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
         let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
-        let sources = shared_sources(config, &ground.ids);
         let shared = ingest::Shared {
             config,
             pools: pools(config, lanes),
-            sources: &sources,
+            admissions: &receivers.admissions,
             dead_letters: &ground.dead_letters.front,
             overload: &Arc::default(),
             sync: &syncing.request,
@@ -189,8 +182,9 @@ impl Appliance {
         let (desk, replay) =
             start_desk(config, called, &ground.dead_letters, &writers[0].0, (&metrics, &health, &stops))?;
         writers[0].1.push(replay);
-        let lanes = start_lanes(ground.logs, writers, share_out(bound, lanes), &cores, &shared)?;
+        let mut lanes = start_lanes(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
+        receivers.adopt(bound, &mut lanes, &metrics);
         let guard = Guard::new(config.management.ip(), tokens);
         let (reload, reloads) = reload_channel();
         let sources = Sources { metrics: metrics.clone(), health: health.clone(), guard, reload, desk: calls };
@@ -209,9 +203,15 @@ impl Appliance {
             desk,
             dead_letters: ground.dead_letters,
             drain_timeout: config.drain_timeout,
-            _lock: ground.lock,
+            _lock: lock,
         };
         Ok((appliance, reloads))
+    }
+
+    /// Where each receiver listens.
+    #[must_use]
+    pub fn receivers(&self) -> Vec<(String, SocketAddr)> {
+        self.receivers.listening()
     }
 
     /// Where the management port listens.
@@ -245,6 +245,8 @@ impl Appliance {
     /// whether the destinations' time is over early; `waiting` is called while somebody else is waited for.
     pub fn stop(self, hurry: &dyn Fn() -> bool, waiting: &dyn Fn()) {
         self.health.drain();
+        // With the lanes' views of the listening sockets theirs go: nobody is left to wait behind one.
+        drop(self.receivers);
         // Release pairs with the producers' Acquire loads.
         self.stops.producers.store(true, Ordering::Release);
         let give_up_at = clock::monotonic() + HAND_OVER;
@@ -296,20 +298,23 @@ fn create_state_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-fn open_ground(config: &Config, lanes: usize, health: &Health) -> Result<Ground, StartError> {
+/// Takes the state directory: it is ours alone from now on.
+fn open_state(config: &Config) -> Result<StateLock, StartError> {
     let directory = &config.state_directory;
-    let state_error = |source| StartError::State { directory: directory.display().to_string(), source };
-    create_state_directory(directory).map_err(state_error)?;
-    let lock = StateLock::take(directory).map_err(state_error)?;
-    let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
-    let ids = sources::assign(directory, &names).map_err(state_error)?;
+    let taken = create_state_directory(directory).and_then(|()| StateLock::take(directory));
+    taken.map_err(|source| StartError::State { directory: directory.display().to_string(), source })
+}
+
+fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Health) -> Result<Ground, StartError> {
+    let directory = &config.state_directory;
     let storage = logs::storage(config.queue.storage);
     let at_rest = logs::at_rest(&config.queue)?;
     let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, &at_rest, lanes)?;
-    let names = ids.iter().copied().zip(names.iter().map(|name| (*name).to_owned())).collect();
     let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
-    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names, tick).map_err(state_error)?;
-    Ok(Ground { logs, budget, storage, dead_letters, ids, lock })
+    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), tick);
+    let dead_letters =
+        dead_letters.map_err(|source| StartError::State { directory: directory.display().to_string(), source })?;
+    Ok(Ground { logs, budget, storage, dead_letters })
 }
 
 /// Starts the desk of the dead letters; with it comes the end of the ring by which records enter again.
@@ -393,44 +398,18 @@ fn read_tokens(config: &Config) -> Result<Tokens, TokenFileError> {
     Ok(tokens)
 }
 
-fn shared_sources(config: &Config, ids: &[SourceId]) -> Vec<Source> {
-    let source = |(receiver, id): (&config::Receiver, &SourceId)| {
-        let (total, of_one_address) = match &receiver.protocol {
-            Protocol::UberagentTcp(limits) => (limits.max_connections, limits.max_connections_per_ip),
-            Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
-                (limits.max_connections, limits.max_connections_per_ip)
-            }
-        };
-        Source { id: *id, receiver: receiver.clone(), table: ConnectionTable::new(total, of_one_address) }
-    };
-    config.receivers.iter().zip(ids).map(source).collect()
-}
-
-/// From listeners by receiver to listeners by lane.
-fn share_out(bound: Vec<Bound>, lanes: usize) -> Vec<Vec<Listener>> {
-    let mut shares: Vec<Vec<Listener>> = (0..lanes).map(|_| Vec::new()).collect();
-    for bound in bound {
-        for (share, listener) in shares.iter_mut().zip(bound.listeners) {
-            share.push(listener);
-        }
-    }
-    shares
-}
-
 /// Starts a lane on each core in turn; logs beyond the lanes belong to lanes that no longer run.
 fn start_lanes(
     logs: Vec<OpenLog>,
     writers: Vec<(Parker, Vec<WriterEnd>)>,
-    shares: Vec<Vec<Listener>>,
-    cores: &[CoreId],
+    (cores, count): (&[CoreId], usize),
     shared: &ingest::Shared<'_>,
 ) -> io::Result<Vec<Lane>> {
-    let mut lanes = Vec::with_capacity(shares.len());
-    for ((open, (writer, others)), (number, listeners)) in logs.into_iter().zip(writers).zip((0u32..).zip(shares)) {
+    let mut lanes = Vec::with_capacity(count);
+    for ((open, (writer, others)), number) in logs.into_iter().zip(writers).zip(0u32..).take(count) {
         let core = cores.get(number as usize % cores.len().max(1)).copied();
         let OpenLog { log, appender, ledger } = open;
-        let parts = LaneParts { number, core, listeners, log, appender, ledger, others, writer };
-        lanes.push(ingest::start(parts, shared)?);
+        lanes.push(ingest::start(LaneParts { number, core, log, appender, ledger, others, writer }, shared)?);
     }
     Ok(lanes)
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
+use super::sources::SourceNames;
 use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Signal, SourceId};
 use crate::export::Exporter;
 use crate::queue::inspect::Place;
@@ -134,7 +135,7 @@ pub fn start(
     storage: &Arc<dyn Storage>,
     state_directory: &Path,
     at_rest: &AtRest,
-    names: Vec<(SourceId, String)>,
+    names: SourceNames,
     tick: Tick,
 ) -> io::Result<DeadLetterStores> {
     let open = |name| Store::open(storage, state_directory, name, at_rest).map_err(io::Error::other);
@@ -231,7 +232,7 @@ fn select(store: StoreName, log: &Arc<Log>, selection: &Selection, most: usize) 
 struct Keeper {
     front: Store,
     delivery: Store,
-    names: Vec<(SourceId, String)>,
+    names: SourceNames,
     expired_at: Duration,
     tick: Tick,
 }
@@ -268,9 +269,9 @@ impl Keeper {
     }
 
     fn keep_front(&mut self, letter: &FrontDeadLetter) {
-        let name = self.names.iter().find(|(id, _)| *id == letter.source).map_or("", |(_, name)| name);
+        let name = self.names.of(letter.source);
         let bytes = &letter.bytes[..letter.bytes.len().min(KEPT_BYTES)];
-        let encoded = letter::encode(letter.reason, name, "", bytes);
+        let encoded = letter::encode(letter.reason, &name, "", bytes);
         self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
     }
 

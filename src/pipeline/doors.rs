@@ -22,27 +22,24 @@ pub struct Bound {
 
 /// A receiver cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("receiver {name} cannot listen on {address}")]
+#[error("receiver {name} cannot listen on {address}: {source}")]
 pub struct BindError {
     name: String,
     address: SocketAddr,
     source: io::Error,
 }
 
-/// Binds every receiver for `lanes` lanes.
-pub fn bind(receivers: &[Receiver], inherited: &[Inherited], lanes: usize) -> Result<Vec<Bound>, BindError> {
-    let bind_one = |receiver: &Receiver| {
-        let listeners = match passed_for(receiver, inherited) {
-            Some(passed) => Listener::inherited(&passed.listener, lanes),
-            None => Listener::for_lanes(receiver.listen, lanes),
-        };
-        let bound = listeners.and_then(|listeners| {
-            let address = listeners.first().ok_or(io::ErrorKind::InvalidInput)?.socket.local_addr()?;
-            Ok(Bound { address, listeners })
-        });
-        bound.map_err(|source| BindError { name: receiver.name.clone(), address: receiver.listen, source })
+/// Binds a receiver for `lanes` lanes.
+pub fn bind(receiver: &Receiver, inherited: &[Inherited], lanes: usize) -> Result<Bound, BindError> {
+    let listeners = match passed_for(receiver, inherited) {
+        Some(passed) => Listener::inherited(&passed.listener, lanes),
+        None => Listener::for_lanes(receiver.listen, lanes),
     };
-    receivers.iter().map(bind_one).collect()
+    let bound = listeners.and_then(|listeners| {
+        let address = listeners.first().ok_or(io::ErrorKind::InvalidInput)?.socket.local_addr()?;
+        Ok(Bound { address, listeners })
+    });
+    bound.map_err(|source| BindError { name: receiver.name.clone(), address: receiver.listen, source })
 }
 
 fn passed_for<'a>(receiver: &Receiver, inherited: &'a [Inherited]) -> Option<&'a Inherited> {

@@ -17,24 +17,29 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use core_affinity::CoreId;
+use crossbeam::channel::{Receiver, Sender};
 use crossbeam::sync::{Parker, Unparker};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::outlet::{self, RingOutlet, Waiting, WriterEnd};
+use super::shown;
+use super::sources::Admissions;
 use super::sync::SyncRequest;
 use super::writer::{LaneWriter, WriterOptions};
 use crate::block::{DeadLetterSender, SourceId};
 use crate::config::budget::Pools;
-use crate::config::{Config, Protocol, Receiver};
+use crate::config::{self, Config, Protocol, Uberagent};
 use crate::queue::{Appender, Log};
 use crate::receive::admission::{ConnectionTable, Overload};
 use crate::receive::gateway::{self, DoorKind, Gateway, GatewayOptions};
 use crate::receive::reactor::{Door, Reactor, ReactorOptions};
-use crate::receive::{HttpCounters, LineCounters, ReactorCounters};
+use crate::receive::{DoorChanges, HttpCounters, LineCounters, ReactorCounters};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::Listener;
 use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::ledger::{self, Front};
+use crate::telemetry::metrics::Metrics;
 use crate::uberagent::Encoder;
 
 /// How long a lane's thread may be silent before it counts as stuck.
@@ -44,11 +49,12 @@ const TICK_LIMIT: Duration = Duration::from_secs(10);
 const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
 
 /// One receiver as all lanes share it.
+#[derive(Clone, Debug)]
 pub struct Source {
     /// Its durable id.
     pub id: SourceId,
     /// Its configuration.
-    pub receiver: Receiver,
+    pub receiver: config::Receiver,
     /// Its connections over all lanes.
     pub table: Arc<ConnectionTable>,
 }
@@ -59,8 +65,8 @@ pub struct Shared<'a> {
     pub config: &'a Config,
     /// The sizes that the memory budget has counted.
     pub pools: Pools,
-    /// The receivers.
-    pub sources: &'a [Source],
+    /// What a full log does, by source.
+    pub admissions: &'a Admissions,
     /// Where undecodable records go.
     pub dead_letters: &'a DeadLetterSender,
     /// Declared by one lane, obeyed by all.
@@ -81,8 +87,6 @@ pub struct LaneParts {
     pub number: u32,
     /// Its core; `None` when there are more lanes than cores.
     pub core: Option<CoreId>,
-    /// Its share of every receiver's listeners, in the order of the receivers.
-    pub listeners: Vec<Listener>,
     /// Its log.
     pub log: Arc<Log>,
     /// The log's writing end.
@@ -95,8 +99,22 @@ pub struct LaneParts {
     pub writer: Parker,
 }
 
-/// What a lane counts for one receiver.
+/// A change of the receivers as one lane adopts it.
+pub struct Changes {
+    /// No longer served.
+    pub close: Vec<SourceId>,
+    /// Served from now on, or in another way, each on this lane's listener.
+    pub serve: Vec<(Source, Listener)>,
+    /// How rows become spans.
+    pub uberagent: Uberagent,
+    /// That is another way than before.
+    pub remap: bool,
+}
+
+/// What a lane counts for one receiver, for as long as the process runs.
 pub struct SourceCounters {
+    /// The source's id.
+    pub id: SourceId,
     /// `reactor` or `gateway`.
     pub producer: &'static str,
     /// The receiver's name.
@@ -114,6 +132,16 @@ pub enum OtherCounters {
     Lines(Arc<LineCounters>),
     /// A receiver of HTTP requests.
     Http(Arc<HttpCounters>),
+}
+
+impl SourceCounters {
+    fn new(source: &Source) -> SourceCounters {
+        let (producer, other) = match source.receiver.protocol {
+            Protocol::UberagentTcp(_) => ("reactor", OtherCounters::Lines(Arc::default())),
+            Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => ("gateway", OtherCounters::Http(Arc::default())),
+        };
+        SourceCounters { id: source.id, producer, source: source.receiver.name.clone(), front: Arc::default(), other }
+    }
 }
 
 /// A running lane.
@@ -134,40 +162,43 @@ pub struct Lane {
     pub reactor_tick: Tick,
     /// See `reactor_tick`.
     pub reactor_turns: u64,
-    /// The counters of every receiver.
+    /// The counters of every receiver that it ever served.
     pub sources: Vec<SourceCounters>,
+    number: u32,
+    reactor_changes: Sender<DoorChanges<Door>>,
+    gateway_changes: UnboundedSender<DoorChanges<gateway::Listener>>,
 }
 
-/// Starts a lane.
-pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
-    let LaneParts { number, core, listeners, log, appender, ledger, others, writer } = parts;
-    let seat = Seat { number, core };
-    let mut sources = Vec::new();
-    let (mut doors, mut gates) = (Vec::new(), Vec::new());
-    for (source, listener) in shared.sources.iter().zip(listeners) {
-        let front = Arc::new(Front::default());
-        let (producer, other) = match gate_kind(&source.receiver.protocol) {
-            None => {
-                let counters = Arc::new(LineCounters::default());
-                doors.push(door(source, listener, (&front, &counters), shared));
-                ("reactor", OtherCounters::Lines(counters))
+impl Lane {
+    /// Tells reactor and gateway of a change; each says on `adopted` when it has adopted it.
+    pub fn change(&mut self, changes: Changes, adopted: &Sender<()>, metrics: &Metrics) {
+        let Changes { close, serve, uberagent, remap } = changes;
+        let (mut doors, mut gates) = (Vec::new(), Vec::new());
+        for (source, listener) in serve {
+            let index = self.sources.iter().position(|known| known.id == source.id).unwrap_or_else(|| {
+                let counters = SourceCounters::new(&source);
+                shown::register_source(metrics, self.number, &counters);
+                self.sources.push(counters);
+                self.sources.len() - 1
+            });
+            let SourceCounters { front, other, .. } = &self.sources[index];
+            match other {
+                OtherCounters::Lines(counters) => doors.push(door(source, listener, (front, counters), uberagent)),
+                OtherCounters::Http(counters) => gates.push(gate(source, listener, (front, counters), uberagent)),
             }
-            Some((kind, limits)) => {
-                let counters = Arc::new(HttpCounters::default());
-                gates.push(gateway::Listener {
-                    socket: listener.socket,
-                    source: source.id,
-                    kind,
-                    limits: limits.clone(),
-                    front: front.clone(),
-                    table: source.table.clone(),
-                    counters: counters.clone(),
-                });
-                ("gateway", OtherCounters::Http(counters))
-            }
-        };
-        sources.push(SourceCounters { producer, source: source.receiver.name.clone(), front, other });
+        }
+        let (reactor, gateway) = (adopted.clone(), adopted.clone());
+        // A producer that has ended adopts nothing; whoever waits for it hears so when its channel goes.
+        self.reactor_changes.send(DoorChanges { close: close.clone(), serve: doors, remap, adopted: reactor }).ok();
+        self.gateway_changes.send(DoorChanges { close, serve: gates, remap, adopted: gateway }).ok();
+        self.doorbells.iter().for_each(Doorbell::ring);
     }
+}
+
+/// Starts a lane; it serves nobody before its first change.
+pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
+    let LaneParts { number, core, log, appender, ledger, others, writer } = parts;
+    let seat = Seat { number, core };
     let pools = &shared.pools;
     let (to_reactor, reactor_end, reactor_waiting) =
         ring(pools.reactor_ring_blocks, pools.ring_spans, writer.unparker())?;
@@ -176,10 +207,10 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let reactor = Arc::new(ReactorCounters::default());
     let reactor_tick = shared.health.thread(&format!("reactor-{number}"), TICK_LIMIT, clock::monotonic());
     let doorbells = vec![to_reactor.doorbell.clone(), to_gateway.doorbell.clone()];
-    let producers = vec![
-        start_reactor(seat, doors, to_reactor, reactor.clone(), shared)?,
-        start_gateway(seat, gates, to_gateway, shared)?,
-    ];
+    let (reactor_changes, changes) = crossbeam::channel::unbounded();
+    let reactor_thread = start_reactor(seat, changes, to_reactor, reactor.clone(), shared)?;
+    let (gateway_changes, changes) = unbounded_channel();
+    let producers = vec![reactor_thread, start_gateway(seat, changes, to_gateway, shared)?];
     let options = writer_options(log, appender, ledger.clone(), shared);
     let ends = [reactor_end, gateway_end].into_iter().chain(others).collect();
     let writer = start_writer(seat, options, ends, writer, shared)?;
@@ -192,7 +223,10 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
         reactor,
         reactor_tick,
         reactor_turns: 0,
-        sources,
+        sources: Vec::new(),
+        number,
+        reactor_changes,
+        gateway_changes,
     })
 }
 
@@ -215,47 +249,65 @@ fn ring(blocks: usize, spans: u64, writer: &Unparker) -> io::Result<(Producer, W
     Ok((Producer { outlet, doorbell }, end, waiting))
 }
 
-fn gate_kind(protocol: &Protocol) -> Option<(DoorKind, &crate::config::HttpLimits)> {
-    match protocol {
-        Protocol::UberagentTcp(_) => None,
-        Protocol::OtlpHttp(limits) => Some((DoorKind::OtlpHttp, limits)),
-        Protocol::Elasticsearch(limits) => Some((DoorKind::Elasticsearch, limits)),
-    }
-}
-
 fn door(
-    source: &Source,
+    source: Source,
     listener: Listener,
     (front, counters): (&Arc<Front>, &Arc<LineCounters>),
-    shared: &Shared<'_>,
+    uberagent: Uberagent,
 ) -> Door {
-    let Protocol::UberagentTcp(limits) = &source.receiver.protocol else { unreachable!("the caller looked") };
+    let Protocol::UberagentTcp(limits) = source.receiver.protocol else {
+        unreachable!("a name belongs to one protocol")
+    };
     Door {
         listeners: vec![listener],
         source: source.id,
-        limits: limits.clone(),
-        table: source.table.clone(),
-        encoder: Encoder::new(shared.config.uberagent, source.id),
+        limits,
+        table: source.table,
+        encoder: Encoder::new(uberagent, source.id),
         front: front.clone(),
         counters: counters.clone(),
     }
 }
 
+fn gate(
+    source: Source,
+    listener: Listener,
+    (front, counters): (&Arc<Front>, &Arc<HttpCounters>),
+    uberagent: Uberagent,
+) -> gateway::Listener {
+    let (kind, limits) = match source.receiver.protocol {
+        Protocol::OtlpHttp(limits) => (DoorKind::OtlpHttp, limits),
+        Protocol::Elasticsearch(limits) => (DoorKind::Elasticsearch, limits),
+        Protocol::UberagentTcp(_) => unreachable!("a name belongs to one protocol"),
+    };
+    gateway::Listener {
+        socket: listener.socket,
+        source: source.id,
+        kind,
+        limits,
+        front: front.clone(),
+        table: source.table,
+        counters: counters.clone(),
+        uberagent,
+    }
+}
+
 fn start_reactor(
     seat: Seat,
-    doors: Vec<Door>,
+    changes: Receiver<DoorChanges<Door>>,
     producer: Producer,
     counters: Arc<ReactorCounters>,
     shared: &Shared<'_>,
 ) -> io::Result<JoinHandle<()>> {
     let reactor = Reactor::new(ReactorOptions {
-        doors,
+        doors: Vec::new(),
         outlet: producer.outlet,
         doorbell: producer.doorbell,
         dead_letters: shared.dead_letters.clone(),
         overload: shared.overload.clone(),
         counters,
         stop: shared.stop.clone(),
+        changes,
     })?;
     pinned(format!("reactor-{}", seat.number), seat.core, move || {
         reactor.run().expect("epoll works as long as the process has its descriptors");
@@ -264,21 +316,21 @@ fn start_reactor(
 
 fn start_gateway(
     seat: Seat,
-    listeners: Vec<gateway::Listener>,
+    changes: UnboundedReceiver<DoorChanges<gateway::Listener>>,
     producer: Producer,
     shared: &Shared<'_>,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("gateway-{}", seat.number);
     let Producer { outlet, doorbell } = producer;
     let gateway = Gateway::new(GatewayOptions {
-        listeners,
+        listeners: Vec::new(),
         outlet,
         doorbell,
-        uberagent: shared.config.uberagent,
         body_bytes: shared.pools.gateway_body_bytes,
         tick: shared.health.thread(&name, TICK_LIMIT, clock::monotonic()),
         stop: shared.stop.clone(),
         drain_timeout: GATEWAY_DRAIN,
+        changes,
     });
     pinned(name, seat.core, move || {
         gateway.run().expect("the runtime works as long as the process has its descriptors");
@@ -291,7 +343,7 @@ fn writer_options(log: Arc<Log>, appender: Appender, ledger: Arc<ledger::Lane>, 
         appender,
         ledger,
         ack: shared.config.queue.ack,
-        admission: shared.sources.iter().map(|source| (source.id, source.receiver.admission)).collect(),
+        admission: shared.admissions.clone(),
         sync_bytes: shared.config.queue.sync_bytes,
         sync: shared.sync.clone(),
         give_up: shared.give_up.clone(),

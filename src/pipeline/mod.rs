@@ -22,6 +22,7 @@ pub mod outlet;
 pub mod parking;
 pub mod payload;
 pub mod place;
+pub mod receivers;
 pub mod release;
 pub mod retention;
 pub mod run;

@@ -74,7 +74,7 @@ fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Req
 }
 
 fn announce(config: &Config, appliance: &Appliance) {
-    for (name, address) in &appliance.receivers {
+    for (name, address) in appliance.receivers() {
         tracing::info!(receiver = %name, %address, "listening");
     }
     tracing::info!(address = %appliance.management(), "serving /metrics and health");

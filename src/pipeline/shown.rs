@@ -11,20 +11,22 @@ use crate::receive::{ByLabel, ConnectionCounters, HttpCounters, LineCounters, Re
 use crate::telemetry::ledger::{self, Counter};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, FrontSource, LaneSource, Metrics};
 
-/// Registers every lane.
+/// Registers every lane; what it counts of a receiver is registered when it first serves it.
 pub fn register(metrics: &Metrics, lanes: &[Lane]) {
     for (number, lane) in (0u32..).zip(lanes) {
         metrics.add_lane(LaneSource { lane: number, counters: lane.ledger.clone() });
         show_reactor(metrics, number, &lane.reactor, lane.waiting.clone());
-        for source in &lane.sources {
-            let counters = source.front.clone();
-            let (producer, name) = (source.producer, source.source.clone());
-            metrics.add_front(FrontSource { lane: number, producer, source: name, counters });
-            match &source.other {
-                OtherCounters::Lines(lines) => show_lines(metrics, number, source, lines),
-                OtherCounters::Http(http) => show_http(metrics, number, source, http),
-            }
-        }
+    }
+}
+
+/// Registers a receiver on a lane, once.
+pub fn register_source(metrics: &Metrics, lane: u32, source: &SourceCounters) {
+    let counters = source.front.clone();
+    let (producer, name) = (source.producer, source.source.clone());
+    metrics.add_front(FrontSource { lane, producer, source: name, counters });
+    match &source.other {
+        OtherCounters::Lines(lines) => show_lines(metrics, lane, source, lines),
+        OtherCounters::Http(http) => show_http(metrics, lane, source, http),
     }
 }
 

@@ -2,12 +2,56 @@
 //!
 //! Blocks in the log name their source by a number, and the log outlives the configuration; so a receiver keeps its number
 //! for ever: the index of its name's line. New names are appended, lines are never removed, numbers never reused.
+//!
+//! And what threads ask about a source by its number while reloads change the answer: its name, and its admission.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::block::SourceId;
+use crate::config::Admission;
+
+/// The names of all sources that this process has met, by id; a reload adds to them.
+#[derive(Clone, Debug, Default)]
+pub struct SourceNames(Arc<RwLock<Vec<(SourceId, String)>>>);
+
+impl SourceNames {
+    /// One more source, unless it is known.
+    pub fn add(&self, id: SourceId, name: &str) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !names.iter().any(|(known, _)| *known == id) {
+            names.push((id, name.to_owned()));
+        }
+    }
+
+    /// The name of a source; empty for one that nobody has met.
+    #[must_use]
+    pub fn of(&self, id: SourceId) -> String {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone()).unwrap_or_default()
+    }
+}
+
+/// What a full log does, by source; a reload changes it. Looked at only when the log is full.
+#[derive(Clone, Debug, Default)]
+pub struct Admissions(Arc<RwLock<HashMap<SourceId, Admission>>>);
+
+impl Admissions {
+    /// So from now on.
+    pub fn set(&self, source: SourceId, admission: Admission) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(source, admission);
+    }
+
+    /// Whether senders of this source are slowed; those of a source that nobody has met are not.
+    #[must_use]
+    pub fn blocks(&self, source: SourceId) -> bool {
+        let admissions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        admissions.get(&source) == Some(&Admission::Block)
+    }
+}
 
 /// The ids of `names`, in their order; names not seen before are given new ids, durably. Fails when the table cannot be
 /// read or written, or when it is full.

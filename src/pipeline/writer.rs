@@ -16,10 +16,11 @@ use crossbeam::sync::Parker;
 
 use super::outlet::WriterEnd;
 use super::sabotage::{Sabotage, planted};
+use super::sources::Admissions;
 use super::sync::SyncRequest;
 use super::turn::Turn;
-use crate::block::{Block, Refusal, SourceId, Ticket, VerdictOutcome};
-use crate::config::{AckPolicy, Admission};
+use crate::block::{Block, Refusal, Ticket, VerdictOutcome};
+use crate::config::AckPolicy;
 use crate::queue::{AppendError, Appender, Log};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
@@ -64,7 +65,7 @@ pub struct WriterOptions {
     /// When producers are told yes.
     pub ack: AckPolicy,
     /// What a full log does, by source.
-    pub admission: Vec<(SourceId, Admission)>,
+    pub admission: Admissions,
     /// Unsynced bytes at which a sync is asked for.
     pub sync_bytes: u64,
     /// The sync thread.
@@ -209,11 +210,7 @@ impl LaneWriter {
         // Relaxed: a flag that is only ever set, and seen within a turn.
         !block.awaited
             && !self.options.give_up.load(Ordering::Relaxed)
-            && self
-                .options
-                .admission
-                .iter()
-                .any(|(source, admission)| *source == block.meta.source && *admission == Admission::Block)
+            && self.options.admission.blocks(block.meta.source)
     }
 
     fn refusal(&self, error: &AppendError) -> Refusal {

@@ -39,13 +39,13 @@ impl Refused {
 /// The open connections of one receiver.
 #[derive(Debug)]
 pub struct ConnectionTable {
-    max_total: usize,
-    max_per_address: usize,
     open: Mutex<Open>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
+    max_total: usize,
+    max_per_address: usize,
     total: usize,
     by_address: HashMap<IpAddr, usize>,
 }
@@ -61,18 +61,25 @@ impl ConnectionTable {
     /// An empty table for so many connections, and so many of one address.
     #[must_use]
     pub fn new(max_total: usize, max_per_address: usize) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable { max_total, max_per_address, open: Mutex::default() })
+        let open = Open { max_total, max_per_address, total: 0, by_address: HashMap::new() };
+        Arc::new(ConnectionTable { open: Mutex::new(open) })
+    }
+
+    /// Other bounds from now on; whoever has a place keeps it.
+    pub fn set_bounds(&self, max_total: usize, max_per_address: usize) {
+        let mut open = self.lock();
+        (open.max_total, open.max_per_address) = (max_total, max_per_address);
     }
 
     /// A place for a connection from `peer`.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Refused> {
         let address = network(peer);
         let mut open = self.lock();
-        if open.total >= self.max_total {
+        if open.total >= open.max_total {
             return Err(Refused::Total);
         }
         let share = open.by_address.get(&address).copied().unwrap_or(0);
-        if share >= self.max_per_address && !address.is_loopback() {
+        if share >= open.max_per_address && !address.is_loopback() {
             return Err(Refused::Address);
         }
         open.total += 1;

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use crate::block::SourceId;
 use crate::telemetry::ledger::Counter;
 
 pub mod admission;
@@ -22,6 +23,19 @@ pub mod reactor;
 pub mod sniff;
 
 pub use sniff::{WRONG_PROTOCOLS, WrongProtocol};
+
+/// A change of the doors of a reactor or gateway, adopted between two turns of its loop.
+#[derive(Debug)]
+pub struct DoorChanges<D> {
+    /// No longer served: connections are drained and closed.
+    pub close: Vec<SourceId>,
+    /// Served from now on, or from now on served so. Listeners replace those that the source had.
+    pub serve: Vec<D>,
+    /// Rows become spans in another way: encoders of sources that were known are replaced.
+    pub remap: bool,
+    /// Told when it is adopted.
+    pub adopted: crossbeam::channel::Sender<()>,
+}
 
 /// Labels that one [`ByLabel`] tells apart; all later ones are counted as [`ByLabel::OTHER`].
 const LABELS: usize = 48;
@@ -70,10 +84,10 @@ pub struct ConnectionCounters {
     /// Connections accepted and kept.
     pub accepted: Counter,
     /// Connections reset at once, by reason: `max_connections`, `max_connections_per_ip`, `overload`, `no_descriptors`,
-    /// `draining`.
+    /// `draining`, `removed`.
     pub refused: ByLabel,
     /// Connections closed, by reason. Lines: `peer`, `peer_reset`, `idle`, `partial_line`, `wrong_protocol`, `overload`,
-    /// `drain`. HTTP: `done`, `idle`, `slow_head`, `slow_reader`, `head_too_large`, `malformed_head`, `broken`.
+    /// `drain`, `removed`. HTTP: `done`, `idle`, `slow_head`, `slow_reader`, `head_too_large`, `malformed_head`, `broken`.
     pub closed: ByLabel,
     /// Failures to accept that were the machine's, not the peer's.
     pub accept_failures: Counter,

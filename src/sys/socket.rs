@@ -59,6 +59,11 @@ impl Listener {
         (0..lanes).map(view).collect()
     }
 
+    /// The same socket under another descriptor. Fails when the process is out of descriptors.
+    pub fn another(&self) -> io::Result<Listener> {
+        Ok(Listener { socket: self.socket.try_clone()?, sharing: self.sharing })
+    }
+
     /// Reports connections to the epoll instance `epoll` as readiness of `token`, as long as there are any.
     pub fn watch(&self, epoll: &impl AsRawFd, token: u64) -> io::Result<()> {
         let exclusive = match self.sharing {

@@ -97,7 +97,7 @@ impl Rig {
     /// Where the receiver whose name starts so listens.
     pub(crate) fn receiver(&self, name: &str) -> SocketAddr {
         let appliance = self.appliance.borrow();
-        let mut receivers = appliance.receivers.iter();
+        let mut receivers = appliance.receivers().into_iter();
         receivers.find(|(receiver, _)| receiver.starts_with(name)).expect("a receiver of that name").1
     }
 

@@ -15,7 +15,9 @@ const WEEK_NS: u64 = store::KEEP_NS;
 fn stores(directory: &Path) -> DeadLetterStores {
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
     let tick = Health::new().thread("dead-letters", Duration::from_secs(10), Duration::ZERO);
-    start(&storage, directory, &AtRest::default(), vec![(SourceId(4), "uberagent".to_owned())], tick).unwrap()
+    let names = SourceNames::default();
+    names.add(SourceId(4), "uberagent");
+    start(&storage, directory, &AtRest::default(), names, tick).unwrap()
 }
 
 fn end(stores: DeadLetterStores) {

@@ -150,6 +150,13 @@ impl<O: Outlet> Intake<O> {
         self.add(Slot { source, open: Open::Rows(Box::new(encoder)), receipts: Vec::new() })
     }
 
+    /// Rows of a source become spans in another way from now on; what is open is closed.
+    pub(crate) fn remap(&self, slot: usize, encoder: Encoder) {
+        let state = &mut *self.state.borrow_mut();
+        state.close(slot);
+        state.slots[slot].open = Open::Rows(Box::new(encoder));
+    }
+
     fn add(&self, slot: Slot) -> usize {
         let slots = &mut self.state.borrow_mut().slots;
         slots.push(slot);

@@ -10,6 +10,7 @@
 mod allowance;
 mod body;
 mod connection;
+mod doors;
 pub(crate) mod intake;
 
 use std::io;
@@ -25,21 +26,21 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::block::{Made, Meta, Outlet, SourceId};
 use crate::config::{self, HttpLimits};
 use crate::receive::admission::{ConnectionTable, Place};
-use crate::receive::{HttpCounters, elasticsearch, otlp_http};
+use crate::receive::{DoorChanges, HttpCounters, elasticsearch, otlp_http};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::socket::reset_on_close;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::Front;
-use crate::uberagent::Encoder;
 
 use allowance::Allowance;
 pub(crate) use body::{Body, BodyError};
+use doors::Doors;
 pub(crate) use intake::{Busy, Intake, Settled};
 
 /// Pause after an accept that failed, as when the process is out of descriptors: the listener must not spin.
@@ -76,6 +77,8 @@ pub struct Listener {
     pub table: Arc<ConnectionTable>,
     /// What this producer counts of the source besides.
     pub counters: Arc<HttpCounters>,
+    /// How rows become spans.
+    pub uberagent: config::Uberagent,
 }
 
 /// Everything that a gateway needs.
@@ -86,8 +89,6 @@ pub struct GatewayOptions<O> {
     pub outlet: O,
     /// Rung for verdicts, and after `stop` was set.
     pub doorbell: Doorbell,
-    /// How rows become spans.
-    pub uberagent: config::Uberagent,
     /// Bytes of request bodies, as sent and inflated, that it may hold at once.
     pub body_bytes: usize,
     /// Its tick: stands still when the runtime does.
@@ -96,6 +97,8 @@ pub struct GatewayOptions<O> {
     pub stop: Arc<AtomicBool>,
     /// The longest drain; connections that are open after it are cut.
     pub drain_timeout: Duration,
+    /// Changes of the doors.
+    pub changes: mpsc::UnboundedReceiver<DoorChanges<Listener>>,
 }
 
 /// One lane's gateway.
@@ -125,37 +128,26 @@ impl<O: Outlet + 'static> Gateway<O> {
 
 async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()> {
     let intake = Rc::new(Intake::new(options.outlet));
-    let (stopping_tx, stopping) = watch::channel(false);
     let idle = Rc::new(Notify::new());
     let allowance = Allowance::new(options.body_bytes);
-    let mut doors = Vec::new();
-    let mut counters_of = Vec::new();
+    let mut doors = Doors::new(doors::Shared { intake: intake.clone(), allowance, idle: idle.clone() });
     for listener in options.listeners {
-        let slot = match listener.kind {
-            DoorKind::OtlpHttp => intake.add_passed(listener.source),
-            DoorKind::Elasticsearch => {
-                intake.add_rows(listener.source, Encoder::new(options.uberagent, listener.source))
-            }
-        };
-        counters_of.push((listener.source, listener.counters.clone()));
-        listener.socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpListener::from_std(listener.socket)?;
-        let Listener { kind, limits, front, table, counters, .. } = listener;
-        let (intake, allowance, idle) = (intake.clone(), allowance.clone(), idle.clone());
-        let door = Rc::new(Door { intake, slot, kind, limits, front, table, counters, allowance, idle });
-        tokio::task::spawn_local(accept(door.clone(), socket, stopping.clone()));
-        doors.push(Rc::downgrade(&door));
+        doors.open(listener)?;
     }
     tokio::task::spawn_local(close_at_end_of_turn(intake.clone()));
     tokio::task::spawn_local(keep_ticking(options.tick));
     let bell = register(options.doorbell)?;
+    let mut changes = options.changes;
     while !options.stop.load(Ordering::Acquire) {
-        answer_doorbell(&intake, &bell).await?;
+        tokio::select! {
+            result = answer_doorbell(&intake, &bell) => result?,
+            Some(change) = changes.recv() => doors.adopt(change).await,
+        }
     }
-    stopping_tx.send_replace(true);
+    doors.stop();
     // Each accept loop and each connection holds its door: when no door is held, everything is answered.
     let drained = async {
-        while doors.iter().any(|door| door.strong_count() > 0) || !intake.is_handed_over() {
+        while !doors.are_idle() || !intake.is_handed_over() {
             tokio::select! {
                 result = answer_doorbell(&intake, &bell) => result?,
                 () = idle.notified() => {}
@@ -168,8 +160,9 @@ async fn serve<O: Outlet + 'static>(options: GatewayOptions<O>) -> io::Result<()
         Ok(())
     });
     for meta in intake.abandon() {
-        let of_its_source = counters_of.iter().filter(|(source, _)| *source == meta.source);
-        of_its_source.for_each(|(_, counters)| count_lost(counters, &meta));
+        if let Some(counters) = doors.counters(meta.source) {
+            count_lost(counters, &meta);
+        }
     }
     result
 }

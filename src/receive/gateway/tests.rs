@@ -16,7 +16,7 @@ use crate::config::{Mapping, OtherSourcetypes};
 use crate::otlp::messages::{ExportTraceServiceResponse, Status};
 use crate::otlp::slice::count_spans;
 use crate::telemetry::health::Health;
-use crate::uberagent::{Origin, Outcome};
+use crate::uberagent::{Encoder, Origin, Outcome};
 
 /// What the writer of the test does with blocks.
 #[derive(Clone, Copy, PartialEq)]
@@ -101,6 +101,7 @@ struct Rig {
     health: Health,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
+    changer: mpsc::UnboundedSender<DoorChanges<Listener>>,
 }
 
 fn limits() -> HttpLimits {
@@ -131,28 +132,38 @@ impl Rig {
         let outlet = TestOutlet { ring: Arc::new(Mutex::new(ring)), doorbell: doorbell.clone() };
         let fronts = [Arc::new(Front::default()), Arc::new(Front::default())];
         let counters = [Arc::new(HttpCounters::default()), Arc::new(HttpCounters::default())];
+        let uberagent = config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
         let listener = |source: u16, kind| {
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             let (front, counters) = (fronts[usize::from(source)].clone(), counters[usize::from(source)].clone());
             let table = ConnectionTable::new(limits.max_connections, limits.max_connections_per_ip);
-            Listener { socket, source: SourceId(source), kind, limits: limits.clone(), front, table, counters }
+            Listener {
+                socket,
+                source: SourceId(source),
+                kind,
+                limits: limits.clone(),
+                front,
+                table,
+                counters,
+                uberagent,
+            }
         };
         let listeners = vec![listener(0, DoorKind::OtlpHttp), listener(1, DoorKind::Elasticsearch)];
         let [otlp, bulk] = [0, 1].map(|index: usize| listeners[index].socket.local_addr().unwrap());
         let (stop, health) = (Arc::new(AtomicBool::new(false)), Health::new());
-        let uberagent = config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
+        let (changer, changes) = mpsc::unbounded_channel();
         let options = GatewayOptions {
             listeners,
             outlet: outlet.clone(),
             doorbell,
-            uberagent,
             body_bytes,
             tick: health.thread("gateway", Duration::from_secs(3), clock::monotonic()),
             stop: stop.clone(),
             drain_timeout: Duration::from_secs(5),
+            changes,
         };
         let thread = Some(std::thread::spawn(move || Gateway::new(options).run()));
-        Rig { otlp, bulk, outlet, fronts, counters, health, stop, thread }
+        Rig { otlp, bulk, outlet, fronts, counters, health, stop, thread, changer }
     }
 
     fn stop(&mut self) {
@@ -695,4 +706,67 @@ fn rows_refused_by_the_log_are_429_as_a_whole() {
     let reply = post(rig.bulk, "/_bulk", &[], rows.as_bytes());
     let stored_nothing = rig.outlet.blocks().is_empty();
     assert_eq!(reply.status, if stored_nothing { 200 } else { 429 });
+}
+
+impl Rig {
+    /// Has a change adopted.
+    fn change(&self, close: Vec<u16>, serve: Vec<Listener>) {
+        let (adopted, adoption) = crossbeam::channel::bounded(1);
+        let close = close.into_iter().map(SourceId).collect();
+        assert!(self.changer.send(DoorChanges { close, serve, remap: false, adopted }).is_ok());
+        adoption.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+
+    /// The OTLP door over another socket, under these limits.
+    fn otlp_door(&self, limits: HttpLimits) -> Listener {
+        Listener {
+            socket: TcpListener::bind("127.0.0.1:0").unwrap(),
+            source: SourceId(0),
+            kind: DoorKind::OtlpHttp,
+            front: self.fronts[0].clone(),
+            table: ConnectionTable::new(limits.max_connections, limits.max_connections_per_ip),
+            limits,
+            counters: self.counters[0].clone(),
+            uberagent: config::Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter },
+        }
+    }
+}
+
+#[test]
+fn a_door_that_changes_keeps_its_connections_and_one_that_closes_answers_what_is_in_flight() {
+    let mut rig = Rig::start(Policy::Hold, 100);
+    let (mut kept, mut other) = (connect(rig.otlp), connect(rig.bulk));
+    let export = |stream: &mut TcpStream, rig: &Rig, name_bytes| {
+        let pushed = rig.outlet.blocks().len();
+        send(stream, "POST", "/v1/traces", &[PROTOBUF], &request(vec![span(1, name_bytes)]));
+        while rig.outlet.blocks().len() == pushed {
+            std::thread::yield_now();
+        }
+    };
+    export(&mut kept, &rig, 10);
+    let small = HttpLimits { max_body_bytes: 1000, ..limits() };
+    let door = rig.otlp_door(small);
+    let before = std::mem::replace(&mut rig.otlp, door.socket.local_addr().unwrap());
+    rig.change(Vec::new(), vec![door]);
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    assert_eq!(read_reply(&mut kept).unwrap().status, 200, "in flight while the door changed");
+    assert!(TcpStream::connect(before).is_err(), "the old socket is closed");
+    assert_eq!(rig.traces(&request(vec![span(1, 2000)])).status, 413, "new connections have the new limits");
+    export(&mut kept, &rig, 2000);
+    rig.change(vec![0], Vec::new());
+    assert!(TcpStream::connect(rig.otlp).is_err());
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    assert_eq!(read_reply(&mut kept).unwrap().status, 200, "of a connection that is older than the limit");
+    assert!(read_reply(&mut kept).is_none(), "closed after it");
+    send(&mut other, "GET", "/", &[], &[]);
+    assert_eq!(read_reply(&mut other).unwrap().status, 200, "the other door is untouched");
+
+    let door = rig.otlp_door(limits());
+    rig.otlp = door.socket.local_addr().unwrap();
+    rig.change(Vec::new(), vec![door]);
+    let mut back = connect(rig.otlp);
+    export(&mut back, &rig, 10);
+    rig.outlet.answer_all(VerdictOutcome::Durable);
+    assert_eq!(read_reply(&mut back).unwrap().status, 200);
+    assert_eq!(rig.fronts[0].spans_passed.get(), 3, "one front, whatever the door");
 }

@@ -28,7 +28,7 @@ pub(super) struct Gate {
     listener: Listener,
     token: u64,
     /// Index of the door that it leads to.
-    door: usize,
+    pub(super) door: usize,
     /// Connections may wait behind it.
     pub(super) waiting: bool,
     /// Not watched until then.
@@ -45,9 +45,19 @@ impl Gate {
         Ok(Gate { listener, token, door, waiting: false, rests_until: None, spare: spare() })
     }
 
+    /// Whether it is watched as this.
+    pub(super) fn is(&self, token: Token) -> bool {
+        self.token == token.0 as u64
+    }
+
     /// When it will be watched again, if it is not.
     pub(super) fn rests_until(&self) -> Option<Duration> {
         self.rests_until
+    }
+
+    /// Ends the watch; one that rests has none.
+    pub(super) fn unwatch(&self, poll: &Poll) {
+        self.listener.unwatch(poll).ok();
     }
 
     fn rest(&mut self, poll: &Poll, now: Duration) {
@@ -124,16 +134,16 @@ impl<O: Outlet> Reactor<O> {
         }
     }
 
-    /// On stopping: whoever waits behind our own listeners would be reset by their close, and is counted. Behind
-    /// inherited ones peers go on waiting, for the next process.
-    pub(super) fn refuse_waiting(&mut self) {
-        for gate in self.gates.iter().filter(|gate| gate.listener.sharing == Sharing::Own) {
+    /// Before gates are closed for good: whoever waits behind our own listeners would be reset by their close, and is
+    /// counted. Behind inherited ones peers go on waiting, for the next process.
+    pub(super) fn refuse_waiting(&mut self, reason: &'static str, closes: impl Fn(&Gate) -> bool) {
+        for gate in self.gates.iter().filter(|gate| gate.listener.sharing == Sharing::Own && closes(gate)) {
             for _ in 0..ACCEPTS_PER_TURN {
                 let Accepted::Connection(stream, _) = accept(&gate.listener) else {
                     break;
                 };
                 reset(stream);
-                self.sources[gate.door].decoder.counters.connections.refused.add("draining", 1);
+                self.sources[gate.door].decoder.counters.connections.refused.add(reason, 1);
             }
         }
     }

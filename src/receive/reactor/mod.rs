@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam::channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::os::fd::AsRawFd;
@@ -28,7 +29,7 @@ use self::decode::Decoder;
 use self::outflow::Outflow;
 use self::read::{Reading, WrongProtocolLog};
 use super::admission::{ConnectionTable, Overload};
-use super::{LineCounters, ReactorCounters};
+use super::{DoorChanges, LineCounters, ReactorCounters};
 use crate::block::{DeadLetterSender, Outlet, SourceId};
 use crate::config::TcpLimits;
 use crate::sys::clock;
@@ -38,6 +39,7 @@ use crate::telemetry::ledger::Front;
 use crate::uberagent::Encoder;
 
 mod accept;
+mod adopt;
 mod connection;
 mod decode;
 mod outflow;
@@ -73,6 +75,9 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// The doorbell's token; listeners count down from the next one, connections count up from zero.
 const DOORBELL: Token = Token(usize::MAX);
 const FIRST_GATE: usize = usize::MAX - 1;
+
+/// Tokens for listeners: many more than a lane ever has.
+const MAX_GATES: usize = 1 << 16;
 
 /// One source as this lane serves it.
 #[derive(Debug)]
@@ -110,6 +115,8 @@ pub struct ReactorOptions<O> {
     pub counters: Arc<ReactorCounters>,
     /// Set, then ring the doorbell: the reactor drains and returns.
     pub stop: Arc<AtomicBool>,
+    /// Changes of the doors; ring the doorbell after sending one.
+    pub changes: Receiver<DoorChanges<Door>>,
 }
 
 /// What is left to do after a turn.
@@ -140,6 +147,8 @@ pub struct Reactor<O> {
     doorbell: Doorbell,
     gates: Vec<Gate>,
     sources: Vec<Source>,
+    changes: Receiver<DoorChanges<Door>>,
+    dead_letters: DeadLetterSender,
     connections: Connections,
     reading: Reading,
     outflow: Outflow<O>,
@@ -158,11 +167,14 @@ pub struct Reactor<O> {
 
 /// A door behind its gates.
 struct Source {
+    id: SourceId,
     decoder: Decoder,
     limits: TcpLimits,
     table: Arc<ConnectionTable>,
     /// When the turn began that opened the encoder's oldest block.
     open_since: Option<Duration>,
+    /// The receiver is not in the configuration any more.
+    removed: bool,
 }
 
 impl<O: Outlet> Reactor<O> {
@@ -178,7 +190,8 @@ impl<O: Outlet> Reactor<O> {
             }
             let dead_letters = options.dead_letters.clone();
             let decoder = Decoder::new(door.encoder, door.source, door.front, door.counters, dead_letters);
-            sources.push(Source { decoder, limits: door.limits, table: door.table, open_since: None });
+            let Door { source: id, limits, table, .. } = door;
+            sources.push(Source { id, decoder, limits, table, open_since: None, removed: false });
         }
         Ok(Reactor {
             poll,
@@ -186,6 +199,8 @@ impl<O: Outlet> Reactor<O> {
             doorbell: options.doorbell,
             gates,
             sources,
+            changes: options.changes,
+            dead_letters: options.dead_letters,
             connections: Connections::default(),
             reading: Reading::new(),
             outflow: Outflow::new(options.outlet, options.counters.clone()),
@@ -223,8 +238,9 @@ impl<O: Outlet> Reactor<O> {
         for event in &self.events {
             if event.token() == DOORBELL {
                 self.doorbell.answer();
-            } else if let Some(gate) = self.gates.get_mut(FIRST_GATE - event.token().0) {
-                gate.waiting = true;
+            } else if event.token().0 > FIRST_GATE - MAX_GATES {
+                // One that was shut in the turn before may still be spoken of.
+                self.gates.iter_mut().filter(|gate| gate.is(event.token())).for_each(|gate| gate.waiting = true);
             } else if let Some(connection) = self.connections.get_mut(event.token().0) {
                 connection.peer_ended |= event.is_read_closed() || event.is_error();
                 self.reading.mark(event.token().0, connection);
@@ -238,6 +254,7 @@ impl<O: Outlet> Reactor<O> {
         self.counters.turns.add(1);
         self.outflow.hand_over(now);
         self.change_mode(now);
+        self.adopt(now);
         self.accept(now);
         self.read(now, wall_ns);
         self.cut_endings(now, wall_ns);
@@ -276,7 +293,8 @@ impl<O: Outlet> Reactor<O> {
     }
 
     fn pause_limit(&self) -> Duration {
-        self.sources.iter().map(|source| source.limits.pause_limit).min().unwrap_or(Duration::MAX)
+        let served = self.sources.iter().filter(|source| !source.removed);
+        served.map(|source| source.limits.pause_limit).min().unwrap_or(Duration::MAX)
     }
 
     fn change_mode(&mut self, now: Duration) {
@@ -287,7 +305,7 @@ impl<O: Outlet> Reactor<O> {
         if self.stop.load(Ordering::Acquire) {
             self.mode = Mode::Draining { give_up_at: now + HAND_OVER_LIMIT };
             self.withdraw_overload();
-            self.refuse_waiting();
+            self.refuse_waiting("draining", |_| true);
             self.gates.clear();
             self.end_all(now);
             return;

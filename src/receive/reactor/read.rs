@@ -116,7 +116,7 @@ impl<O: Outlet> Reactor<O> {
         let at = At { received_ns: wall_ns, intake: Intake::Full };
         for slot in 0..self.connections.slots() {
             if self.connections.get_mut(slot).is_some_and(|connection| connection.ending) {
-                let reason = self.ending_reason();
+                let reason = self.ending_reason(slot);
                 self.cut(slot, at, reason);
                 self.close(slot, reason.closed);
             }
@@ -171,7 +171,7 @@ impl<O: Outlet> Reactor<O> {
 
     /// One read of one connection, decoded; with the bytes read.
     fn read_one(&mut self, slot: usize, now: Duration, at: At) -> (After, usize) {
-        let ending_reason = self.ending_reason();
+        let ending_reason = self.ending_reason(slot);
         let connection = self.connections.get_mut(slot).expect("the caller has it");
         match connection.stream.read(&mut self.reading.scratch) {
             Ok(0) => {
@@ -246,8 +246,12 @@ impl<O: Outlet> Reactor<O> {
         close(&mut self.connections, &self.sources, slot, reason);
     }
 
-    fn ending_reason(&self) -> Ending {
+    fn ending_reason(&mut self, slot: usize) -> Ending {
+        let door = self.connections.get_mut(slot).map(|connection| connection.door);
         match self.mode {
+            Mode::Serving | Mode::Overloaded if door.is_some_and(|door| self.sources[door].removed) => {
+                Ending { cut: "cut_by_removal", closed: "removed" }
+            }
             Mode::Draining { .. } => Ending { cut: "cut_by_drain", closed: "drain" },
             Mode::Serving | Mode::Overloaded => Ending { cut: "cut_by_overload", closed: "overload" },
         }

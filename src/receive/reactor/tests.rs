@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use self::harness::{Lane, ROW_COUNT, ROWS, RingOutlet, Setting, send_in_background};
 use super::accept::Accepted;
 use super::*;
+use crate::config::Mapping;
 
 mod harness;
 
@@ -430,4 +431,51 @@ fn it_runs_on_a_thread_until_it_is_stopped() {
     doorbell.ring();
     running.join().unwrap().unwrap();
     assert_eq!(RingOutlet::lock(&ring).records(), ROW_COUNT);
+}
+
+#[test]
+fn a_door_that_changes_keeps_its_connections_and_one_that_closes_drains_them() {
+    let mut lane = Lane::new(Setting::default());
+    let limits = Setting::default().limits;
+    let mut kept = lane.connected();
+    let (half, rest) = first_row().split_at(20);
+    kept.write_all(half).unwrap();
+    lane.until("half a row is there", |lane| lane.front.received_bytes.get() == 20);
+    let before = lane.address;
+    let door = lane.door(TcpLimits { max_line_bytes: 30, ..limits.clone() }, Mapping::Original);
+    lane.change(Vec::new(), vec![door], true);
+    assert!(TcpStream::connect(before).is_err(), "the old socket is closed");
+    kept.write_all(rest).unwrap();
+    lane.until_received(1);
+    assert_eq!(lane.front.encoded.get(), 1, "the row was not cut, nor bounded by the new limit");
+    let mut new = lane.connected();
+    new.write_all(first_row()).unwrap();
+    lane.until_received(2);
+    assert_eq!(
+        lane.count(|counters| &counters.dead_lettered, "line_too_long"),
+        1,
+        "new connections have the new limit"
+    );
+
+    kept.write_all(ROWS).unwrap();
+    lane.change(vec![SourceId(3)], Vec::new(), false);
+    assert!(TcpStream::connect(lane.address).is_err());
+    for stream in [&mut kept, &mut new] {
+        let mut stream = stream.try_clone().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        // The end of our sending is seen at once; what they have sent is read first.
+        lane.until("the connections are closed", |lane| lane.reactor.connections() == 0);
+        assert!(read_to_close(&mut stream).is_ok());
+    }
+    assert_eq!(lane.front.received.get(), 2 + ROW_COUNT);
+    assert_eq!(lane.count(|counters| &counters.connections.closed, "removed"), 2);
+    lane.settle();
+
+    let door = lane.door(limits, Mapping::Session);
+    lane.change(Vec::new(), vec![door], false);
+    let mut back = lane.connected();
+    back.write_all(first_row()).unwrap();
+    lane.until_received(3 + ROW_COUNT);
+    lane.settle();
+    lane.stop();
 }

@@ -24,8 +24,9 @@ use crate::pipeline::egress::{Egress, EgressOptions, Takes};
 use crate::pipeline::outlet;
 use crate::pipeline::place::Place;
 use crate::pipeline::release::Release;
-use crate::pipeline::retention::Retention;
+use crate::pipeline::retention::{Retain, Retention};
 use crate::pipeline::senders::Senders;
+use crate::pipeline::sources::Admissions;
 use crate::pipeline::sync::{SyncRequest, SyncStop, Syncer};
 use crate::pipeline::watch::Watch;
 use crate::pipeline::window::{LaneState, Window};
@@ -196,12 +197,15 @@ impl Start<'_> {
         let (to_gateway, gateway_end) = ring(u64::MAX);
         let (to_lines, lines_end) = ring(ring_spans);
         let Opened { log, appender, ledger } = opened;
+        let admissions = Admissions::default();
+        admissions.set(PASSED, Admission::Block);
+        admissions.set(ROWS, admission);
         let options = WriterOptions {
             log,
             appender,
             ledger,
             ack,
-            admission: vec![(PASSED, Admission::Block), (ROWS, admission)],
+            admission: admissions,
             sync_bytes,
             sync: sync.clone(),
             give_up: Arc::clone(give_up),
@@ -248,11 +252,13 @@ impl Start<'_> {
             let (place, states) = self.open_place(&plan.name, logs, (plan.requirement, plan.start_at))?;
             opened.push((index, plan, place, states));
         }
-        let positions = opened.iter().map(|(.., states)| states.iter().map(|state| state.position).collect());
-        let release = Arc::new(Release::new(logs.to_vec(), positions.collect()));
+        let release = Arc::new(Release::new(logs.to_vec()));
+        for (_, _, place, states) in &mut opened {
+            join(&release, place, states);
+        }
+        release.free();
         let mut destinations = Vec::new();
-        for (number, (index, plan, mut place, states)) in opened.into_iter().enumerate() {
-            place.release_with(Arc::clone(&release), number);
+        for (index, plan, place, states) in opened {
             destinations.push(self.destination((index, plan), (place, states), (logs, ledgers), stop));
         }
         Some(destinations)
@@ -301,6 +307,7 @@ impl Start<'_> {
                 component,
                 tick: health.thread(&plan.name, Duration::MAX, Duration::ZERO),
                 degraded: None,
+                parked: None,
             },
         });
         let encoded_only = plan.encoded_only;
@@ -318,8 +325,9 @@ impl Start<'_> {
         stop: &Arc<EgressStop>,
     ) -> Option<NoDestination> {
         let (mut place, states) = self.open_place("none", logs, (Requirement::Required, StartAt::Oldest))?;
-        let positions = states.iter().map(|state| state.position).collect();
-        place.release_with(Arc::new(Release::new(logs.to_vec(), vec![positions])), 0);
+        let release = Arc::new(Release::new(logs.to_vec()));
+        join(&release, &mut place, &states);
+        release.free();
         let window = Window::new(states, &place.totals_elsewhere());
         let Scenario { pool_segments, segment_bytes, budget_bytes, .. } = *self.scenario;
         let spare_bytes = (pool_segments as u64 + 2) * segment_bytes;
@@ -330,7 +338,7 @@ impl Start<'_> {
             appended: ledgers.to_vec(),
             place,
             window,
-            retain: RETAIN,
+            retain: Arc::new(Retain::new(RETAIN)),
             lane_bytes: (budget_bytes / logs.len() as u64).saturating_sub(spare_bytes),
             ledger: Arc::clone(&ledger),
             gauges: Arc::clone(&gauges),
@@ -374,4 +382,11 @@ impl Process {
         let settled = |one: &Destination| one.is_quiet() && one.ledger.snapshot().settled() == self.appended();
         self.lanes.iter().all(idle) && self.destinations.iter().all(settled)
     }
+}
+
+/// Joins a place to those that the log is held for.
+fn join(release: &Arc<Release>, place: &mut Place, states: &[LaneState<Position>]) {
+    let positions = states.iter().map(|state| state.position).collect();
+    let ((), member) = release.join(|| Ok(((), positions))).expect("there is nothing that fails");
+    place.release_with(Arc::clone(release), member);
 }

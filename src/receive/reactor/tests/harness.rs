@@ -127,6 +127,7 @@ pub(super) struct Lane {
     pub(super) dead_letters: Receiver<FrontDeadLetter>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) doorbell: Doorbell,
+    pub(super) changer: crossbeam::channel::Sender<DoorChanges<Door>>,
     pub(super) address: SocketAddr,
     pub(super) now: Duration,
     pub(super) last_turn: Turn,
@@ -152,6 +153,7 @@ impl Lane {
             front: Arc::clone(&front),
             counters: Arc::clone(&counters),
         };
+        let (changer, changes) = crossbeam::channel::unbounded();
         let reactor = Reactor::new(ReactorOptions {
             doors: vec![door],
             outlet: ring.clone(),
@@ -160,10 +162,24 @@ impl Lane {
             overload: setting.overload,
             counters: Arc::clone(&reactor_counters),
             stop: Arc::clone(&stop),
+            changes,
         })
         .unwrap();
         let (now, last_turn) = (Duration::ZERO, Turn::Going);
-        Lane { reactor, ring, front, counters, reactor_counters, dead_letters, stop, doorbell, address, now, last_turn }
+        Lane {
+            reactor,
+            ring,
+            front,
+            counters,
+            reactor_counters,
+            dead_letters,
+            stop,
+            doorbell,
+            changer,
+            address,
+            now,
+            last_turn,
+        }
     }
 
     pub(super) fn connect(&self) -> TcpStream {
@@ -224,6 +240,32 @@ impl Lane {
 
     pub(super) fn count(&self, by_label: impl Fn(&LineCounters) -> &crate::receive::ByLabel, label: &str) -> u64 {
         by_label(&self.counters).iter().find(|(name, _)| *name == label).map_or(0, |(_, count)| count)
+    }
+
+    /// The lane's door again, under these limits, with a listener of its own.
+    pub(super) fn door(&self, limits: TcpLimits, mapping: Mapping) -> Door {
+        let uberagent = Uberagent { mapping, other_sourcetypes: OtherSourcetypes::Filter };
+        Door {
+            listeners: Listener::for_lanes("127.0.0.1:0".parse().unwrap(), 1).unwrap(),
+            source: SourceId(3),
+            table: ConnectionTable::new(limits.max_connections, limits.max_connections_per_ip),
+            limits,
+            encoder: Encoder::new(uberagent, SourceId(3)),
+            front: Arc::clone(&self.front),
+            counters: Arc::clone(&self.counters),
+        }
+    }
+
+    /// Has a change adopted.
+    pub(super) fn change(&mut self, close: Vec<SourceId>, serve: Vec<Door>, remap: bool) {
+        let (adopted, adoption) = crossbeam::channel::bounded(1);
+        if let Some(door) = serve.last() {
+            self.address = door.listeners[0].socket.local_addr().unwrap();
+        }
+        self.changer.send(DoorChanges { close, serve, remap, adopted }).unwrap();
+        self.doorbell.ring();
+        self.step();
+        assert!(adoption.try_recv().is_ok(), "adopted at the next turn");
     }
 
     pub(super) fn stop(&mut self) {
