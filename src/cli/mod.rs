@@ -11,6 +11,7 @@ mod dlq;
 mod explain;
 mod human;
 mod queue;
+mod reload;
 mod run;
 mod source;
 mod state;
@@ -50,6 +51,8 @@ enum Command {
     Demo(DemoArgs),
     /// How a running appliance does: what is wrong, lags, rates, balances.
     Status(status::StatusArgs),
+    /// Have the running appliance read its configuration again.
+    Reload(reload::ReloadArgs),
     /// Look into the log, check it, repair it, get blocks out of it.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -99,6 +102,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Check(source) => check::check(&source),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Reload(arguments) => reload::reload(&arguments),
         Command::Queue(command) => queue::queue(&command),
         Command::Dlq(command) => dlq::dlq(&command),
         Command::Config(ConfigCommand::Explain { key, source }) => explain::explain(key.as_deref(), &source),

@@ -8,7 +8,7 @@ use std::panic::{self, PanicHookInfo};
 use std::process;
 use std::thread;
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::telemetry::log;
 
 use super::source::Source;
@@ -22,12 +22,17 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     super::check::fit(&loaded.config)?;
-    appliance(&loaded.config)
+    appliance(source, loaded)
 }
 
 /// The one place where the command line meets the pipeline.
-fn appliance(config: &Config) -> anyhow::Result<()> {
-    Ok(crate::pipeline::run::run(config)?)
+fn appliance(source: &Source, loaded: Loaded) -> anyhow::Result<()> {
+    let load = || {
+        let loaded = source.load().map_err(|error| format!("{error:#}"))?;
+        super::check::fit(&loaded.config).map_err(|over| over.to_string())?;
+        Ok(loaded)
+    };
+    Ok(crate::pipeline::run::run(loaded, &load)?)
 }
 
 /// Says which thread panicked, where and why, and ends the process. It runs in the thread, before anything unwinds.

@@ -90,6 +90,20 @@ pub enum StartError {
     StorageFailed,
 }
 
+/// Why a configuration cannot be put into force; the old one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// A receiver's address cannot be had.
+    #[error(transparent)]
+    Receiver(#[from] PrepareError),
+    /// A destination cannot be started.
+    #[error(transparent)]
+    Destination(#[from] destination::StartError),
+    /// The token file of the management port cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+}
+
 /// Who is told to end, and how.
 #[derive(Default)]
 struct Stops {
@@ -113,6 +127,7 @@ pub struct Appliance {
     /// How everybody does.
     pub health: Health,
     management: Management,
+    guard: Guard,
     receivers: Receivers,
     lanes: Vec<Lane>,
     destinations: Destinations,
@@ -187,7 +202,8 @@ impl Appliance {
         receivers.adopt(bound, &mut lanes, &metrics);
         let guard = Guard::new(config.management.ip(), tokens);
         let (reload, reloads) = reload_channel();
-        let sources = Sources { metrics: metrics.clone(), health: health.clone(), guard, reload, desk: calls };
+        let sources =
+            Sources { metrics: metrics.clone(), health: health.clone(), guard: guard.clone(), reload, desk: calls };
         let management = Management::start(management, sources)?;
         process.set(State::Ready);
         let appliance = Appliance {
@@ -195,6 +211,7 @@ impl Appliance {
             metrics,
             health,
             management,
+            guard,
             lanes,
             destinations,
             stops,
@@ -225,6 +242,28 @@ impl Appliance {
     pub fn has_failed(&self) -> bool {
         // Relaxed: a flag that is only ever set.
         self.syncing.given_up.load(Ordering::Relaxed)
+    }
+
+    /// The lanes that run.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Puts another configuration into force, whole or not at all; with `dry_run` only looks whether that would work. What
+    /// only a start can change is not looked at: see [`super::reload`].
+    pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<(), ReloadError> {
+        let tokens = read_tokens(config)?;
+        let receivers = self.receivers.prepare(config, &[])?;
+        if dry_run {
+            return Ok(self.destinations.check(config)?);
+        }
+        let destinations = self.destinations.prepare(config)?;
+        self.destinations.adopt(config, destinations);
+        self.receivers.adopt(receivers, &mut self.lanes, &self.metrics);
+        self.guard.replace(tokens);
+        self.drain_timeout = config.drain_timeout;
+        Ok(())
     }
 
     /// Ticks for the reactors whose event loops have turned, a look at the disk and at what is parked; to be called about

@@ -89,11 +89,18 @@ impl Destinations {
         }
     }
 
-    fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
+    /// Whether the exporters of a change to `config` would work, as far as that can be told without starting them.
+    pub fn check(&self, config: &Config) -> Result<(), StartError> {
+        self.open_changed(config).map(drop)
+    }
+
+    fn open_changed<'c>(&self, config: &'c Config) -> Result<Vec<(&'c config::Exporter, Exporter)>, StartError> {
         let changed = config.exporters.iter().filter(|settings| !self.is_served(settings));
-        let opened = changed.map(|settings| open_exporter(settings).map(|exporter| (settings, exporter)));
-        let opened: Vec<(&config::Exporter, Exporter)> = opened.collect::<Result<_, _>>()?;
-        for (settings, exporter) in opened {
+        changed.map(|settings| open_exporter(settings).map(|exporter| (settings, exporter))).collect()
+    }
+
+    fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
+        for (settings, exporter) in self.open_changed(config)? {
             let failed = |source| StartError::Io { name: settings.name.clone(), source };
             let service = match self.entry(&settings.name) {
                 Some(Entry { role: Role::Ending, .. }) => {

@@ -24,6 +24,7 @@ pub mod payload;
 pub mod place;
 pub mod receivers;
 pub mod release;
+pub mod reload;
 pub mod retention;
 pub mod run;
 mod sabotage;

@@ -1,15 +1,17 @@
-//! The appliance under an operator: started, watched, stopped by signals, and known to systemd.
+//! The appliance under an operator: started, watched, reloaded and stopped by signals, and known to systemd.
 //!
 //! The calling thread does nothing else: once a second it looks at the reactors' turns, tells systemd that every thread
-//! lives (or does not, and then systemd restarts us), and waits for a signal.
+//! lives (or does not, and then systemd restarts us), and waits for a signal or for the API to ask for a reload.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, select};
 
 use super::appliance::{Appliance, StartError};
-use crate::config::Config;
+use super::reload::{Load, Reloader};
+use crate::config::{Config, Loaded};
+use crate::serve::{ReloadAnswer, ReloadRequest};
 use crate::sys::clock;
 use crate::sys::signals::{self, Request};
 use crate::sys::systemd::{self, Notifier};
@@ -20,20 +22,31 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// More time to stop in than systemd's own limit, asked for again and again while the destinations still send.
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
 
-/// Runs until a signal asks for the end. Errors: what keeps it from starting, or from going on.
-pub fn run(config: &Config) -> Result<(), StartError> {
+/// What asks the thread to do something.
+struct Asked {
+    signals: Receiver<Request>,
+    api: Receiver<ReloadRequest>,
+}
+
+/// Runs until a signal asks for the end; `load` reads the configuration again. Errors: what keeps it
+/// from starting, or from going on.
+pub fn run(loaded: Loaded, load: &Load<'_>) -> Result<(), StartError> {
     let environment = |name: &str| std::env::var(name).ok();
     let inherited = systemd::inherited(&environment)?;
     let notifier = Notifier::from_environment(&environment);
-    let requests = signals::watch()?;
-    let mut appliance = Appliance::start(config, &inherited)?;
+    let signals = signals::watch()?;
+    let (mut appliance, api) = Appliance::start_reloadable(&loaded.config, &inherited)?;
     drop(inherited);
-    announce(config, &appliance);
+    announce(&loaded.config, &appliance);
+    let mut reloader = Reloader::new(loaded, load, &appliance);
     notifier.ready(&appliance.health.summary());
-    let failed = serve(&mut appliance, &notifier, &requests);
+    let asked = Asked { signals, api };
+    let failed = serve(&mut appliance, &mut reloader, &notifier, &asked);
+    // Whoever still asks for a reload is told that there is none.
+    let Asked { signals, .. } = asked;
     tracing::info!("stopping: what was received becomes durable, then the destinations have their time");
     notifier.stopping("draining");
-    let hurry = || matches!(requests.try_recv(), Ok(Request::StopNow));
+    let hurry = || matches!(signals.try_recv(), Ok(Request::StopNow));
     let (health, extended_at) = (appliance.health.clone(), Cell::new(Duration::ZERO));
     appliance.stop(&hurry, &|| {
         let now = clock::monotonic();
@@ -51,15 +64,19 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 }
 
 /// Watches until a stop is asked for, or the log has failed for good: true for that.
-fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Request>) -> bool {
+fn serve(appliance: &mut Appliance, reloader: &mut Reloader<'_>, notifier: &Notifier, asked: &Asked) -> bool {
     let interval = notifier.watchdog_interval().map_or(INTERVAL, |watchdog| watchdog.min(INTERVAL));
     loop {
-        match requests.recv_timeout(interval) {
-            Ok(Request::Stop | Request::StopNow) | Err(RecvTimeoutError::Disconnected) => return false,
-            Ok(Request::Reload) => {
-                tracing::warn!("a reload was asked for; this version reads its configuration at start only")
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+        select! {
+            recv(asked.signals) -> request => match request {
+                Ok(Request::Reload) => drop(reload(appliance, reloader, notifier, false)),
+                Ok(Request::Stop | Request::StopNow) | Err(_) => return false,
+            },
+            recv(asked.api) -> request => if let Ok(ReloadRequest { dry_run, answer }) = request {
+                // Nobody waits any more when the connection has gone; the reload holds all the same.
+                answer.send(reload(appliance, reloader, notifier, dry_run)).ok();
+            },
+            default(interval) => {}
         }
         let now = clock::monotonic();
         appliance.look(now);
@@ -71,6 +88,17 @@ fn serve(appliance: &mut Appliance, notifier: &Notifier, requests: &Receiver<Req
         }
         notifier.status(&appliance.health.summary());
     }
+}
+
+/// One reload, of which systemd is told.
+fn reload(appliance: &mut Appliance, reloader: &mut Reloader<'_>, notifier: &Notifier, dry_run: bool) -> ReloadAnswer {
+    if dry_run {
+        return reloader.reload(appliance, true);
+    }
+    notifier.reloading(clock::since_boot());
+    let answer = reloader.reload(appliance, false);
+    notifier.ready(&appliance.health.summary());
+    answer
 }
 
 fn announce(config: &Config, appliance: &Appliance) {

@@ -13,6 +13,19 @@ pub fn monotonic() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
+/// CLOCK_MONOTONIC itself, for systemd, which compares it with its own.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that lives through the call; this clock exists on every Linux.
+    #[expect(unsafe_code, reason = "the standard library does not give the clock's own reading")]
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time)
+    };
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
+}
+
 /// The wall clock in Unix nanoseconds; 0 for a clock before 1970.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this module is where the clock is read")]

@@ -1,0 +1,207 @@
+//! A reload: the configuration read again, compared with the one in force, and put into force whole or not at all.
+//!
+//! parse and validate -> refuse what needs a restart -> do what can fail (sockets, TLS files, tokens, threads) -> adopt.
+//! Whatever fails before the last step leaves the old configuration in force; the reason goes to whoever asked, to the log,
+//! and to health. Differences are told by key, and secrets are never in them. Owned by the thread that runs the appliance.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::appliance::Appliance;
+use crate::config::budget::pools;
+use crate::config::{Config, Explained, Loaded, Queue};
+use crate::serve::ReloadAnswer;
+use crate::sys::clock;
+use crate::telemetry::health::{Component, State};
+use crate::telemetry::ledger::Counter;
+use crate::telemetry::log;
+use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
+
+/// Reads the configuration from where the first one came; the error is complete, a problem a line.
+pub type Load<'a> = dyn Fn() -> Result<Loaded, String> + 'a;
+
+/// What of a configuration belongs to a key, to be compared.
+type Of = fn(&Config) -> String;
+
+/// What only a start can change, by key.
+const COLD: [(&str, Of); 6] = [
+    ("lanes", |config| format!("{:?}", config.lanes)),
+    ("state_directory", |config| format!("{:?}", config.state_directory)),
+    ("memory_limit", |config| format!("{:?}", config.memory_limit_bytes)),
+    ("queue", |config| format!("{:?}", Queue { retain: Duration::ZERO, ..config.queue.clone() })),
+    ("service.telemetry.metrics", |config| config.management.to_string()),
+    ("service.telemetry.logs.encoding", |config| config.log.json.to_string()),
+];
+
+/// What metrics show of reloads.
+#[derive(Debug, Default)]
+struct Shown {
+    generation: Counter,
+    last_was_good: Counter,
+    good_at: Counter,
+    bad_at: Counter,
+}
+
+/// The configuration in force, and the way to the next one.
+pub struct Reloader<'a> {
+    load: &'a Load<'a>,
+    current: Loaded,
+    shown: Arc<Shown>,
+    component: Component,
+}
+
+impl<'a> Reloader<'a> {
+    /// Begins with the configuration that `appliance` was started with: generation 1.
+    #[must_use]
+    pub fn new(current: Loaded, load: &'a Load<'a>, appliance: &Appliance) -> Reloader<'a> {
+        let shown = Arc::new(Shown::default());
+        shown.generation.set(1);
+        shown.last_was_good.set(1);
+        shown.good_at.set(wall_seconds());
+        show(&appliance.metrics, &shown);
+        let component = appliance.health.component("configuration");
+        component.set(State::Ready);
+        Reloader { load, current, shown, component }
+    }
+
+    /// Reads the configuration again and puts it into force, or with `dry_run` only says what would change.
+    pub fn reload(&mut self, appliance: &mut Appliance, dry_run: bool) -> ReloadAnswer {
+        let outcome = self.attempt(appliance, dry_run);
+        if !dry_run {
+            self.shown.last_was_good.set(u64::from(outcome.is_ok()));
+            let at = if outcome.is_ok() { &self.shown.good_at } else { &self.shown.bad_at };
+            at.set(wall_seconds());
+        }
+        let generation = self.shown.generation.get();
+        match outcome {
+            Ok((changes, warnings)) => {
+                if !dry_run {
+                    self.component.set(State::Ready);
+                    tracing::info!(generation, changes = changes.join("; "), "the configuration was reloaded");
+                    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
+                ReloadAnswer::Good { generation, changes, warnings }
+            }
+            Err(problems) => {
+                if !dry_run {
+                    let reason = problems.join("; ");
+                    tracing::error!(generation, "the reload failed, the configuration stays: {reason}");
+                    self.component.set(State::Degraded(format!("the last reload failed: {reason}")));
+                }
+                ReloadAnswer::Refused { generation, problems }
+            }
+        }
+    }
+
+    /// What changed and the warnings, or what is wrong.
+    fn attempt(&mut self, appliance: &mut Appliance, dry_run: bool) -> Result<(Vec<String>, Vec<String>), Vec<String>> {
+        let next = (self.load)().map_err(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let refused = needs_restart(&self.current, &next, appliance.lanes());
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        appliance.reload(&next.config, dry_run).map_err(|error| vec![with_causes(&error)])?;
+        let (changes, warnings) = (differences(&self.current, &next), next.warnings.clone());
+        if !dry_run {
+            log::set_debug(next.config.log.debug);
+            self.shown.generation.add(1);
+            self.current = next;
+        }
+        Ok((changes, warnings))
+    }
+}
+
+/// Why `next` cannot follow `current` without a restart: a line a key, with its place.
+fn needs_restart(current: &Loaded, next: &Loaded, lanes: usize) -> Vec<String> {
+    let mut refused = Vec::new();
+    for (key, of) in COLD {
+        if of(&current.config) == of(&next.config) {
+            continue;
+        }
+        let before = refused.len();
+        for (setting, old) in changed(current, next).filter(|(setting, _)| is_under(&setting.key, key)) {
+            if setting.key != "queue.retain" {
+                let Explained { key, value, source } = setting;
+                refused.push(format!("{source}: {key} is {value} instead of {old}, and that needs a restart"));
+            }
+        }
+        if refused.len() == before {
+            refused.push(format!("configuration: {key} has changed, and that needs a restart"));
+        }
+    }
+    let (had, needs) = (pools(&current.config, lanes), pools(&next.config, lanes));
+    if needs.gateway_body_bytes > had.gateway_body_bytes {
+        let what = "request bodies may be larger than the memory that was set aside for them at start";
+        refused.push(format!("configuration: receivers: {what}, and that needs a restart"));
+    }
+    refused
+}
+
+/// What has changed, a line each: components that came, went or changed, and every key that says something else.
+fn differences(current: &Loaded, next: &Loaded) -> Vec<String> {
+    let (old, new) = (&current.config, &next.config);
+    let mut lines = Vec::new();
+    let exporters = |config: &Config| config.exporters.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    let receivers = |config: &Config| config.receivers.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    for (section, before, after) in
+        [("receivers", receivers(old), receivers(new)), ("exporters", exporters(old), exporters(new))]
+    {
+        lines.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("{section}.{name}: added")));
+        let gone = before.iter().filter(|name| !after.contains(name));
+        lines.extend(gone.map(|name| format!("{section}.{name}: removed")));
+    }
+    let keys = changed(current, next).map(|(setting, old)| format!("{}: {old} -> {}", setting.key, setting.value));
+    lines.extend(keys);
+    for exporter in &new.exporters {
+        let known = old.exporters.iter().find(|known| known.name == exporter.name);
+        let key = format!("exporters.{}", exporter.name);
+        if known.is_some_and(|known| known != exporter) && !lines.iter().any(|line| line.starts_with(&key)) {
+            lines.push(format!("{key}: a secret has changed"));
+        }
+    }
+    lines
+}
+
+/// The settings of both whose values differ, with the old value; those of secrets never do.
+fn changed<'s>(current: &'s Loaded, next: &'s Loaded) -> impl Iterator<Item = (&'s Explained, &'s str)> {
+    next.settings.iter().filter_map(|setting| {
+        let old = current.settings.iter().find(|old| old.key == setting.key)?;
+        (old.value != setting.value).then_some((setting, old.value.as_str()))
+    })
+}
+
+fn is_under(key: &str, path: &str) -> bool {
+    key == path || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn show(metrics: &Metrics, shown: &Arc<Shown>) {
+    let gauge = |name, help, of: fn(&Shown) -> &Counter| {
+        let shown = Arc::clone(shown);
+        let read = ExtraRead::One(Box::new(move || of(&shown).get()));
+        metrics.add_extra(Extra { name, help, kind: ExtraKind::Gauge, labels: Vec::new(), read });
+    };
+    gauge("millrace_config_generation", "Number of the configuration in force; 1 at start.", |shown| &shown.generation);
+    gauge("millrace_config_last_reload_successful", "0 when the last reload failed.", |shown| &shown.last_was_good);
+    let good = "When a configuration last came into force, Unix seconds.";
+    gauge("millrace_config_last_reload_success_timestamp_seconds", good, |shown| &shown.good_at);
+    let bad = "When a reload last failed, Unix seconds; 0 when none has.";
+    gauge("millrace_config_last_reload_failure_timestamp_seconds", bad, |shown| &shown.bad_at);
+}
+
+fn wall_seconds() -> u64 {
+    clock::wall_ns() / 1_000_000_000
+}
