@@ -28,8 +28,8 @@ struct Asked {
     api: Receiver<ReloadRequest>,
 }
 
-/// Runs until a signal asks for the end; `load` reads the configuration again. Errors: what keeps it
-/// from starting, or from going on.
+/// Runs until a signal asks for the end; `load` reads the configuration again. Errors: what keeps it from starting, or from
+/// going on.
 pub fn run(loaded: Loaded, load: &Load<'_>) -> Result<(), StartError> {
     let environment = |name: &str| std::env::var(name).ok();
     let inherited = systemd::inherited(&environment)?;
@@ -43,7 +43,8 @@ pub fn run(loaded: Loaded, load: &Load<'_>) -> Result<(), StartError> {
     let asked = Asked { signals, api };
     let failed = serve(&mut appliance, &mut reloader, &notifier, &asked);
     // Whoever still asks for a reload is told that there is none.
-    let Asked { signals, .. } = asked;
+    let Asked { signals, api } = asked;
+    drop(api);
     tracing::info!("stopping: what was received becomes durable, then the destinations have their time");
     notifier.stopping("draining");
     let hurry = || matches!(signals.try_recv(), Ok(Request::StopNow));

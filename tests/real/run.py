@@ -18,7 +18,10 @@ from pathlib import Path
 from harness.registry import TESTS
 from harness.scene import Failed, Scene, Skip
 
-MODULES = ["rows", "otlp", "bulk", "influx", "peers", "metrics", "failures", "kill", "tools", "units", "hostile", "backends"]
+MODULES = [
+    "rows", "otlp", "bulk", "influx", "peers", "metrics", "failures", "kill", "reload", "tools", "units", "hostile",
+    "backends",
+]
 
 
 def collect():
