@@ -16,6 +16,7 @@ use crossbeam::sync::Parker;
 use millrace::block::{Block, Outlet, VerdictOutcome};
 use millrace::config::AckPolicy;
 use millrace::pipeline::outlet::{self, RingOutlet};
+use millrace::pipeline::sources::Admissions;
 use millrace::pipeline::sync::Syncer;
 use millrace::pipeline::writer::{LaneWriter, WriterOptions};
 use millrace::sys::clock;
@@ -71,7 +72,7 @@ pub(super) fn durable(lane: Lane) -> Result<Waits> {
         appender,
         ledger: Arc::new(ledger::Lane::default()),
         ack: AckPolicy::Durable,
-        admission: Vec::new(),
+        admission: Admissions::default(),
         sync_bytes: 8 << 20,
         sync: syncer.request(),
         give_up: Arc::new(AtomicBool::new(false)),
