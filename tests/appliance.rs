@@ -4,6 +4,8 @@
 
 #[path = "appliance/feeder.rs"]
 mod feeder;
+#[path = "appliance/reload.rs"]
+mod reload;
 #[path = "appliance/rig.rs"]
 mod rig;
 #[path = "appliance/sink.rs"]

@@ -94,6 +94,11 @@ impl Rig {
         self.appliance.borrow_mut().look(now);
     }
 
+    /// Puts another configuration into force; what is wrong with it, if it is not.
+    pub(crate) fn reload(&self, config: &Config) -> Result<(), String> {
+        self.appliance.borrow_mut().reload(config, false).map_err(|error| error.to_string())
+    }
+
     /// Where the receiver whose name starts so listens.
     pub(crate) fn receiver(&self, name: &str) -> SocketAddr {
         let appliance = self.appliance.borrow();

@@ -1,0 +1,124 @@
+//! Reloads of a running appliance: destinations that come, change, go, return and are forgotten, all or nothing.
+
+use std::net::TcpListener;
+
+use millrace::config::{Config, StartAt};
+use millrace::pipeline::parking::PARKED_FOR;
+use millrace::sys::clock;
+use millrace::telemetry::ledger::DropReason;
+use millrace::telemetry::metrics::Imbalances;
+
+use super::feeder::{Feeder, post_span};
+use super::rig::{Rig, config, dropped, exporter, until};
+use super::sink::Sink;
+
+fn feed(rig: &Rig, rows: u64) {
+    let before = rig.received();
+    let feeder = Feeder::start(rig.receiver("uberagent"), rows);
+    until("the feeder's end", || feeder.is_done() && rig.received() - before == feeder.rows());
+    rig.rest();
+}
+
+fn with(config: &Config, names: &[(&str, &Sink)]) -> Config {
+    let exporters = names.iter().map(|(name, sink)| exporter(config, name, sink.address)).collect();
+    Config { exporters, ..config.clone() }
+}
+
+#[test]
+fn a_destination_that_is_parked_goes_on_where_it_was_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stays, leaves) = (Sink::up(), Sink::up());
+    let template = config(directory.path());
+    let (both, one) =
+        (with(&template, &[("stays", &stays), ("leaves", &leaves)]), with(&template, &[("stays", &stays)]));
+    let rig = Rig::start(&both);
+    feed(&rig, 500);
+    until("delivery", || leaves.spans() == rig.appended());
+    let before = leaves.spans();
+    rig.reload(&one).unwrap();
+    feed(&rig, 500);
+    until("delivery", || stays.spans() == rig.appended());
+    assert_eq!(leaves.spans(), before, "a parked destination gets nothing");
+    rig.stop();
+
+    let rig = Rig::start(&one);
+    assert_eq!(rig.metrics.destinations().len(), 2, "still parked after a restart");
+    rig.reload(&both).unwrap();
+    until("the rest", || leaves.spans() == rig.appended());
+    rig.rest();
+    assert!(leaves.spans() > before);
+
+    rig.reload(&one).unwrap();
+    feed(&rig, 500);
+    let parked = rig.metrics.destinations()[1].clone();
+    until("it is forgotten when its day is over", || {
+        rig.look(clock::monotonic() + PARKED_FOR);
+        rig.metrics.destinations().len() == 1
+    });
+    let last = parked.snapshot();
+    assert!(dropped(&last, DropReason::Age) > 0, "what it had not got is counted: {last:?}");
+    assert_eq!(last.settled(), rig.appended());
+    rig.reload(&both).unwrap();
+    until("a new one starts with the oldest that is there", || rig.imbalances() == Imbalances::default());
+    rig.rest();
+    rig.stop();
+}
+
+#[test]
+fn a_change_of_a_destination_that_is_down_sends_what_waits_to_the_new_address_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (down, up) = (Sink::down(), Sink::up());
+    let template = config(directory.path());
+    let rig = Rig::start(&with(&template, &[("moves", &down)]));
+    feed(&rig, 1000);
+    rig.reload(&with(&template, &[("moves", &up)])).unwrap();
+    until("delivery", || up.spans() == rig.appended());
+    rig.rest();
+    feed(&rig, 500);
+    until("delivery of what is new", || up.spans() == rig.appended());
+    rig.rest();
+    assert_eq!((rig.destination(0).delivered, down.spans()), (up.spans(), 0));
+    rig.stop();
+}
+
+#[test]
+fn destinations_come_after_none_and_go_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (oldest, tail) = (Sink::up(), Sink::up());
+    let template = config(directory.path());
+    let none = with(&template, &[]);
+    let rig = Rig::start(&none);
+    feed(&rig, 500);
+    let before = rig.appended();
+    let mut two = with(&template, &[("oldest", &oldest), ("tail", &tail)]);
+    two.exporters[1].start_at = StartAt::Tail;
+    rig.reload(&two).unwrap();
+    feed(&rig, 500);
+    until("delivery", || oldest.spans() == rig.appended() && tail.spans() >= rig.appended() - before);
+    rig.rest();
+    assert_eq!(rig.destination(1).skipped_at_start + tail.spans(), rig.appended());
+    rig.reload(&none).unwrap();
+    feed(&rig, 500);
+    assert_eq!(rig.metrics.destinations().len(), 3, "two that are parked, and the retention");
+    rig.stop();
+}
+
+#[test]
+fn a_reload_that_fails_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sink, other) = (Sink::up(), Sink::up());
+    let template = config(directory.path());
+    let good = with(&template, &[("a", &sink)]);
+    let rig = Rig::start(&good);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut bad = with(&template, &[("a", &other), ("b", &other)]);
+    bad.receivers[0].listen = taken.local_addr().unwrap();
+    let error = rig.reload(&bad).unwrap_err();
+    assert!(error.contains("cannot listen on"), "{error}");
+    assert_eq!(post_span(rig.receiver("otlp")).status, 200);
+    feed(&rig, 500);
+    until("delivery", || sink.spans() == rig.appended());
+    assert_eq!((other.spans(), rig.metrics.destinations().len()), (0, 1));
+    rig.rest();
+    rig.stop();
+}
