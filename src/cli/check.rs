@@ -15,7 +15,7 @@ use super::source::{Source, Unusable};
 pub(super) fn check(source: &Source) -> anyhow::Result<()> {
     let loaded = source.load()?;
     let config = &loaded.config;
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&loaded.unresolved) {
         eprintln!("warning: {warning}");
     }
     let (lanes, budget) = fit(config)?;

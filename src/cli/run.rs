@@ -18,7 +18,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
     let loaded = source.load()?;
     log::init(loaded.config.log);
     panic::set_hook(Box::new(end_loudly));
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&loaded.unresolved) {
         tracing::warn!("{warning}");
     }
     super::check::fit(&loaded.config)?;

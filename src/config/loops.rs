@@ -12,7 +12,9 @@ use super::section::Reader;
 use super::tree::Origin;
 use super::{Backend, Config, Host};
 
-pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) {
+/// Complains about what leads back; returns a line for each destination whose name has no address now.
+pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) -> Vec<String> {
+    let mut unresolved = Vec::new();
     let mut listeners: Vec<(&str, SocketAddr)> = vec![("the management port", config.management)];
     for receiver in &config.receivers {
         listeners.push((&receiver.name, receiver.listen));
@@ -31,6 +33,12 @@ pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) {
             Ok(address) => vec![address],
             Err(_) => (host.resolve)(&name),
         };
+        if addresses.is_empty() {
+            unresolved.push(format!(
+                "exporters.{}: {name} has no address now; it is asked for again and again",
+                exporter.name
+            ));
+        }
         let own = listeners.iter().find(|(_, listen)| {
             listen.port() == port && addresses.iter().any(|address| reaches(*address, listen.ip(), host.is_local))
         });
@@ -40,6 +48,7 @@ pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) {
             reader.problem(&Origin::Default, message);
         }
     }
+    unresolved
 }
 
 /// Whether two listeners want the same address. Port 0 asks for any free one.

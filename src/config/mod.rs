@@ -72,6 +72,8 @@ pub struct Loaded {
     pub config: Config,
     /// Things that are legal and probably not meant; one line each.
     pub warnings: Vec<String>,
+    /// Destinations whose name has no address now: legal, for a backend may come later; one line each.
+    pub unresolved: Vec<String>,
     /// Every setting with its value and where that came from, in the order of the file's language.
     pub settings: Vec<Explained>,
 }
@@ -93,6 +95,6 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let mut root = Section::root(&tree, &reader);
     let config = pipelines::read(&mut root, &pipeline, &reader);
     root.finish();
-    loops::check(&config, inputs.host, &reader);
-    reader.finish(config)
+    let unresolved = loops::check(&config, inputs.host, &reader);
+    reader.finish(config).map(|loaded| Loaded { unresolved, ..loaded })
 }

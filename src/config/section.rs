@@ -116,7 +116,7 @@ impl Reader {
         let mut problems = self.problems.into_inner();
         if problems.is_empty() {
             let warnings = self.warnings.into_inner();
-            Ok(super::Loaded { config, warnings, settings: self.settings.into_inner() })
+            Ok(super::Loaded { config, warnings, unresolved: Vec::new(), settings: self.settings.into_inner() })
         } else {
             // As somebody with the file open goes through them; what has no place in it comes last.
             problems.sort_by_key(|(at, _)| match at {

@@ -18,7 +18,7 @@ use super::parking::{self, RETENTION};
 use super::release::Member;
 use super::retention::{Retain, Retention};
 use super::window::Window;
-use crate::config::{self, Config, StartAt};
+use crate::config::{self, Backend, Config, StartAt};
 use crate::export::Exporter;
 use crate::sys::clock;
 use crate::telemetry::ledger::{self, DropReason};
@@ -27,8 +27,8 @@ use crate::telemetry::metrics::{DestinationGauges, DestinationSource};
 /// What a destination is there for.
 #[derive(Clone)]
 enum Role {
-    /// It delivers.
-    Configured(Box<config::Exporter>),
+    /// It delivers, with what its certificate authority file held when it was told so.
+    Configured(Box<config::Exporter>, Option<Vec<u8>>),
     /// It keeps its place until then (monotonic).
     Parked { until: Duration },
     /// Its thread was told to give everything up.
@@ -147,12 +147,13 @@ impl Destinations {
             let entry = self.entries.iter_mut().find(|entry| entry.destination.name == settings.name);
             let entry = entry.expect("a destination that was prepared is there");
             entry.destination.tell(Command::Serve(Box::new(service)));
-            entry.role = Role::Configured(settings);
+            let held = authority(&settings);
+            entry.role = Role::Configured(settings, held);
         }
         for index in 0..self.entries.len() {
             let Entry { destination, role } = &self.entries[index];
             let stays = config.exporters.iter().any(|settings| settings.name == destination.name);
-            if matches!(role, Role::Configured(_)) && !stays {
+            if matches!(role, Role::Configured(..)) && !stays {
                 self.park(index);
             }
         }
@@ -193,20 +194,13 @@ impl Destinations {
         threads
     }
 
-    /// What is parked, by name.
-    #[must_use]
-    pub fn parked(&self) -> Vec<&str> {
-        let parked = self.entries.iter().filter(|entry| !matches!(entry.role, Role::Configured(_)));
-        parked.map(|entry| entry.destination.name.as_str()).collect()
-    }
-
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.destination.name == name)
     }
 
     fn is_served(&self, settings: &config::Exporter) -> bool {
         let role = self.entry(&settings.name).map(|entry| &entry.role);
-        matches!(role, Some(Role::Configured(known)) if **known == *settings)
+        matches!(role, Some(Role::Configured(known, held)) if **known == *settings && *held == authority(settings))
     }
 
     fn park_unknown(&mut self, config: &Config) -> Result<(), StartError> {
@@ -255,6 +249,15 @@ impl Destinations {
             tracing::warn!(%error, "the retention's cursor could not be removed");
         }
     }
+}
+
+/// What the certificate authority file of a destination holds now: one that was renewed makes it another destination.
+fn authority(settings: &config::Exporter) -> Option<Vec<u8>> {
+    let http = match &settings.backend {
+        Backend::OtlpHttp(otlp) => &otlp.http,
+        Backend::Influx(influx) => &influx.http,
+    };
+    std::fs::read(http.ca_file.as_ref()?).ok()
 }
 
 fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<RunningRetention> {

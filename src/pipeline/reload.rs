@@ -102,7 +102,8 @@ impl<'a> Reloader<'a> {
             return Err(refused);
         }
         appliance.reload(&next.config, dry_run).map_err(|error| vec![with_causes(&error)])?;
-        let (changes, warnings) = (differences(&self.current, &next), next.warnings.clone());
+        let warnings = [next.warnings.clone(), next.unresolved.clone()].concat();
+        let changes = differences(&self.current, &next);
         if !dry_run {
             log::set_debug(next.config.log.debug);
             self.shown.generation.add(1);
@@ -204,4 +205,56 @@ fn show(metrics: &Metrics, shown: &Arc<Shown>) {
 
 fn wall_seconds() -> u64 {
     clock::wall_ns() / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, File, Host, Inputs};
+
+    fn loaded(text: &str) -> Loaded {
+        let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let file = Some(File { name: "m.yaml", text });
+        config::load(&Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host }).unwrap()
+    }
+
+    const BEFORE: &str = "
+lanes: 1
+queue: {retain: 1h, max_bytes: 1GiB}
+exporters:
+  otlphttp/a: {endpoint: 'http://a', headers: {x-key: hunter2}}
+  otlphttp/b: {endpoint: 'http://b'}
+";
+
+    #[test]
+    fn what_only_a_start_can_change_is_refused_by_key_and_place() {
+        let after = BEFORE.replace("1h", "2h");
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after), 1), Vec::<String>::new(), "retention is hot");
+        let after = BEFORE.replace("1GiB", "2GiB").replace("lanes: 1", "lanes: 2").replace("1h", "2h");
+        let refused = [
+            "m.yaml:2:8: lanes is 2 instead of 1, and that needs a restart",
+            "m.yaml:3:32: queue.max_bytes is 2GiB instead of 1GiB, and that needs a restart",
+        ];
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after), 1), refused);
+        let same = BEFORE.replace("1GiB", "1024MiB");
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&same), 1), Vec::<String>::new(), "the same in other words");
+        let large = format!("{BEFORE}receivers: {{otlp: {{protocols: {{http: {{max_inflated_bytes: 64MiB}}}}}}}}");
+        let refused = needs_restart(&loaded(BEFORE), &loaded(&large), 1);
+        assert!(refused.len() == 1 && refused[0].contains("request bodies"), "{refused:?}");
+    }
+
+    #[test]
+    fn differences_name_components_and_keys_and_no_secret() {
+        let after = BEFORE.replace("otlphttp/b", "otlphttp/c").replace("1h", "2h").replace("hunter2", "hunter3");
+        let lines = differences(&loaded(BEFORE), &loaded(&after));
+        let expected = [
+            "exporters.otlphttp/c: added",
+            "exporters.otlphttp/b: removed",
+            "queue.retain: 1h -> 2h",
+            "exporters.otlphttp/a: a secret has changed",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(differences(&loaded(BEFORE), &loaded(BEFORE)), Vec::<String>::new());
+        assert!(loaded(BEFORE).unresolved[0].starts_with("exporters.otlphttp/a: a has no address"));
+    }
 }
