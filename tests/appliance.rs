@@ -45,8 +45,11 @@ fn without_a_destination_the_oldest_goes_and_rows_keep_coming() {
     assert_eq!(metrics.imbalances(), Imbalances::default());
 
     let again = Rig::start(&config);
-    assert_eq!(dropped(&again.destination(0), DropReason::NoDestination), none.settled(), "durable");
     again.rest();
+    // The segment that was being written is a whole file of the budget now, so one more may have had to go.
+    let opened = again.destination(0);
+    assert!(dropped(&opened, DropReason::NoDestination) >= none.settled(), "durable: {opened:?}");
+    assert_eq!(opened.settled(), dropped(&opened, DropReason::NoDestination), "nothing else became of them");
     again.stop();
 }
 
