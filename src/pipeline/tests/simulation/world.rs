@@ -374,15 +374,18 @@ impl World {
         assert_eq!(appended, none.ledger.snapshot().settled() + kept, "the balance without a destination");
     }
 
-    /// Sends one more request through a lane and waits for the answer, which has to be yes.
+    /// Sends one more request through a lane, again each second as a peer does that was refused, until the answer is yes.
     pub(super) fn send_fresh(&mut self, index: usize) {
         let before = self.oracle.borrow().promised;
-        let (now, wall_ns) = (self.now, self.wall_ns());
-        let lane = &mut self.process.lanes[index];
-        lane.gateway.as_mut().expect("the process runs").request(&mut self.next_span, (now, wall_ns));
-        let within = self.now + Duration::from_secs(10);
+        let (mut send_at, limit) = (self.now, self.now + Duration::from_secs(30));
         while self.oracle.borrow().promised == before {
-            assert!(self.now < within, "a fresh request is not acknowledged");
+            assert!(self.now < limit, "a fresh request is not acknowledged");
+            if self.now >= send_at {
+                send_at = self.now + Duration::from_secs(1);
+                let (now, wall_ns) = (self.now, self.wall_ns());
+                let lane = &mut self.process.lanes[index];
+                lane.gateway.as_mut().expect("the process runs").request(&mut self.next_span, (now, wall_ns));
+            }
             self.step();
         }
     }
