@@ -349,6 +349,10 @@ fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Heal
     let storage = logs::storage(config.queue.storage);
     let at_rest = logs::at_rest(&config.queue)?;
     let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, &at_rest, lanes)?;
+    let unreadable: Vec<&str> = logs.iter().filter_map(|open| open.unreadable.as_deref()).collect();
+    if !unreadable.is_empty() {
+        health.component("log keys").set(State::Degraded(unreadable.join(", ")));
+    }
     let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
     let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), tick);
     let dead_letters =
@@ -447,7 +451,7 @@ fn start_lanes(
     let mut lanes = Vec::with_capacity(count);
     for ((open, (writer, others)), number) in logs.into_iter().zip(writers).zip(0u32..).take(count) {
         let core = cores.get(number as usize % cores.len().max(1)).copied();
-        let OpenLog { log, appender, ledger } = open;
+        let OpenLog { log, appender, ledger, unreadable: _ } = open;
         lanes.push(ingest::start(LaneParts { number, core, log, appender, ledger, others, writer }, shared)?);
     }
     Ok(lanes)

@@ -59,6 +59,8 @@ pub struct OpenLog {
     pub appender: Appender,
     /// The lane's balance, opened from what was durable.
     pub ledger: Arc<ledger::Lane>,
+    /// What of it cannot be read for want of a key, in words.
+    pub unreadable: Option<String>,
 }
 
 /// The storage that the configuration asks for.
@@ -135,7 +137,11 @@ pub fn open(
         }
         let ledger = ledger::Lane::default();
         ledger.open_from(found.totals);
-        logs.push(OpenLog { log, appender, ledger: Arc::new(ledger) });
+        let unreadable = found.missing_key.map(|key| {
+            let (segments, spans) = (found.unreadable_segments, found.unreadable_spans);
+            format!("lane {lane}: {spans} spans in {segments} segments need the key {key}, which is missing")
+        });
+        logs.push(OpenLog { log, appender, ledger: Arc::new(ledger), unreadable });
     }
     Ok((logs, budget))
 }
