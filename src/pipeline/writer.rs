@@ -110,7 +110,8 @@ impl LaneWriter {
         self.end(clock::wall_ns());
     }
 
-    /// Takes what has come, appends, answers. Ended once every producer has dropped its outlet and every ticket is answered.
+    /// Takes what has come, appends, answers. Ended once every producer has dropped its outlet, every ticket is answered, and
+    /// what is in the log is durable.
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
         let took = self.take();
         self.answer();
@@ -121,13 +122,24 @@ impl LaneWriter {
             Err(error) => tracing::debug!(%error, "the log could not be maintained"),
         }
         if self.feeds.iter().all(|feed| feed.held.is_none() && feed.unanswered.is_empty() && feed.end.is_finished()) {
-            return Turn::Ended;
+            if self.may_leave() {
+                return Turn::Ended;
+            }
+            self.options.sync.request();
         }
         match took {
             true => Turn::Again,
             false if self.unannounced_bytes > 0 => Turn::Wait(ANNOUNCE_INTERVAL),
             false => Turn::Wait(IDLE),
         }
+    }
+
+    /// Nothing in the log needs its writer any more: should a sync fail, nobody else moves the blocks to another file.
+    fn may_leave(&self) -> bool {
+        let log = &self.options.log;
+        // Relaxed: as in `waits`.
+        let gives_up = self.options.give_up.load(Ordering::Relaxed);
+        log.durable_sequence() >= log.published_sequence() || log.has_failed() || gives_up
     }
 
     /// After the last turn: the balance rides in a last mark.

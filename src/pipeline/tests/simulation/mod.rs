@@ -133,12 +133,12 @@ fn seeds_until_found(bug: Sabotage, first: u64, limit: u64) -> Option<(u64, u64)
 fn every_planted_bug_is_found() {
     // Each with a seed that is known to find it soon; any other would do, after some more.
     let bugs = [
-        (Sabotage::VerdictBeforeSync, 12),
+        (Sabotage::VerdictBeforeSync, 22),
         (Sabotage::UnknownAcknowledged, 14),
         (Sabotage::FullAcknowledged, 1),
         (Sabotage::RefusedNotBooked, 1),
         (Sabotage::HeldForgotten, 8),
-        (Sabotage::NoLastSync, 22),
+        (Sabotage::NoLastSync, 215),
         (Sabotage::CursorPastDurable, 1),
         (Sabotage::TotalsAhead, 1),
         (Sabotage::EarlyRelease, 1),

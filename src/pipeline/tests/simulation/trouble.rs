@@ -1,6 +1,7 @@
 //! What goes wrong, and what an operator does meanwhile: failing and full disks, slow syncs, jumps of the wall clock, power
 //! cuts, kills, orderly stops, restarts with other destinations and lanes.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::process::Configuration;
@@ -103,6 +104,7 @@ impl World {
             (lane.gateway, lane.lines) = (None, None);
         }
         let begun = self.now;
+        let failures = self.sync_failures();
         while self.process.lanes.iter().any(|lane| lane.writer.is_some()) {
             assert!(self.now < begun + STOP_LIMIT, "a writer does not end");
             if self.now >= begun + HAND_OVER {
@@ -113,7 +115,6 @@ impl World {
                 return false;
             }
         }
-        let failures: u64 = self.process.logs.iter().map(|log| log.stats().sync_failures).sum();
         self.process.sync_stop.stop();
         self.process.sync_due = self.now;
         while self.process.syncer.is_some() {
@@ -123,7 +124,8 @@ impl World {
                 return false;
             }
         }
-        if self.process.logs.iter().map(|log| log.stats().sync_failures).sum::<u64>() == failures {
+        // A writer that was told to give up leaves a sync that fails after it to the next start.
+        if !self.process.give_up.load(Ordering::Relaxed) || self.sync_failures() == failures {
             self.everything_is_durable();
         }
         self.drain_destinations(starts)
@@ -151,6 +153,10 @@ impl World {
             lane.gateway.as_ref().is_none_or(super::sources::Gateway::is_idle)
                 && lane.lines.as_mut().is_none_or(super::sources::Lines::hand_over)
         })
+    }
+
+    fn sync_failures(&self) -> u64 {
+        self.process.logs.iter().map(|log| log.stats().sync_failures).sum()
     }
 
     fn everything_is_durable(&self) {
