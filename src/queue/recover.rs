@@ -300,7 +300,8 @@ impl Recovery {
     /// Books the blocks behind `after` up to `to` as not there. What was durable before the first entry was consumed.
     fn missing(&mut self, after: Option<u64>, to: u64) {
         let after = after.unwrap_or(self.durable);
-        // Every start leaves a hole of a known size.
+        // Every start leaves a hole of a known size; of the run that begins behind it, what was durable was consumed.
+        let after = if to.saturating_sub(after) >= SEQUENCE_JUMP { after.max(self.durable) } else { after };
         if to <= after || to - after >= SEQUENCE_JUMP {
             return;
         }
