@@ -135,7 +135,8 @@ impl Place {
 fn start_state(log: &Log, start: StartAt) -> LaneState<Position> {
     let position = match start {
         StartAt::Oldest => log.oldest(),
-        StartAt::Tail => log.tail(),
+        // Not the newest mark: a reload may come between two syncs.
+        StartAt::Tail => log.durable_tail(),
     };
     LaneState {
         position,

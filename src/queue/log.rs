@@ -228,6 +228,15 @@ impl Log {
         lock(&self.mark).position
     }
 
+    /// Behind the newest commit-mark that is durable, or the oldest entry: where a cursor may be committed to at once. Waits
+    /// for a sync that is running.
+    #[must_use]
+    pub fn durable_tail(&self) -> Position {
+        let mark = lock(&self.sync_side).durable_mark.position;
+        let oldest = lock(&self.segments).oldest().map(|segment| segment.start);
+        oldest.map_or(mark, |oldest| mark.max(oldest))
+    }
+
     /// The oldest place that is at most `max_lag_bytes` on the disk behind the newest entry, in whole segments: where the
     /// cursor of an optional destination jumps to.
     #[must_use]

@@ -266,3 +266,29 @@ fn a_pool_that_became_smaller_gives_its_files_back_at_start() {
     assert!(pooled(&disk) <= 1, "{} files in the pool", pooled(&disk));
     drop(opened);
 }
+
+#[test]
+fn a_destination_that_begins_between_two_syncs_begins_where_it_may_be_committed() {
+    let disk = SimDisk::new(1);
+    let (log, mut appender) = open_sim(&disk, 8);
+    appender.append(&meta(2), &[7; 1000]).unwrap();
+    appender.maintain(Duration::from_secs(1), 1).unwrap();
+    log.sync().unwrap();
+    // Into another segment, whose first mark is newer than the sync.
+    for _ in 0..20 {
+        appender.append(&meta(2), &[7; 1000]).unwrap();
+    }
+    assert!(log.tail().sequence > log.durable_sequence(), "the case that this is about");
+    let from = log.durable_tail();
+    assert!(from.sequence <= log.durable_sequence());
+    let mut cursor = Cursor::open(&disk, Path::new("state/destinations/new")).unwrap();
+    let totals = DestinationTotals { skipped_at_start: from.spans, ..DestinationTotals::default() };
+    cursor.commit(&[(&log, from, totals)]).unwrap();
+    let mut reader = log.reader(from);
+    let mut spans = from.spans;
+    while let Some(entry) = reader.next() {
+        let Entry::Block { meta, .. } = entry else { panic!("nothing is missing: {entry:?}") };
+        spans += u64::from(meta.spans);
+    }
+    assert_eq!(spans, appender.totals().appended);
+}
