@@ -22,7 +22,6 @@ use super::position::Position;
 use super::sabotage::{Sabotage, planted};
 use super::storage::{Storage, StoredFile};
 use crate::block::{HEADER_BYTES, Header, Kind, Packing, VOUCHED_BYTES};
-use crate::sys::sigbus;
 
 /// Bytes looked at together when a header is searched after damage.
 const SEARCH_BYTES: u64 = 64 * 1024;
@@ -45,9 +44,6 @@ pub(super) struct Segment {
     /// Set by the writer when it seals, read by the sync thread, which writes it.
     pub(super) footer: OnceLock<Box<Footer>>,
     pub(super) footer_written: AtomicBool,
-    /// Stored bytes before this offset have passed their CRC since the file was opened: a further destination that reads
-    /// them meanwhile, out of the same page cache, need not sum them again.
-    checked_end: AtomicU64,
     files: Mutex<Files>,
 }
 
@@ -74,7 +70,6 @@ impl Segment {
             newest_ns: AtomicU64::new(0),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(false),
-            checked_end: AtomicU64::new(FIRST_ENTRY),
             files: Mutex::new(Files { name: None, kept: Some(Arc::clone(file)), shared: Some(Arc::downgrade(file)) }),
         }
     }
@@ -96,7 +91,6 @@ impl Segment {
             newest_ns: AtomicU64::new(footer.newest_ns),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(true),
-            checked_end: AtomicU64::new(FIRST_ENTRY),
             files: Mutex::new(Files { name, kept: None, shared: None }),
         }
     }
@@ -141,7 +135,6 @@ impl Segment {
             return Ok(open);
         }
         let file = storage.open(&path)?;
-        self.checked_end.store(FIRST_ENTRY, Ordering::Relaxed);
         files.shared = Some(Arc::downgrade(&file));
         Ok(file)
     }
@@ -238,20 +231,7 @@ impl OpenSegment {
     pub(super) fn stored(&self, offset: u64, header: &Header) -> Option<Bytes> {
         let start = offset + HEADER_BYTES as u64;
         let bytes = self.file.clone()?.view(start, header.stored_bytes as usize).ok()?;
-        let end = offset + entry_bytes(header.stored_bytes as usize);
-        // Relaxed: it says something of the file alone, and a value that is too low costs a sum. A page that was lost since
-        // makes every sum due again.
-        let checked = self.segment.checked_end.load(Ordering::Relaxed);
-        if end <= checked && sigbus::faults() == 0 {
-            return Some(bytes);
-        }
-        if crc32c::crc32c(&bytes) != header.crc && !planted(Sabotage::PayloadUnchecked) {
-            return None;
-        }
-        if offset == checked {
-            self.segment.checked_end.fetch_max(end, Ordering::Relaxed);
-        }
-        Some(bytes)
+        (crc32c::crc32c(&bytes) == header.crc || planted(Sabotage::PayloadUnchecked)).then_some(bytes)
     }
 
     /// The payload of the block at `offset`, with its CRC-32C: stored bytes that passed, decrypted and unpacked.
