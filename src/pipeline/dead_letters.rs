@@ -90,10 +90,10 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Keeps a letter; returns once it is durable, or once it is known that it cannot be.
-    pub fn keep(&self, letter: DeliveryLetter) {
+    /// Keeps a letter; returns once it is durable. False when it cannot be: then the span is lost.
+    pub fn keep(&self, letter: DeliveryLetter) -> bool {
         // The thread drops the sender unanswered when its store fails, and has said so in the log.
-        self.order(|kept| Order::Keep(letter, kept));
+        self.order(|kept| Order::Keep(letter, kept))
     }
 
     /// What letters of this destination are sent again with. The newest one counts.

@@ -247,7 +247,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared, wake: &Unparker)
     }))
 }
 
-fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) + Send> {
+fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) -> bool + Send> {
     Box::new(move |letter| letters.keep(letter))
 }
 

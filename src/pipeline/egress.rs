@@ -75,7 +75,7 @@ pub struct EgressOptions {
     /// The destination's balance.
     pub ledger: Arc<ledger::Destination>,
     /// Keeps a span that the peer refuses for good; durable on return.
-    pub keep_letter: Box<dyn FnMut(DeliveryLetter) + Send>,
+    pub keep_letter: Box<dyn FnMut(DeliveryLetter) -> bool + Send>,
     /// When to end.
     pub stop: Arc<EgressStop>,
     /// Where it is seen.
@@ -307,12 +307,12 @@ impl Egress {
                 ledger.request_failures.add(1);
                 let payload = self.body(&part).unwrap_or_default();
                 let destination = self.options.name.clone();
-                if !planted(Sabotage::LetterNotKept) {
-                    (self.options.keep_letter)(DeliveryLetter { destination, reason, reply, signal, payload });
-                }
-                self.options
-                    .window
-                    .settle(part.block, part.end - part.first, |totals| totals.dead_lettered += part.spans());
+                let letter = DeliveryLetter { destination, reason, reply, signal, payload };
+                let kept = planted(Sabotage::LetterNotKept) || (self.options.keep_letter)(letter);
+                let book = |totals: &mut DestinationTotals| {
+                    *if kept { &mut totals.dead_lettered } else { &mut totals.lost } += part.spans();
+                };
+                self.options.window.settle(part.block, part.end - part.first, book);
             }
             Settlement::Abandoned { parts, .. } => {
                 for part in parts.iter() {

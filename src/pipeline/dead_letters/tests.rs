@@ -48,7 +48,7 @@ fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
     let first = stores(directory.path());
     record(&first, b"no row");
     for destination in ["a", "b", "a"] {
-        first.delivery.keep(refused(destination, destination.as_bytes()));
+        assert!(first.delivery.keep(refused(destination, destination.as_bytes())));
     }
     // The thread takes both doors in turn: once one more letter is durable there, the record may still be on its way.
     while all(&first, &Selection::default()).len() < 4 {

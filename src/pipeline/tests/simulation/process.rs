@@ -295,6 +295,7 @@ impl Start<'_> {
                 if !disk.is_off() {
                     kept.lock().expect("nobody panics with it").push(letter);
                 }
+                true
             }),
             stop: Arc::clone(stop),
             watch: Watch {
