@@ -200,9 +200,9 @@ impl OpenSegment {
         OpenSegment { segment: Arc::new(segment), file: Some(Arc::clone(file)), cipher: None }
     }
 
-    /// Whether blocks can be read: the key is there, or none is needed.
+    /// Whether blocks can be read: the key is there, or none is needed. What has no file is not held back for a key.
     pub(super) fn is_readable(&self) -> bool {
-        self.segment.header.master.is_none() || self.cipher.is_some()
+        self.file.is_none() || self.segment.header.master.is_none() || self.cipher.is_some()
     }
 
     /// What the file says of itself at its end.
