@@ -61,7 +61,9 @@ def soak(scene, seconds):
     for place, name in ((2, "descriptors"), (3, "threads")):
         half = len(settled) // 2
         early, late = max(s[place] for s in settled[:half]), max(s[place] for s in settled[half:])
-        expect(late <= early + 1, f"{late} {name}, {early} in the time before")
+        # Segments of a backlog open and close with it; a thread more is one too many.
+        slack = 12 if name == "descriptors" else 1
+        expect(late <= early + slack, f"{late} {name}, {early} in the time before")
     return (
         f"{seconds} s, {stand.journal.promised:,} acknowledged, 0 lost, anonymous memory {settled[-1][1]:.1f} MiB, "
         f"{rise:+.1f} MiB along its line, {settled[-1][2]} descriptors, {settled[-1][3]} threads"
