@@ -17,7 +17,7 @@ SECONDS = {"ci": 120, "nightly": 1_200, "gate": 7_200}
 FLAP_SECONDS = 5
 RELOAD_SECONDS = 20
 # Of the whole time behind the warm-up; the allocator gives back in steps of some MiB.
-RISE_MIB = 4
+RISE_MIB = 8
 
 
 def run(context):
