@@ -82,14 +82,20 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "the end is not final, so this is no Iterator")]
     pub fn next(&mut self) -> Option<Entry> {
         loop {
-            let open = self.open()?;
+            let Some(open) = self.open.clone() else {
+                let here = self.position.segment;
+                let Some(segment) = self.log.segment_from(here) else { return self.settle_end(here) };
+                self.enter(&segment)?;
+                continue;
+            };
             let (end, sealed) = open.segment.extent.load();
             if self.position.offset >= end {
                 if !sealed {
                     return None;
                 }
-                let next = self.log.segment_from(self.position.segment + 1)?;
-                self.enter(&next)?;
+                let next = self.position.segment + 1;
+                let Some(segment) = self.log.segment_from(next) else { return self.settle_end(next) };
+                self.enter(&segment)?;
                 continue;
             }
             if !open.is_readable() && self.log.options.at_rest.missing_key == MissingKey::Hold {
@@ -109,14 +115,6 @@ impl Reader {
                 return entry;
             }
         }
-    }
-
-    fn open(&mut self) -> Option<Arc<OpenSegment>> {
-        if self.open.is_none() {
-            let segment = self.log.segment_from(self.position.segment)?;
-            self.enter(&segment)?;
-        }
-        self.open.clone()
     }
 
     /// Opens a segment. `None` when that has to be tried again: too many files are open, or the memory is used up.
@@ -156,6 +154,21 @@ impl Reader {
         self.position.sequence = header.sequence;
         self.position.spans = mark.totals.appended;
         (spans > 0).then_some(Entry::Gap { spans, end: self.position })
+    }
+
+    /// Behind all that is listed, without a segment from `next` on. A log that was opened on a full disk has no file to put
+    /// its first mark in, and a lane that no longer runs never will: what is missing before the end is told by the mark
+    /// in memory.
+    fn settle_end(&mut self, next: u64) -> Option<Entry> {
+        // The mark first, then the list again: what it counts stands in a listed segment, or is gone.
+        let tail = self.log.tail();
+        let spans = tail.spans_since(&self.position);
+        if spans == 0 || self.log.segment_from(next).is_some() {
+            return None;
+        }
+        self.position = self.position.forward_to(&tail);
+        self.open = None;
+        Some(Entry::Gap { spans, end: self.position })
     }
 }
 

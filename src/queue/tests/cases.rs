@@ -68,6 +68,27 @@ fn a_start_with_a_full_budget_and_a_release_keep_the_balance() {
 }
 
 #[test]
+fn a_log_without_room_for_a_first_mark_tells_what_was_freed_under_a_reader() {
+    let disk = SimDisk::new(13);
+    let (log, mut appender) = open_sim(&disk, 4);
+    let spans = 2 * fill(&mut appender);
+    log.sync().unwrap();
+    drop((log, appender));
+    let (log, appender) = open_sim(&disk, 4);
+    let from = log.oldest();
+    let mut reader = log.reader(from);
+    while reader.next().is_some() {}
+    log.release(&reader.position());
+    assert!(appender.place().is_none() && log.stats().segments == 0, "the case that this is about");
+    assert!(reader.next().is_none(), "who has read everything misses nothing");
+    let mut late = log.reader(from);
+    assert!(matches!(late.next(), Some(Entry::Gap { spans: gap, .. }) if gap == spans));
+    assert_eq!((late.next(), late.position().spans), (None, spans));
+    let mut cursor = Cursor::open(&disk, Path::new("state/destinations/late")).unwrap();
+    cursor.commit(&[(&log, late.position(), DestinationTotals::default())]).unwrap();
+}
+
+#[test]
 fn reserved_space_stays_free() {
     let disk = SimDisk::new(1);
     let mut options = small_options("state", &Arc::new(Budget::new(u64::MAX, 10_000_000)));
