@@ -141,11 +141,7 @@ impl Pool {
     fn make(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
         let key = storage.random().map_err(NoSpare::Storage)?;
         let key = HeaderKey(if planted(Sabotage::OneKeyForAll) { [7; 16] } else { key });
-        let (id, recycled) = {
-            let mut inner = self.lock();
-            inner.next_segment += 1;
-            (inner.next_segment - 1, inner.free.pop())
-        };
+        let recycled = self.lock().free.pop();
         let free_directory = self.directory.join("free");
         let (from, file) = match recycled {
             Some(Free { name, file }) => {
@@ -153,6 +149,12 @@ impl Pool {
                 (free_directory.join(name), file)
             }
             None => self.create(storage, &free_directory)?,
+        };
+        let id = {
+            // Only now: a full disk uses up no id, so a hole says that a file was there.
+            let mut inner = self.lock();
+            inner.next_segment += 1;
+            inner.next_segment - 1
         };
         let header = SegmentHeader {
             id,

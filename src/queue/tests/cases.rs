@@ -36,6 +36,8 @@ fn a_used_up_budget_says_full_and_takes_blocks_again_after_a_release() {
     assert!(matches!(appender.append(&meta(2), &[7; 1000]), Err(AppendError::Full)));
     assert!(!appender.has_room());
     assert_eq!(appender.totals().appended, 2 * before, "what was refused is not in the balance");
+    let (newest, _) = appender.place().unwrap();
+    assert_eq!(log.pool.next_segment(), newest + 1, "what there was no room for has taken no id");
     let mut reader = log.reader(log.oldest());
     for _ in 0..before / 2 {
         assert!(matches!(reader.next(), Some(Entry::Block { .. })));
