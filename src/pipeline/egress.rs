@@ -178,6 +178,7 @@ impl Egress {
     /// Reads on, an entry from each lane in turn, while delivery has room. True when there is more for the next turn.
     fn gather(&mut self, now: Duration) -> bool {
         let lanes = self.options.readers.len();
+        self.options.readers.iter_mut().for_each(|reader| reader.share_sums(now));
         let mut empty = 0;
         for _ in 0..ENTRIES_A_TURN {
             if empty == lanes || !self.options.delivery.has_room() {

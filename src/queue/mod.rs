@@ -27,6 +27,7 @@ mod lock;
 mod log;
 mod mark;
 mod packing;
+mod passed;
 mod pool;
 mod position;
 mod quota;

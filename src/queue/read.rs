@@ -7,6 +7,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -53,11 +55,20 @@ pub struct Reader {
     position: Position,
     open: Option<Arc<OpenSegment>>,
     unpacker: Unpacker,
+    /// The time, for a reader that shares sums.
+    shares_at: Option<Duration>,
 }
 
 impl Reader {
     pub(super) fn new(log: Arc<Log>, position: Position) -> Reader {
-        Reader { log, position, open: None, unpacker: Unpacker::default() }
+        Reader { log, position, open: None, unpacker: Unpacker::default(), shares_at: None }
+    }
+
+    /// Told once a turn, what this reads is to be sent: blocks that another reader of the log has summed within a second
+    /// before `now` are not summed again, and what this one sums others need not. A reader that was never told sums every
+    /// block. (`passed` says why that is safe.)
+    pub fn share_sums(&mut self, now: Duration) {
+        self.shares_at = Some(now);
     }
 
     /// Behind the last entry returned, marks included.
@@ -138,10 +149,19 @@ impl Reader {
         if header.sequence <= self.position.sequence && !planted(Sabotage::BothCopies) {
             return None;
         }
-        let (payload, crc) = open.payload(offset, header, &mut self.unpacker)?;
+        let (payload, crc) = match self.shares_at.filter(|_| self.may_share()) {
+            Some(now) => open.payload_to_send(offset, header, &mut self.unpacker, now)?,
+            None => open.payload(offset, header, &mut self.unpacker)?,
+        };
         self.position.sequence = header.sequence;
         self.position.spans += u64::from(meta.spans);
         Some(Entry::Block { meta, sequence: header.sequence, payload, crc, end: self.position })
+    }
+
+    /// Until the first sync that fails: from then on the page cache may show what the disk does not have.
+    fn may_share(&self) -> bool {
+        // Relaxed: who reads while a sync fails is as early as one who read before it.
+        self.log.sync_failures.load(Ordering::Relaxed) == 0 || planted(Sabotage::SumsSharedAfterFailure)
     }
 
     fn settle(&mut self, open: &OpenSegment, offset: u64, header: &Header) -> Option<Entry> {

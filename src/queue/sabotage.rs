@@ -54,6 +54,12 @@ pub(crate) enum Sabotage {
     PlaceNotVouched,
     /// Believes an encrypted block without its tag.
     TagUnchecked,
+    /// Believes what another reader has summed, however long ago.
+    SumsSharedForever,
+    /// Believes what another reader has summed although a sync has failed since.
+    SumsSharedAfterFailure,
+    /// Moves blocks after a failed sync that a reader has summed before, without a sum of its own.
+    SumsSharedWithMoves,
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! Shared by the lane's writer (which alone moves the extent), the sync thread (which alone moves `synced_end`) and any
 //! number of readers. A backlog has many segments, so one that nobody uses is no open file, no mapping and few bytes: the
 //! file is kept open until its footer is written, and after that as long as a reader stands in it. Nothing is believed that
-//! did not pass: a header its keyed check, stored bytes their CRC, an encrypted block its tag; an I/O error while reading
-//! counts as damage of what could not be read.
+//! did not pass: a header its keyed check, stored bytes their CRC, an encrypted block its tag (when another reader may answer
+//! for the CRC is in `passed`); an I/O error while reading counts as damage of what could not be read.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ use super::extent::Extent;
 use super::format::{FIRST_ENTRY, Footer, SegmentHeader, entry_bytes, segment_name};
 use super::keys::{Cipher, Keys};
 use super::packing::Unpacker;
+use super::passed::Passed;
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
 use super::storage::{Storage, StoredFile};
@@ -55,6 +57,21 @@ struct Files {
     kept: Option<Arc<dyn StoredFile>>,
     /// Open as long as somebody has it.
     shared: Option<Weak<dyn StoredFile>>,
+    /// What its readers have in common, as long as there are some.
+    read: Weak<Readable>,
+}
+
+/// An open file, and what was found in it since some reader has had it.
+#[derive(Debug)]
+struct Readable {
+    file: Arc<dyn StoredFile>,
+    passed: Passed,
+}
+
+impl Readable {
+    fn new(file: Arc<dyn StoredFile>) -> Arc<Readable> {
+        Arc::new(Readable { file, passed: Passed::none() })
+    }
 }
 
 impl Segment {
@@ -70,7 +87,12 @@ impl Segment {
             newest_ns: AtomicU64::new(0),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(false),
-            files: Mutex::new(Files { name: None, kept: Some(Arc::clone(file)), shared: Some(Arc::downgrade(file)) }),
+            files: Mutex::new(Files {
+                name: None,
+                kept: Some(Arc::clone(file)),
+                shared: Some(Arc::downgrade(file)),
+                read: Weak::new(),
+            }),
         }
     }
 
@@ -91,7 +113,7 @@ impl Segment {
             newest_ns: AtomicU64::new(footer.newest_ns),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(true),
-            files: Mutex::new(Files { name, kept: None, shared: None }),
+            files: Mutex::new(Files { name, kept: None, shared: None, read: Weak::new() }),
         }
     }
 
@@ -128,15 +150,20 @@ impl Segment {
         others == usize::from(files.kept.is_some())
     }
 
-    fn file(&self, storage: &dyn Storage, directory: &Path) -> io::Result<Arc<dyn StoredFile>> {
+    fn readable(&self, storage: &dyn Storage, directory: &Path) -> io::Result<Arc<Readable>> {
         let path = self.path(directory);
         let mut files = self.files();
-        if let Some(open) = files.shared.as_ref().and_then(Weak::upgrade) {
-            return Ok(open);
+        if let Some(read) = files.read.upgrade() {
+            return Ok(read);
         }
-        let file = storage.open(&path)?;
+        let file = match files.shared.as_ref().and_then(Weak::upgrade) {
+            Some(open) => open,
+            None => storage.open(&path)?,
+        };
         files.shared = Some(Arc::downgrade(&file));
-        Ok(file)
+        let read = Readable::new(file);
+        files.read = Arc::downgrade(&read);
+        Ok(read)
     }
 
     /// Whether every entry is consumed by one who stands at `position`.
@@ -173,7 +200,7 @@ pub(super) fn vouched(header: &Header, segment: u64, offset: u64) -> [u8; VOUCHE
 pub(super) struct OpenSegment {
     pub(super) segment: Arc<Segment>,
     /// `None`: it is not to be had; a reader finds nothing here, and the next mark says how much that was.
-    file: Option<Arc<dyn StoredFile>>,
+    read: Option<Arc<Readable>>,
     cipher: Option<Cipher>,
 }
 
@@ -184,30 +211,34 @@ impl OpenSegment {
         storage: &dyn Storage,
         (directory, keys): (&Path, &Keys),
     ) -> io::Result<OpenSegment> {
-        let file = segment.file(storage, directory)?;
+        let read = segment.readable(storage, directory)?;
         let header = &segment.header;
         let cipher = header.master.and_then(|master| keys.cipher(master, header));
-        Ok(OpenSegment { segment: Arc::clone(segment), file: Some(file), cipher })
+        Ok(OpenSegment { segment: Arc::clone(segment), read: Some(read), cipher })
     }
 
     /// A segment whose file is not to be had.
     pub(super) fn lost(segment: &Arc<Segment>) -> OpenSegment {
-        OpenSegment { segment: Arc::clone(segment), file: None, cipher: None }
+        OpenSegment { segment: Arc::clone(segment), read: None, cipher: None }
     }
 
     /// A segment whose blocks are not read here, only judged.
     pub(super) fn judged(segment: Segment, file: &Arc<dyn StoredFile>) -> OpenSegment {
-        OpenSegment { segment: Arc::new(segment), file: Some(Arc::clone(file)), cipher: None }
+        OpenSegment { segment: Arc::new(segment), read: Some(Readable::new(Arc::clone(file))), cipher: None }
     }
 
     /// Whether blocks can be read: the key is there, or none is needed. What has no file is not held back for a key.
     pub(super) fn is_readable(&self) -> bool {
-        self.file.is_none() || self.segment.header.master.is_none() || self.cipher.is_some()
+        self.read.is_none() || self.segment.header.master.is_none() || self.cipher.is_some()
+    }
+
+    fn file(&self) -> Option<&Arc<dyn StoredFile>> {
+        self.read.as_ref().map(|read| &read.file)
     }
 
     /// What the file says of itself at its end.
     pub(super) fn footer(&self) -> Option<Footer> {
-        Footer::read(&**self.file.as_ref()?, self.segment.header.key, self.segment.id())
+        Footer::read(&**self.file()?, self.segment.header.key, self.segment.id())
     }
 
     /// The header of the entry at `offset`, if one stands there and fits before `end`.
@@ -216,7 +247,7 @@ impl OpenSegment {
             return None;
         }
         let mut bytes = [0u8; HEADER_BYTES];
-        self.file.as_ref()?.read_at(offset, &mut bytes).ok()?;
+        self.file()?.read_at(offset, &mut bytes).ok()?;
         self.decode(&bytes, offset, end)
     }
 
@@ -229,9 +260,37 @@ impl OpenSegment {
 
     /// The stored bytes of the entry at `offset`, as they lie on the disk, if they pass their CRC.
     pub(super) fn stored(&self, offset: u64, header: &Header) -> Option<Bytes> {
+        let bytes = self.view(offset, header)?;
+        let noted = |read: &Arc<Readable>| read.passed.has(header.sequence, Duration::ZERO);
+        let unsummed = planted(Sabotage::PayloadUnchecked)
+            || (planted(Sabotage::SumsSharedWithMoves) && self.read.as_ref().is_some_and(noted));
+        (unsummed || crc32c::crc32c(&bytes) == header.crc).then_some(bytes)
+    }
+
+    fn view(&self, offset: u64, header: &Header) -> Option<Bytes> {
         let start = offset + HEADER_BYTES as u64;
-        let bytes = self.file.clone()?.view(start, header.stored_bytes as usize).ok()?;
-        (crc32c::crc32c(&bytes) == header.crc || planted(Sabotage::PayloadUnchecked)).then_some(bytes)
+        Arc::clone(self.file()?).view(start, header.stored_bytes as usize).ok()
+    }
+
+    /// As `payload`, for one of several readers that send: what another has summed a moment before `now` is not summed
+    /// again. `passed` has the conditions; that no sync has failed is the caller's.
+    pub(super) fn payload_to_send(
+        &self,
+        offset: u64,
+        header: &Header,
+        unpacker: &mut Unpacker,
+        now: Duration,
+    ) -> Option<(Bytes, u32)> {
+        let is_plain = header.packing == Packing::None && self.segment.header.master.is_none();
+        let read = self.read.as_ref().filter(|read| is_plain && read.file.views_share_memory());
+        if read.is_some_and(|read| read.passed.has(header.sequence, now)) {
+            return Some((self.view(offset, header)?, header.crc));
+        }
+        let payload = self.payload(offset, header, unpacker)?;
+        if let Some(read) = read {
+            read.passed.note(header.sequence, now);
+        }
+        Some(payload)
     }
 
     /// The payload of the block at `offset`, with its CRC-32C: stored bytes that passed, decrypted and unpacked.
@@ -259,7 +318,7 @@ impl OpenSegment {
 
     /// The first entry at or after `from` whose header passes, with its offset.
     pub(super) fn find_header(&self, from: u64, end: u64) -> Option<(u64, Header)> {
-        let file = self.file.as_ref()?;
+        let file = self.file()?;
         let from = from.next_multiple_of(HEADER_BYTES as u64);
         // Without damage there is one here.
         if let Some(header) = self.header_at(from, end) {

@@ -342,6 +342,10 @@ impl StoredFile for SimFile {
         Ok(Bytes::from(buffer))
     }
 
+    fn views_share_memory(&self) -> bool {
+        true
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         world.operate()?;

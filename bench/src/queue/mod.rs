@@ -71,13 +71,16 @@ pub(crate) fn measure(directory: &Path, backlog_bytes: u64) -> Result<String> {
         row("the disk's own write and fdatasync, p99", disk.p99_ms, "ms", None),
         row("durable acknowledgement, p99", acknowledged.p99_ms, "ms", Some(Limit::AtMost(3.0 * disk.p99_ms))),
     ]);
-    let share = fan_out::measure(&mut Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
-    rows.push(row(
-        "two more destinations, beyond their sends",
-        share * 100.0,
-        "% of the sends",
-        Some(Limit::AtMost(15.0)),
-    ));
+    let shares = fan_out::measure(&mut Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
+    rows.extend([
+        row(
+            "two more destinations, beyond their sends",
+            shares.together * 100.0,
+            "% of the sends",
+            Some(Limit::AtMost(15.0)),
+        ),
+        row("the same, seconds after the others", shares.later * 100.0, "% of the sends", None),
+    ]);
     let backlog = backlog::recovery(directory, backlog_bytes)?;
     rows.extend([
         row("backlog", backlog.bytes as f64 / 1e9, "GB", None),

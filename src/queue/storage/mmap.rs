@@ -20,6 +20,7 @@ use super::file::FileStorage;
 use super::{Storage, StoredFile};
 use crate::sys::file;
 use crate::sys::mapping::ReadMapping;
+use crate::sys::sigbus;
 
 /// The file system with segments mapped into memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,6 +103,10 @@ impl StoredFile for MappedFile {
         // Reads once, so that a failing disk answers here and not in the middle of a send.
         view.bytes()?;
         Ok(Bytes::from_owner(view))
+    }
+
+    fn views_share_memory(&self) -> bool {
+        sigbus::faults() == 0
     }
 
     fn reuse(&self) {

@@ -58,6 +58,10 @@ pub trait StoredFile: Send + Sync + Debug {
     /// The bytes at `offset`, without a copy where the storage can. Nobody may write to them while the view lives: the
     /// log views published bytes only and recycles no file that somebody views.
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// Whether views of the same bytes are the same memory, and no page of it was lost: what one shows, all show.
+    fn views_share_memory(&self) -> bool {
+        false
+    }
     /// A recycled file is about to be written anew: what was learnt of its pages no longer holds.
     fn reuse(&self) {}
     /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has

@@ -1,4 +1,4 @@
-//! The suites of the log: a model over all three storages, crash states, planted bugs, bit rot, and small cases.
+//! The suites of the log: a model over all three storages, crash states, planted bugs, bit rot, shared sums, and small cases.
 
 mod cases;
 mod crash;
@@ -7,6 +7,7 @@ mod keys;
 mod model;
 mod rot;
 mod scale;
+mod shared;
 
 use std::path::PathBuf;
 use std::sync::Arc;
