@@ -157,7 +157,9 @@ impl Appender {
     #[must_use]
     pub fn has_room(&self) -> bool {
         let largest = entry_bytes(self.log.options.max_payload_bytes + self.log.tag_bytes()) + entry_bytes(MARK_BYTES);
-        let fits = |active: &Active| active.end + largest <= active.file.bytes();
+        // Relaxed: a hint. While blocks have to be moved, nothing is appended to where they are.
+        let moves = self.log.rewrite_wanted.load(Ordering::Relaxed);
+        let fits = |active: &Active| !moves && active.end + largest <= active.file.bytes();
         self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
     }
 
@@ -240,6 +242,7 @@ impl Appender {
         let mut next = self.open(spare);
         if let Err(error) = self.write_mark_to(&mut next) {
             next.segment.suspect.store(true, Ordering::Relaxed);
+            next.segment.extent.seal(FIRST_ENTRY);
             self.log.retire(next.segment);
             return Err(AppendError::Storage(error));
         }
@@ -353,8 +356,12 @@ impl Appender {
 impl Appender {
     /// Writes what was not durable to a new segment, under the same sequences. It is read back through the page cache and
     /// believed only with its CRC, so no copies are kept in memory. The readable end of what is left behind is fixed at
-    /// the last durable offset; readers beyond it go on by sequence.
+    /// the last durable offset; readers beyond it go on by sequence. Without room for all of it nothing is moved, and the
+    /// next append tries again.
     fn rewrite(&mut self) -> Result<(), AppendError> {
+        if !self.log.pool.has_room(&*self.log.storage) {
+            return Err(AppendError::Full);
+        }
         let moved: Vec<Arc<Segment>> =
             self.log.segments().into_iter().filter(|segment| unsynced_from(segment).is_some()).collect();
         let end_of_log = self.sequence;
@@ -363,6 +370,7 @@ impl Appender {
             let open = self.log.open_segment(segment).map_err(AppendError::Storage)?;
             collect_unsynced(&open, &mut blocks);
         }
+        self.make_room_for(&blocks)?;
         let first = blocks.first().map_or(end_of_log + 1, |(header, ..)| header.sequence);
         let mut before = self.totals;
         for (_, meta, _) in &blocks {
@@ -384,11 +392,31 @@ impl Appender {
         for segment in moved {
             abandon(&self.log, &segment);
         }
-        self.reach(entry_bytes(MARK_BYTES))?;
         self.write_mark()?;
         // Release: pairs with the Acquire in `Log::sync`.
         self.log.rewrite_wanted.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Has every segment ready that the blocks will fill: a full disk must not stop a move in the middle.
+    fn make_room_for(&self, blocks: &[Unsynced]) -> Result<(), AppendError> {
+        let segment_bytes = self.log.options.segment_bytes;
+        let (mut segments, mut end) = (1, FIRST_ENTRY + entry_bytes(MARK_BYTES));
+        for (header, ..) in blocks {
+            let bytes = entry_bytes(header.stored_bytes as usize);
+            // Behind the last of them stand the mark that ends the move, and the one that ends the segment.
+            if end + bytes + 2 * entry_bytes(MARK_BYTES) > segment_bytes {
+                (segments, end) = (segments + 1, FIRST_ENTRY + entry_bytes(MARK_BYTES));
+            }
+            end += bytes;
+        }
+        self.log.pool.prepare(&*self.log.storage, self.wall_ns, segments).map_err(|reason| match reason {
+            NoSpare::Full => AppendError::Full,
+            NoSpare::Storage(error) => {
+                self.log.fail();
+                AppendError::Storage(error)
+            }
+        })
     }
 
     fn rewrite_blocks(&mut self, blocks: &[Unsynced]) -> Result<(), AppendError> {

@@ -4,6 +4,7 @@
 //! crash safety rests on: a file leaves the log by a rename whose directories are synced *before* its header is
 //! overwritten, and enters it by a rename after its new header was synced. A file of the pool is never read before that.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -43,7 +44,8 @@ pub(super) struct Free {
 
 #[derive(Debug, Default)]
 struct Inner {
-    spare: Option<Spare>,
+    /// Ascending in their ids.
+    spares: VecDeque<Spare>,
     free: Vec<Free>,
     next_segment: u64,
     next_free: u64,
@@ -81,7 +83,7 @@ impl Pool {
             compressed: options.at_rest.compression != BlockCompression::None,
             master: options.at_rest.keys.writing(),
             budget: Arc::clone(&options.budget),
-            inner: Mutex::new(Inner { spare: None, free, next_segment, next_free }),
+            inner: Mutex::new(Inner { spares: VecDeque::new(), free, next_segment, next_free }),
             making: Mutex::default(),
         }
     }
@@ -98,31 +100,30 @@ impl Pool {
     /// Files that wait for reuse.
     pub(super) fn free_segments(&self) -> usize {
         let inner = self.lock();
-        inner.free.len() + usize::from(inner.spare.is_some())
+        inner.free.len() + inner.spares.len()
     }
 
     /// Whether [`Pool::take`] would succeed now.
     pub(super) fn has_room(&self, storage: &dyn Storage) -> bool {
         let inner = self.lock();
-        if inner.spare.is_some() || !inner.free.is_empty() {
+        if !inner.spares.is_empty() || !inner.free.is_empty() {
             return true;
         }
         let free_bytes = storage.free_bytes(&self.directory).unwrap_or(u64::MAX);
         self.budget.fits(self.segment_bytes, free_bytes)
     }
 
-    /// Makes sure that a spare is ready. Slow: syncs a file and two directories.
-    pub(super) fn prepare(&self, storage: &dyn Storage, wall_ns: u64) -> Result<(), NoSpare> {
+    /// Makes sure that `count` spares are ready. Slow: each takes a sync of a file and of two directories.
+    pub(super) fn prepare(&self, storage: &dyn Storage, wall_ns: u64, count: usize) -> Result<(), NoSpare> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().spare.is_some() {
-            return Ok(());
+        while self.lock().spares.len() < count {
+            let spare = self.make(storage, wall_ns)?;
+            self.lock().spares.push_back(spare);
         }
-        let spare = self.make(storage, wall_ns)?;
-        self.lock().spare = Some(spare);
         Ok(())
     }
 
-    /// The spare, or the one that is being made, or one made now.
+    /// A spare, or the one that is being made, or one made now.
     pub(super) fn take(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
         if let Some(spare) = self.take_spare() {
             return Ok(spare);
@@ -135,7 +136,7 @@ impl Pool {
     }
 
     fn take_spare(&self) -> Option<Spare> {
-        self.lock().spare.take()
+        self.lock().spares.pop_front()
     }
 
     fn make(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {

@@ -4,6 +4,8 @@
 //! lane's state before any file goes that it may have to speak for.
 
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{Footer, segment_name};
@@ -13,6 +15,10 @@ use super::pool::NoSpare;
 use super::sabotage::{Sabotage, planted};
 use super::segment::Segment;
 use super::state::State;
+use super::storage::Storage;
+
+/// Segments that one call disposes of: the thread that syncs must not unlink a backlog of a hundred thousand in one turn.
+const DISPOSED_A_CALL: usize = 64;
 
 impl Log {
     /// What can wait: footers, the lane's state, files that were released, and the next spare. Called by the sync thread
@@ -23,7 +29,7 @@ impl Log {
         self.write_footers(&mut side);
         self.close_files();
         self.dispose(&mut side)?;
-        match self.pool.prepare(&*self.storage, wall_ns) {
+        match self.pool.prepare(&*self.storage, wall_ns, 1) {
             // A full disk is the writer's to report, when it needs the room.
             Ok(()) | Err(NoSpare::Full) => Ok(()),
             Err(NoSpare::Storage(error)) => Err(error),
@@ -77,25 +83,29 @@ impl Log {
     }
 
     fn dispose(&self, side: &mut SyncSide) -> io::Result<()> {
-        // After a failed sync the files that blocks were moved from must stay until a sync of the new ones succeeded.
-        if lock(&self.retired).is_empty() || side.failures_in_a_row > 0 {
+        let retired = self.take_disposable(side);
+        if retired.is_empty() {
             return Ok(());
         }
         // Whatever was released is durable: recovery must know it, or it would take what is gone for the tail of a crash.
         let mark = Mark { durable: self.durable_sequence(), totals: side.durable_mark.mark.totals };
-        side.state.write(&State {
+        let written = side.state.write(&State {
             incarnation: self.incarnation,
             next_segment: self.pool.next_segment(),
             sequence_floor: self.published_sequence(),
             mark,
-        })?;
-        let retired = std::mem::take(&mut *lock(&self.retired));
+        });
+        if let Err(error) = written {
+            lock(&self.retired).extend(retired);
+            return Err(error);
+        }
         let mut recycled = Vec::new();
-        let mut failure = None;
+        let (mut is_put_aside, mut failure) = (false, None);
         for segment in retired {
             let taken = if self.is_readable(&segment) {
                 self.pool.take_back(&*self.storage, segment, recycled.len())
             } else {
+                is_put_aside = true;
                 self.put_aside(&segment).map(|()| None)
             };
             match taken {
@@ -104,6 +114,9 @@ impl Log {
                 Err(error) => failure = Some(error),
             }
         }
+        if is_put_aside {
+            self.storage.sync_directory(&self.options.quarantine)?;
+        }
         self.storage.sync_directory(&self.options.directory)?;
         self.storage.sync_directory(&self.options.directory.join("free"))?;
         self.pool.add_free(recycled);
@@ -111,12 +124,39 @@ impl Log {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Some of the segments that may go now. What was released without its last mark being durable stays: the totals that
+    /// take its place in the lane's state must cover it.
+    fn take_disposable(&self, side: &SyncSide) -> Vec<Arc<Segment>> {
+        let covered = &side.durable_mark.position;
+        // After a failed sync the files that blocks were moved from must stay until a sync of the new ones succeeded.
+        let is_needed = |segment: &Segment| side.failures_in_a_row > 0 && segment.suspect.load(Ordering::Relaxed);
+        let mut retired = lock(&self.retired);
+        let mut going = Vec::new();
+        retired.retain(|segment| {
+            let goes = going.len() < DISPOSED_A_CALL && segment.consumed_at(covered) && !is_needed(segment);
+            if goes {
+                going.push(Arc::clone(segment));
+            }
+            !goes
+        });
+        going
+    }
+
     /// A segment whose key is missing was passed: its file is no longer part of the log, but not ours to destroy.
     fn put_aside(&self, segment: &Segment) -> io::Result<()> {
         let name = format!("lane-{:02}-{}", self.options.lane, segment_name(segment.id()));
-        self.storage.rename(&segment.path(&self.options.directory), &self.options.quarantine.join(name))?;
-        self.storage.sync_directory(&self.options.quarantine)?;
+        let target = unused(&*self.storage, &self.options.quarantine, name)?;
+        self.storage.rename(&segment.path(&self.options.directory), &target)?;
         self.options.budget.give_back(segment.header.file_bytes);
         Ok(())
     }
+}
+
+/// A path in `directory` that nothing has: `name`, or with a number behind it.
+pub(super) fn unused(storage: &dyn Storage, directory: &Path, name: String) -> io::Result<PathBuf> {
+    let taken = storage.list(directory)?;
+    let numbered = (1..).map(|number| format!("{name}.{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    let free = names.find(|name| !taken.contains(name)).expect("there are more numbers than files");
+    Ok(directory.join(free))
 }

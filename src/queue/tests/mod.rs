@@ -5,6 +5,7 @@ mod crash;
 mod golden;
 mod keys;
 mod model;
+mod room;
 mod rot;
 mod scale;
 mod shared;

@@ -1,0 +1,158 @@
+//! What gives room back and what needs it: moves with a full budget, releases a few at a time, files that are put aside.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{at_rest, meta, small_options};
+use crate::config::{BlockCompression, MissingKey};
+use crate::queue::{AppendError, Appender, AtRest, Budget, Cursor, Entry, FileStorage, Log, Options, Reader};
+use crate::sim::disk::SimDisk;
+use crate::telemetry::ledger::DestinationTotals;
+
+const SEGMENT_BYTES: u64 = 16 * 1024;
+
+fn options(segments: u64) -> Options {
+    small_options("state", &Arc::new(Budget::new(segments * SEGMENT_BYTES, 0)))
+}
+
+fn append_blocks(appender: &mut Appender, blocks: usize) -> usize {
+    (0..blocks).take_while(|_| appender.append(&meta(2), &[7; 1000]).is_ok()).count()
+}
+
+fn read_blocks(reader: &mut Reader, blocks: usize) -> usize {
+    let entries = std::iter::from_fn(|| reader.next()).take(blocks);
+    entries.inspect(|entry| assert!(matches!(entry, Entry::Block { .. }), "{entry:?}")).count()
+}
+
+#[test]
+fn a_move_that_finds_no_room_is_tried_again_when_there_is_some() {
+    let disk = SimDisk::new(1);
+    let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options(4)).unwrap();
+    let durable_blocks = append_blocks(&mut appender, 24);
+    log.sync().unwrap();
+    let durable = log.durable_sequence();
+    // The rest of the budget, some of it in a segment of its own, and then the sync fails.
+    let blocks = durable_blocks + append_blocks(&mut appender, usize::MAX);
+    disk.fail_sync_after(0);
+    assert_eq!(log.sync().unwrap(), durable);
+    for _ in 0..3 {
+        assert!(matches!(appender.maintain(Duration::ZERO, 1), Err(AppendError::Full)));
+        assert!(matches!(appender.append(&meta(2), b"no room"), Err(AppendError::Full)));
+        assert!(!appender.has_room() && !log.has_failed());
+    }
+    // What is durable is delivered and released, and that gives room, though the sync still fails.
+    let mut reader = log.reader(log.oldest());
+    assert_eq!(read_blocks(&mut reader, durable_blocks), durable_blocks);
+    assert!(log.release(&reader.position()) >= 1);
+    log.tend(1).unwrap();
+    appender.maintain(Duration::ZERO, 1).unwrap();
+    assert_eq!(log.sync().unwrap(), log.published_sequence());
+    assert_eq!(read_blocks(&mut reader, usize::MAX), blocks - durable_blocks, "every block is there, once");
+    drop((log, appender));
+    let (log, _appender, found) = Log::open(Arc::new(disk.after_power_cut()), options(8)).unwrap();
+    assert_eq!((found.lost_blocks, found.totals.appended), (0, 2 * blocks as u64));
+    assert!(read_blocks(&mut log.reader(log.oldest()), usize::MAX) >= blocks - durable_blocks);
+}
+
+#[test]
+fn a_move_of_several_segments_begins_when_there_is_room_for_all_of_them() {
+    let disk = SimDisk::new(2);
+    let budget = Arc::new(Budget::new(20 * SEGMENT_BYTES, 0));
+    let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), small_options("state", &budget)).unwrap();
+    let blocks = append_blocks(&mut appender, 40);
+    disk.fail_sync_after(0);
+    log.sync().unwrap();
+    // Another lane has taken all but two segments.
+    let others = budget.max_bytes() - budget.used_bytes() - 2 * SEGMENT_BYTES;
+    budget.adopt(others);
+    let before = log.stats().segments;
+    for _ in 0..2 {
+        assert!(matches!(appender.maintain(Duration::ZERO, 1), Err(AppendError::Full)));
+        assert_eq!((log.stats().segments, log.has_failed()), (before, false), "nothing was moved");
+    }
+    budget.give_back(others);
+    appender.maintain(Duration::ZERO, 1).unwrap();
+    assert_eq!(log.sync().unwrap(), log.published_sequence());
+    assert_eq!(read_blocks(&mut log.reader(log.oldest()), usize::MAX), blocks);
+}
+
+/// A destination may commit behind the last mark of a segment that no sync has covered yet.
+#[test]
+fn a_segment_goes_only_when_the_totals_that_speak_for_it_are_durable() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options(20)).unwrap();
+        let first = appender.place().unwrap().0;
+        let mut blocks = 0;
+        while appender.place().unwrap().1 + 1200 < SEGMENT_BYTES {
+            blocks += append_blocks(&mut appender, 1);
+        }
+        log.sync().unwrap();
+        // Into the next segment: the marks at the end of the first and the beginning of the second are not synced.
+        append_blocks(&mut appender, 1);
+        assert!(appender.place().unwrap().0 > first);
+        let mut reader = log.reader(log.oldest());
+        let mut cursor = Cursor::open(&disk, std::path::Path::new("state/destination")).unwrap();
+        assert_eq!(read_blocks(&mut reader, blocks), blocks);
+        let end =
+            crate::queue::Position { segment: first, offset: log.segments()[0].extent.load().0, ..reader.position() };
+        let delivered = DestinationTotals { delivered: end.spans, ..DestinationTotals::default() };
+        cursor.commit(&[(&log, end, delivered)]).unwrap();
+        assert_eq!(log.release(&end), 1);
+        log.tend(1).unwrap();
+        let (_log, _appender, found) = Log::open(Arc::new(disk.after_power_cut()), options(20)).unwrap();
+        assert!(
+            found.totals.appended >= delivered.delivered,
+            "seed {seed}: the balance has forgotten what was delivered"
+        );
+    }
+}
+
+#[test]
+fn a_released_backlog_goes_a_few_segments_a_call() {
+    let disk = SimDisk::new(3);
+    let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options(400)).unwrap();
+    append_blocks(&mut appender, 300 * 7);
+    appender.maintain(Duration::from_secs(5), 1).unwrap();
+    log.sync().unwrap();
+    let mut released = log.release(&log.tail());
+    assert!(released > 200, "{released}");
+    let mut before = disk.files().len();
+    while log.wants_tending() {
+        log.tend(1).unwrap();
+        let after = disk.files().len();
+        assert!(before - after <= 64, "{} files went in one call", before - after);
+        assert!(released > 0, "it does not end");
+        released = released.saturating_sub(64);
+        before = after;
+    }
+    assert!(before < 12, "{before} files stay");
+}
+
+#[test]
+fn a_file_that_is_put_aside_takes_no_other_ones_place() {
+    let root = tempfile::tempdir().unwrap();
+    let options = |at_rest: AtRest| Options {
+        at_rest,
+        ..small_options(&root.path().to_string_lossy(), &Arc::new(Budget::new(1 << 20, 0)))
+    };
+    let (log, mut appender, _) =
+        Log::open(Arc::new(FileStorage), options(at_rest(BlockCompression::None, &[1]))).unwrap();
+    append_blocks(&mut appender, 4);
+    log.sync().unwrap();
+    drop((log, appender));
+    let quarantine = root.path().join("log/quarantine");
+    let earlier = quarantine.join("lane-00-seg-0000000000000001.log");
+    fs::write(&earlier, b"from before").unwrap();
+    let skip = AtRest { missing_key: MissingKey::Skip, ..AtRest::default() };
+    let (log, mut appender, _) = Log::open(Arc::new(FileStorage), options(skip)).unwrap();
+    appender.append(&meta(1), b"new").unwrap();
+    log.sync().unwrap();
+    let mut reader = log.reader(log.oldest());
+    while reader.next().is_some() {}
+    assert_eq!(log.release(&reader.position()), 1);
+    log.tend(1).unwrap();
+    assert!(fs::read(&earlier).unwrap() == b"from before", "another file has taken its name");
+    assert!(quarantine.join("lane-00-seg-0000000000000001.log.1").exists());
+}
