@@ -2,6 +2,8 @@
 //!
 //! Every test ends with balances of exactly zero, and with the spans of the backend counted on the backend's side.
 
+#[path = "appliance/dead_letters.rs"]
+mod dead_letters;
 #[path = "appliance/feeder.rs"]
 mod feeder;
 #[path = "appliance/reload.rs"]

@@ -353,8 +353,7 @@ fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Heal
     if !unreadable.is_empty() {
         health.component("log keys").set(State::Degraded(unreadable.join(", ")));
     }
-    let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
-    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), tick);
+    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), health);
     let dead_letters =
         dead_letters.map_err(|source| StartError::State { directory: directory.display().to_string(), source })?;
     Ok(Ground { logs, budget, storage, dead_letters })

@@ -33,7 +33,7 @@ use crate::export::Exporter;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, FileStorage, Log, Storage};
 use crate::sys::clock;
-use crate::telemetry::health::Tick;
+use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
 
 pub use desk::{Desk, DeskParts, list};
@@ -50,6 +50,9 @@ const KEPT_BYTES: usize = MAX_BYTES - 4096;
 
 /// Letters that are purged together.
 const PURGED_AT_ONCE: usize = 16 * 1024;
+
+/// How long the thread may be silent before it counts as stuck.
+const TICK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time between looks at the age of the letters.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
@@ -82,11 +85,14 @@ enum Order {
     Go(StoreName, Vec<u64>, GoneBy, Sender<()>),
 }
 
+/// What letters are sent again with, by destination. Whoever sends holds only that one's lock.
+type Exporters = HashMap<String, Arc<Mutex<Exporter>>>;
+
 /// Where destinations leave letters, and what it takes to send them again.
 #[derive(Clone)]
 pub struct DeadLetters {
     orders: Sender<Order>,
-    exporters: Arc<Mutex<HashMap<String, Exporter>>>,
+    exporters: Arc<Mutex<Exporters>>,
 }
 
 impl DeadLetters {
@@ -96,9 +102,14 @@ impl DeadLetters {
         self.order(|kept| Order::Keep(letter, kept))
     }
 
-    /// What letters of this destination are sent again with. The newest one counts.
+    /// What letters of this destination are sent again with from now on.
     pub fn replay_by(&self, destination: &str, exporter: Exporter) {
-        self.exporters().insert(destination.to_owned(), exporter);
+        self.exporters().insert(destination.to_owned(), Arc::new(Mutex::new(exporter)));
+    }
+
+    /// Letters of this destination stay where they are from now on: it does not run.
+    pub fn replay_no_more(&self, destination: &str) {
+        self.exporters().remove(destination);
     }
 
     /// Says durably that letters are gone. False when that could not be made durable: they are still there.
@@ -111,7 +122,7 @@ impl DeadLetters {
         self.orders.send(order(done)).is_ok() && is_done.recv().is_ok()
     }
 
-    fn exporters(&self) -> MutexGuard<'_, HashMap<String, Exporter>> {
+    fn exporters(&self) -> MutexGuard<'_, Exporters> {
         self.exporters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,7 +147,7 @@ pub fn start(
     state_directory: &Path,
     at_rest: &AtRest,
     names: SourceNames,
-    tick: Tick,
+    health: &Health,
 ) -> io::Result<DeadLetterStores> {
     let open = |name| Store::open(storage, state_directory, name, at_rest).map_err(io::Error::other);
     let (front_store, delivery_store) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
@@ -144,6 +155,7 @@ pub fn start(
     let counters = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.counters)));
     let (front, front_letters) = channel::bounded(WAITING);
     let (orders, orders_taken) = channel::bounded(WAITING);
+    let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
     let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
     let thread = thread.spawn(move || keeper.run(front_letters, orders_taken))?;

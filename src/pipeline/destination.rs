@@ -115,13 +115,7 @@ impl Destination {
     }
 
     /// How `settings` are served, with the threads that send. `exporter` was opened for them.
-    pub fn service(
-        &self,
-        settings: &config::Exporter,
-        exporter: Exporter,
-        letters: &DeadLetters,
-    ) -> io::Result<Service> {
-        letters.replay_by(&self.name, exporter.another());
+    pub fn service(&self, settings: &config::Exporter, exporter: Exporter) -> io::Result<Service> {
         let takes = Takes { logs: exporter.accepts(Signal::Logs), encoded_only: exporter.wants_uberagent_only() };
         let mut exporters: Vec<Exporter> = (1..settings.retry.max_concurrency).map(|_| exporter.another()).collect();
         exporters.push(exporter);

@@ -48,10 +48,18 @@ struct RunningRetention {
     member: Member,
 }
 
+/// One destination that is served from now on, or in another way.
+struct Served {
+    settings: Box<config::Exporter>,
+    service: Service,
+    /// Its dead letters are sent again with this.
+    replay: Exporter,
+}
+
 /// Everything of a change that can fail, done.
 #[derive(Default)]
 pub struct Prepared {
-    served: Vec<(Box<config::Exporter>, Service)>,
+    served: Vec<Served>,
     new: Vec<Destination>,
     retention: Option<RunningRetention>,
 }
@@ -102,19 +110,21 @@ impl Destinations {
     fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
         for (settings, exporter) in self.open_changed(config)? {
             let failed = |source| StartError::Io { name: settings.name.clone(), source };
+            let replay = exporter.another();
             let service = match self.entry(&settings.name) {
                 Some(Entry { role: Role::Ending, .. }) => {
                     return Err(StartError::Ending { name: settings.name.clone() });
                 }
-                Some(entry) => entry.destination.service(settings, exporter, &self.shared.letters),
+                Some(entry) => entry.destination.service(settings, exporter),
                 None => {
                     let new = Destination::open(&settings.name, settings.start_at, &self.shared).map_err(failed)?;
-                    let service = new.service(settings, exporter, &self.shared.letters);
+                    let service = new.service(settings, exporter);
                     prepared.new.push(new);
                     service
                 }
             };
-            prepared.served.push((Box::new(settings.clone()), service.map_err(failed)?));
+            let (settings, service) = (Box::new(settings.clone()), service.map_err(failed)?);
+            prepared.served.push(Served { settings, service, replay });
         }
         if config.exporters.is_empty() && self.retention.is_none() {
             let failed = |source| StartError::Io { name: RETENTION.to_owned(), source };
@@ -139,7 +149,7 @@ impl Destinations {
         self.retain.set(config.queue.retain);
         let waits = Role::Parked { until: Duration::MAX };
         self.entries.extend(prepared.new.into_iter().map(|destination| Entry { destination, role: waits.clone() }));
-        for (settings, service) in prepared.served {
+        for Served { settings, service, replay } in prepared.served {
             let directory = parking::directory(&self.shared.directory, &settings.name);
             if let Err(error) = parking::unpark(&directory) {
                 tracing::warn!(destination = %settings.name, %error, "the mark of a parked destination could not be removed");
@@ -147,6 +157,7 @@ impl Destinations {
             let entry = self.entries.iter_mut().find(|entry| entry.destination.name == settings.name);
             let entry = entry.expect("a destination that was prepared is there");
             entry.destination.tell(Command::Serve(Box::new(service)));
+            self.shared.letters.replay_by(&settings.name, replay);
             let held = authority(&settings);
             entry.role = Role::Configured(settings, held);
         }
@@ -234,6 +245,7 @@ impl Destinations {
             max_lag_bytes >> 20
         );
         tracing::warn!(destination = %destination.name, "{why}");
+        self.shared.letters.replay_no_more(&destination.name);
         destination.tell(Command::Park { max_lag_bytes, why });
         *role = Role::Parked { until: clock::monotonic() + left };
     }

@@ -90,10 +90,7 @@ pub(crate) struct Reply {
 
 /// Posts a request of one span, longer than any block of rows, on a connection of its own; waits at most 5 s.
 pub(crate) fn post_span(target: SocketAddr) -> Reply {
-    let mut span = [&[10, 16][..], &[5; 16], &[18, 8], &[7; 8]].concat();
-    span.extend(wrap(42, &[b'x'; NAME_BYTES]));
-    // A request of one resource of one scope of one span.
-    let payload = wrap(10, &wrap(18, &wrap(18, &span)));
+    let payload = one_span(NAME_BYTES);
     let mut stream = TcpStream::connect(target).expect("the receiver listens");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout above zero");
     let head = format!(
@@ -109,6 +106,13 @@ pub(crate) fn post_span(target: SocketAddr) -> Reply {
     let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Reply { status, retry_after: answer.contains("\r\nretry-after:") }
+}
+
+/// A request of one resource of one scope of one span, whose name has so many bytes.
+pub(crate) fn one_span(name_bytes: usize) -> Vec<u8> {
+    let mut span = [&[10, 16][..], &[5; 16], &[18, 8], &[7; 8]].concat();
+    span.extend(wrap(42, &vec![b'x'; name_bytes]));
+    wrap(10, &wrap(18, &wrap(18, &span)))
 }
 
 /// One length-delimited protobuf field.

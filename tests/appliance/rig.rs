@@ -99,6 +99,11 @@ impl Rig {
         self.appliance.borrow_mut().reload(config, false).map_err(|error| error.to_string())
     }
 
+    /// Where the management port listens.
+    pub(crate) fn management(&self) -> SocketAddr {
+        self.appliance.borrow().management()
+    }
+
     /// Where the receiver whose name starts so listens.
     pub(crate) fn receiver(&self, name: &str) -> SocketAddr {
         let appliance = self.appliance.borrow();

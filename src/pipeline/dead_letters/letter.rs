@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::KEPT_BYTES;
 use crate::block::{Meta, Signal, SourceId};
 use crate::otlp;
 use crate::queue::{Entry, Position, Reader};
@@ -89,6 +90,12 @@ impl Letter {
         format!("{}-{}", self.store.word(), self.number)
     }
 
+    /// Whether only the beginning of its bytes was kept.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.bytes.len() >= KEPT_BYTES
+    }
+
     /// What it is, without its bytes.
     #[must_use]
     pub fn summary(&self) -> Value {
@@ -100,6 +107,7 @@ impl Letter {
             "reply": self.reply,
             "time": self.time_ns.to_string(),
             "bytes": self.bytes.len(),
+            "cut": self.is_cut(),
         })
     }
 

@@ -5,19 +5,19 @@
 //! alone, a letter a request; it is gone once the backend took it. Whatever fails again stays, with no second letter.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::DeadLetters;
 use super::desk::confirm;
 use super::letter::{Letter, StoreName};
-use super::{DeadLetters, KEPT_BYTES};
 use crate::block::{Block, Outcome, Outlet, SourceId, VerdictOutcome};
 use crate::config;
-use crate::export::{Exporter, Request};
+use crate::export::Request;
 use crate::pipeline::outlet::RingOutlet;
 use crate::sys::{clock, sigbus};
 use crate::telemetry::ledger::Front;
@@ -32,6 +32,9 @@ pub const RING_BLOCKS: usize = 4 * TOGETHER;
 
 /// Time between looks at the writer's answers; a sync takes some milliseconds.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// Why a letter that was too large for its store is not sent again: what is left of OTLP may read as less OTLP.
+const CUT: &str = "only its beginning was kept";
 
 /// What became of letters.
 #[derive(Debug, Default)]
@@ -111,8 +114,8 @@ impl FrontReplay {
             (Encoder::new(settings, first.source), front)
         });
         for letter in letters {
-            if letter.bytes.len() >= KEPT_BYTES {
-                replayed.fail(letter, "only its beginning was kept");
+            if letter.is_cut() {
+                replayed.fail(letter, CUT);
                 continue;
             }
             let outcome = encoder.json(&letter.bytes, Origin::default(), letter.time_ns);
@@ -181,8 +184,11 @@ pub(super) fn deliver(letters: &[Letter], door: &DeadLetters, stop: &AtomicBool,
 }
 
 fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) {
-    // Taken out while it sends: whoever offers a newer one meanwhile is not made to wait.
-    let Some(mut exporter) = door.exporters().remove(&letter.origin) else {
+    if letter.is_cut() {
+        replayed.fail(letter, CUT);
+        return;
+    }
+    let Some(exporter) = door.exporters().get(&letter.origin).cloned() else {
         replayed.fail(letter, "its destination does not run");
         return;
     };
@@ -195,8 +201,8 @@ fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) {
         // The letter was read, and checked, a moment ago.
         faults: sigbus::faults(),
     };
-    let outcome = Exporter::send(&mut exporter, &request);
-    door.exporters().entry(letter.origin.clone()).or_insert(exporter);
+    // Only one replay runs at a time: nobody else waits for this lock.
+    let outcome = exporter.lock().unwrap_or_else(PoisonError::into_inner).send(&request);
     match outcome {
         Outcome::Accepted | Outcome::NothingToSend | Outcome::AcceptedPartially { refused_spans: 0, .. } => {
             replayed.gone.push(letter.number);

@@ -8,16 +8,14 @@ use crate::config::{Mapping, OtherSourcetypes, Uberagent};
 use crate::pipeline::outlet;
 use crate::queue::MmapStorage;
 use crate::sys::doorbell::Doorbell;
-use crate::telemetry::health::Health;
 
 const WEEK_NS: u64 = store::KEEP_NS;
 
 fn stores(directory: &Path) -> DeadLetterStores {
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
-    let tick = Health::new().thread("dead-letters", Duration::from_secs(10), Duration::ZERO);
     let names = SourceNames::default();
     names.add(SourceId(4), "uberagent");
-    start(&storage, directory, &AtRest::default(), names, tick).unwrap()
+    start(&storage, directory, &AtRest::default(), names, &Health::new()).unwrap()
 }
 
 fn end(stores: DeadLetterStores) {

@@ -1,0 +1,90 @@
+//! Dead letters of a running appliance, replayed over its management port: to the destination that is in force, whole, once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace::block::Signal;
+use millrace::config::Config;
+use millrace::pipeline::dead_letters::{self, DeliveryLetter};
+use millrace::pipeline::sources::SourceNames;
+use millrace::queue::{AtRest, FileStorage, Storage};
+use millrace::telemetry::health::Health;
+use serde_json::{Value, json};
+
+use super::feeder::one_span;
+use super::rig::{LIMIT, Rig, config, exporter};
+use super::sink::Sink;
+
+/// Leaves letters in a state directory, as a process before this one would have.
+fn leave(directory: &Path, letters: &[(&str, Vec<u8>)]) {
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage);
+    let stores = dead_letters::start(&storage, directory, &AtRest::default(), SourceNames::default(), &Health::new())
+        .expect("the stores open");
+    for (destination, payload) in letters {
+        assert!(stores.delivery.keep(DeliveryLetter {
+            destination: (*destination).to_owned(),
+            reason: "refused_by_peer",
+            reply: "400".to_owned(),
+            signal: Signal::Traces,
+            payload: Bytes::copy_from_slice(payload),
+        }));
+    }
+    let dead_letters::DeadLetterStores { front, delivery, thread, .. } = stores;
+    drop((front, delivery));
+    thread.join().expect("it does not panic");
+}
+
+fn replay(rig: &Rig, body: &Value) -> Value {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LIMIT)).build().into();
+    let url = format!("http://{}/api/v1/dlq/replay", rig.management());
+    let mut answer = agent.post(url).send(body.to_string()).expect("this host may ask");
+    let text = answer.body_mut().read_to_string().expect("an answer in time");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn with(config: &Config, names: &[(&str, &Sink)]) -> Config {
+    let exporters = names.iter().map(|(name, sink)| exporter(config, name, sink.address)).collect();
+    Config { exporters, ..config.clone() }
+}
+
+#[test]
+fn letters_go_to_the_destination_that_is_in_force_and_to_none_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (Sink::up(), Sink::up());
+    leave(directory.path(), &[("a", one_span(1)), ("a", one_span(2)), ("a", one_span(3))]);
+    let template = config(directory.path());
+    let rig = Rig::start(&with(&template, &[("a", &first)]));
+
+    // A change that fails after its exporters were opened: where the directory of `b` should be, there is a file.
+    std::fs::write(directory.path().join("destinations").join("b"), "").unwrap();
+    rig.reload(&with(&template, &[("a", &second), ("b", &second)])).unwrap_err();
+    assert_eq!(replay(&rig, &json!({ "ids": ["delivery-1"] }))["replayed"], 1);
+    assert_eq!((first.spans(), second.spans()), (1, 0), "nothing has changed");
+
+    rig.reload(&with(&template, &[("a", &second)])).unwrap();
+    assert_eq!(replay(&rig, &json!({ "ids": ["delivery-2"] }))["replayed"], 1);
+    assert_eq!((first.spans(), second.spans()), (1, 1));
+
+    rig.reload(&with(&template, &[("c", &second)])).unwrap();
+    let answer = replay(&rig, &json!({ "all": true }));
+    assert_eq!((&answer["replayed"], &answer["failed"][0]["why"]), (&json!(0), &json!("its destination does not run")));
+    rig.reload(&with(&template, &[("a", &first)])).unwrap();
+    assert_eq!(replay(&rig, &json!({ "all": true }))["replayed"], 1);
+    assert_eq!((first.spans(), second.spans()), (2, 1));
+    rig.stop();
+}
+
+#[test]
+fn a_letter_that_was_cut_is_named_and_not_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::up();
+    leave(directory.path(), &[("a", one_span(1 << 20)), ("a", one_span(1))]);
+    let rig = Rig::start(&with(&config(directory.path()), &[("a", &sink)]));
+    let answer = replay(&rig, &json!({ "all": true }));
+    let expected = json!([{ "id": "delivery-1", "why": "only its beginning was kept" }]);
+    assert_eq!((&answer["replayed"], &answer["failed"], sink.spans()), (&json!(1), &expected, 1));
+    let took = rig.stop();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
