@@ -13,8 +13,7 @@ use super::api::{Api, ApiArgs};
 use super::human::{self, Table};
 use super::source::Unusable;
 use super::state::{State, StateArgs, lock, user};
-use crate::pipeline::dead_letters::{self, Letter, Selection, StoreName};
-use crate::queue::Reader;
+use crate::pipeline::dead_letters::{self, Letter, Scan, Selection, StoreName};
 use crate::queue::inspect::Lane;
 use crate::sys::clock;
 
@@ -95,7 +94,7 @@ pub(super) fn dlq(command: &DlqCommand) -> anyhow::Result<()> {
     match command {
         DlqCommand::Ls { filter, limit, json, state } => {
             let selection = filter.selection(&[])?;
-            let found = with_stores(&state.open()?, |readers| dead_letters::list(readers, &selection, *limit))?;
+            let found = with_stores(&state.open()?, |scans| dead_letters::list(scans, &selection, *limit))?;
             show_list(&found, *json)
         }
         DlqCommand::Show { id, format, state } => show(id, *format, &state.open()?),
@@ -112,12 +111,16 @@ impl Filter {
     }
 }
 
-/// Calls `use_them` with what opens a reader of each store.
-fn with_stores<T>(state: &State, use_them: impl FnOnce(&[(StoreName, &dyn Fn() -> Reader)]) -> T) -> anyhow::Result<T> {
+/// Calls `use_them` with both stores to be read.
+fn with_stores<T>(state: &State, use_them: impl FnOnce(&[Scan<'_>]) -> T) -> anyhow::Result<T> {
     let open = |store| Lane::open(state.store(store), clock::wall_ns());
     let (front, delivery) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
     let (front, delivery) = (|| front.reader(front.oldest()), || delivery.reader(delivery.oldest()));
-    Ok(use_them(&[(StoreName::Front, &front), (StoreName::Delivery, &delivery)]))
+    let pulse = || ControlFlow::Continue(());
+    Ok(use_them(&[
+        Scan { store: StoreName::Front, open: &front, pulse: &pulse },
+        Scan { store: StoreName::Delivery, open: &delivery, pulse: &pulse },
+    ]))
 }
 
 fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
@@ -167,7 +170,7 @@ fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
 
 fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
     let (store, number) = Selection::parse_id(id).map_err(Unusable)?;
-    let letter = with_stores(state, |readers| find(readers, store, number))?;
+    let letter = with_stores(state, |scans| find(scans, store, number))?;
     let Some(letter) = letter else {
         anyhow::bail!("there is no dead letter {id}: `millrace dlq ls` shows which there are")
     };
@@ -178,6 +181,9 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
             writeln!(out, "{id}: {} by {} at {when}", letter.reason, letter.origin)?;
             if !letter.reply.is_empty() {
                 writeln!(out, "reply: {}", letter.reply)?;
+            }
+            if letter.is_cut() {
+                writeln!(out, "only its beginning was kept: it cannot be replayed")?;
             }
             writeln!(out, "{}", human::harmless(&letter.content()))?;
         }
@@ -196,10 +202,10 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn find(readers: &[(StoreName, &dyn Fn() -> Reader)], store: StoreName, number: u64) -> Option<Letter> {
-    let (_, open) = readers.iter().find(|(known, _)| *known == store)?;
+fn find(scans: &[Scan<'_>], store: StoreName, number: u64) -> Option<Letter> {
+    let scan = scans.iter().find(|scan| scan.store == store)?;
     let mut found = None;
-    dead_letters::letters(store, open, &mut |letter, _| {
+    scan.letters(&mut |letter, _| {
         if letter.number != number {
             return ControlFlow::Continue(());
         }

@@ -37,7 +37,7 @@ use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
 
 pub use desk::{Desk, DeskParts, list};
-pub use letter::{Letter, Selection, StoreName, letters};
+pub use letter::{Letter, Scan, Selection, StoreName};
 pub use replay::{FrontReplay, RING_BLOCKS};
 use store::Store;
 pub use store::{GoneBy, StoreCounters};
@@ -149,13 +149,17 @@ pub fn start(
     names: SourceNames,
     health: &Health,
 ) -> io::Result<DeadLetterStores> {
-    let open = |name| Store::open(storage, state_directory, name, at_rest).map_err(io::Error::other);
+    let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
+    let open = |name| {
+        let tick = tick.clone();
+        let pulse = Box::new(move || tick.tick(clock::monotonic()));
+        Store::open(storage, state_directory, name, at_rest, pulse).map_err(io::Error::other)
+    };
     let (front_store, delivery_store) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
     let logs = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.log)));
     let counters = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.counters)));
     let (front, front_letters) = channel::bounded(WAITING);
     let (orders, orders_taken) = channel::bounded(WAITING);
-    let tick = health.thread("dead-letters", TICK_LIMIT, clock::monotonic());
     let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
     let thread = thread.spawn(move || keeper.run(front_letters, orders_taken))?;
@@ -196,43 +200,49 @@ pub fn purge(state_directory: &Path, at_rest: &AtRest, selection: &Selection) ->
     let storage: Arc<dyn Storage> = Arc::new(FileStorage);
     let mut purged = 0;
     for name in StoreName::ALL {
-        let mut store = Store::open(&storage, state_directory, name, at_rest).map_err(io::Error::other)?;
+        let mut store =
+            Store::open(&storage, state_directory, name, at_rest, Box::new(|| ())).map_err(io::Error::other)?;
         let log = Arc::clone(&store.log);
-        let gone = purge_all(name, &log, selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
+        let scan = Scan { store: name, open: &|| log.reader(log.oldest()), pulse: &|| ControlFlow::Continue(()) };
+        let gone = purge_all(&scan, &log, selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
         purged += gone.ok_or_else(|| io::Error::other("what was purged could not be made durable"))?;
     }
     Ok(purged)
 }
 
-/// Lets all letters go that are meant, some at a time; returns how many, or nothing when that could not be made durable.
-fn purge_all(
-    store: StoreName,
-    log: &Arc<Log>,
-    selection: &Selection,
-    go: &mut dyn FnMut(Vec<u64>) -> bool,
-) -> Option<u64> {
-    let mut purged = 0;
-    loop {
-        let numbers: Vec<u64> =
-            select(store, log, selection, PURGED_AT_ONCE).into_iter().map(|letter| letter.number).collect();
-        let count = numbers.len() as u64;
-        if count == 0 {
-            return Some(purged);
-        }
-        if !go(numbers) {
-            return None;
-        }
-        purged += count;
+/// Lets all letters go that are meant and there by now, some at a time in one reading; returns how many, or nothing when
+/// that could not be made durable. A reading that is ended early has purged what it had found.
+fn purge_all(scan: &Scan<'_>, log: &Log, selection: &Selection, go: &mut dyn FnMut(Vec<u64>) -> bool) -> Option<u64> {
+    if selection.store.is_some_and(|wanted| wanted != scan.store) {
+        return Some(0);
     }
+    let (mut purged, mut found, mut all_gone) = (0, Vec::new(), true);
+    // What comes meanwhile nobody has seen.
+    let last = log.published_sequence();
+    scan.letters(&mut |letter, _| {
+        if letter.number > last {
+            return ControlFlow::Break(());
+        }
+        if selection.takes(&letter) {
+            found.push(letter.number);
+        }
+        if found.len() == PURGED_AT_ONCE {
+            purged += found.len() as u64;
+            all_gone = go(std::mem::take(&mut found));
+        }
+        if all_gone { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    purged += found.len() as u64;
+    (all_gone && go(found)).then_some(purged)
 }
 
 /// The letters of a store that are meant, oldest first, at most `most`.
-fn select(store: StoreName, log: &Arc<Log>, selection: &Selection, most: usize) -> Vec<Letter> {
+fn select(scan: &Scan<'_>, selection: &Selection, most: usize) -> Vec<Letter> {
     let mut found = Vec::new();
-    if most == 0 || selection.store.is_some_and(|wanted| wanted != store) {
+    if most == 0 || selection.store.is_some_and(|wanted| wanted != scan.store) {
         return found;
     }
-    letters(store, &|| log.reader(log.oldest()), &mut |letter, _| {
+    scan.letters(&mut |letter, _| {
         if selection.takes(&letter) {
             found.push(letter);
         }

@@ -4,6 +4,7 @@
 //! ends with the other producers. Spans that a backend refused are sent again by a thread of their own, for a backend
 //! takes its time; while that runs nothing else is replayed or purged, so no letter is replayed twice at once.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +14,10 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use serde_json::{Value, json};
 
-use super::letter::{Letter, Selection, StoreName};
+use super::letter::{Letter, Scan, Selection, StoreName};
 use super::replay::{self, FrontReplay, Replayed};
 use super::{DeadLetters, GoneBy, purge_all, select};
-use crate::queue::{Log, Reader};
+use crate::queue::Log;
 use crate::serve::{DeadLetterCall, DeadLetterVerb};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
@@ -46,6 +47,9 @@ pub struct DeskParts {
     pub tick: Tick,
 }
 
+/// Where the answer to a question goes.
+type Answer = tokio::sync::oneshot::Sender<Result<Value, String>>;
+
 /// The desk.
 pub struct Desk {
     parts: DeskParts,
@@ -62,8 +66,7 @@ impl Desk {
 
     /// The thread's body: ends when producers are told to stop.
     pub fn run(mut self) {
-        // Acquire pairs with the Release of whoever stops the producers.
-        while !self.parts.stop.load(Ordering::Acquire) {
+        while !self.is_stopping() {
             self.parts.tick.tick(clock::monotonic());
             match self.parts.calls.recv_timeout(INTERVAL) {
                 Ok(call) => self.take(call),
@@ -77,12 +80,8 @@ impl Desk {
     fn take(&mut self, call: DeadLetterCall) {
         let DeadLetterCall { verb, body, answer } = call;
         if verb == DeadLetterVerb::List {
-            let open = |log: &Arc<Log>| log.reader(log.oldest());
-            let [(front, front_log), (delivery, delivery_log)] = &self.parts.logs;
-            let readers: [(StoreName, &dyn Fn() -> Reader); 2] =
-                [(*front, &|| open(front_log)), (*delivery, &|| open(delivery_log))];
-            // Whoever asked may be gone.
-            answer.send(Ok(list(&readers, &Selection::default(), LISTED_LETTERS))).ok();
+            let found = self.scan(|scans| list(scans, &Selection::default(), LISTED_LETTERS));
+            self.answer(answer, Ok(found));
             return;
         }
         // Acquire pairs with the Release at the end of the sending thread: what it said is gone is seen to be.
@@ -99,31 +98,63 @@ impl Desk {
         };
         match verb {
             DeadLetterVerb::Purge => {
-                answer.send(self.purge(&selection)).ok();
+                self.answer(answer, self.purge(&selection));
             }
             _ => self.replay(&selection, answer),
         }
     }
 
+    /// Calls `with` with both stores to be read, which ends early when the appliance stops.
+    fn scan<T>(&self, with: impl FnOnce(&[Scan<'_>; 2]) -> T) -> T {
+        let pulse = || {
+            self.parts.tick.tick(clock::monotonic());
+            if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let [(front, front_log), (delivery, delivery_log)] = &self.parts.logs;
+        let open = |log: &Arc<Log>| log.reader(log.oldest());
+        with(&[
+            Scan { store: *front, open: &|| open(front_log), pulse: &pulse },
+            Scan { store: *delivery, open: &|| open(delivery_log), pulse: &pulse },
+        ])
+    }
+
+    fn is_stopping(&self) -> bool {
+        // Acquire pairs with the Release of whoever stops the producers.
+        self.parts.stop.load(Ordering::Acquire)
+    }
+
+    /// Answers, unless the appliance stops and what was found is half of it: whoever asked hears that when the question is
+    /// dropped.
+    fn answer(&self, to: Answer, found: Result<Value, String>) {
+        if !self.is_stopping() {
+            // Whoever asked may be gone.
+            to.send(found).ok();
+        }
+    }
+
     fn purge(&self, selection: &Selection) -> Result<Value, String> {
         let mut purged = 0;
-        for (store, log) in &self.parts.logs {
-            let go = &mut |numbers| self.parts.letters.go(*store, numbers, GoneBy::Purge);
-            purged += purge_all(*store, log, selection, go).ok_or("what was purged could not be made durable")?;
+        for store in 0..self.parts.logs.len() {
+            let (name, log) = &self.parts.logs[store];
+            let go = &mut |numbers| self.parts.letters.go(*name, numbers, GoneBy::Purge);
+            let gone = self.scan(|scans| purge_all(&scans[store], log, selection, go));
+            purged += gone.ok_or("what was purged could not be made durable")?;
         }
         Ok(json!({ "purged": purged }))
     }
 
-    fn replay(&mut self, selection: &Selection, answer: tokio::sync::oneshot::Sender<Result<Value, String>>) {
-        let [(_, front), (_, delivery)] = &self.parts.logs;
-        let mut records = select(StoreName::Front, front, selection, REPLAY_LETTERS + 1);
-        let mut spans = select(StoreName::Delivery, delivery, selection, REPLAY_LETTERS + 1 - records.len());
+    fn replay(&mut self, selection: &Selection, answer: Answer) {
+        let (mut records, mut spans) = self.scan(|[front, delivery]| {
+            let records = select(front, selection, REPLAY_LETTERS + 1);
+            let spans = select(delivery, selection, REPLAY_LETTERS + 1 - records.len());
+            (records, spans)
+        });
         let more = records.len() + spans.len() > REPLAY_LETTERS;
         if more && spans.pop().is_none() {
             records.pop();
         }
         let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
-        let mut replayed = self.parts.front.replay(&records, &stop);
+        let mut replayed = self.parts.front.replay(&records, &stop, &|| self.parts.tick.tick(clock::monotonic()));
         confirm(&letters, StoreName::Front, &mut replayed);
         if spans.is_empty() {
             answer.send(Ok(replayed.to_json(more))).ok();
@@ -157,31 +188,30 @@ pub(super) fn confirm(letters: &DeadLetters, store: StoreName, replayed: &mut Re
 
 /// The letters that are meant: counted by store, reason and origin, and the newest `most` of them each.
 #[must_use]
-pub fn list(readers: &[(StoreName, &dyn Fn() -> Reader)], selection: &Selection, most: usize) -> Value {
+pub fn list(scans: &[Scan<'_>], selection: &Selection, most: usize) -> Value {
     let mut groups: Vec<(Letter, u64, u64, u64)> = Vec::new();
-    let mut newest = std::collections::VecDeque::new();
-    for (store, open) in readers {
-        super::letters(*store, open, &mut |letter, _| {
+    // Without their bytes: a thousand letters may be a gigabyte.
+    let mut newest = VecDeque::new();
+    for scan in scans {
+        scan.letters(&mut |mut letter, _| {
             if !selection.takes(&letter) {
                 return ControlFlow::Continue(());
             }
-            if newest.len() == most {
-                newest.pop_front();
-            }
-            newest.push_back(letter.summary());
-            let bytes = letter.bytes.len() as u64;
+            let length = std::mem::take(&mut letter.bytes).len();
+            let (bytes, time_ns) = (length as u64, letter.time_ns);
             let same = |known: &Letter| {
                 (known.store, &known.reason, &known.origin) == (letter.store, &letter.reason, &letter.origin)
             };
             match groups.iter_mut().find(|(known, ..)| same(known)) {
                 Some((_, count, all_bytes, newest_ns)) => {
                     (*count, *all_bytes) = (*count + 1, *all_bytes + bytes);
-                    *newest_ns = letter.time_ns.max(*newest_ns);
+                    *newest_ns = time_ns.max(*newest_ns);
                 }
-                None => {
-                    let newest_ns = letter.time_ns;
-                    groups.push((Letter { bytes: bytes::Bytes::new(), ..letter }, 1, bytes, newest_ns));
-                }
+                None => groups.push((letter.clone(), 1, bytes, time_ns)),
+            }
+            newest.push_back((letter, length));
+            if newest.len() > most {
+                newest.pop_front();
             }
             ControlFlow::Continue(())
         });
@@ -197,5 +227,6 @@ pub fn list(readers: &[(StoreName, &dyn Fn() -> Reader)], selection: &Selection,
             "newest": newest_ns.to_string(),
         })
     };
+    let newest: Vec<Value> = newest.iter().map(|(letter, length)| letter.summary_of(*length)).collect();
     json!({ "groups": groups.iter().map(group).collect::<Vec<_>>(), "letters": newest })
 }

@@ -5,7 +5,7 @@
 //! Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64` ids that are
 //! gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone before them.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -21,6 +21,9 @@ const GONE: u8 = 2;
 
 /// Bytes of a reason, an origin or a reply that are kept: a reply is shown to people, its beginning is enough.
 const TEXT_BYTES: usize = 256;
+
+/// Entries between two pulses of a [`Scan`]: a few milliseconds.
+pub(super) const PULSE_ENTRIES: u32 = 4096;
 
 /// Ids in one block of those that are gone.
 pub(super) const GONE_IDS: usize = 64 * 1024;
@@ -77,12 +80,6 @@ pub struct Letter {
     pub bytes: Bytes,
 }
 
-/// What a block of a store turned out to be.
-enum Kept {
-    Letter(Letter),
-    Gone(Vec<u64>),
-}
-
 impl Letter {
     /// Its id: `front-12`.
     #[must_use]
@@ -99,6 +96,11 @@ impl Letter {
     /// What it is, without its bytes.
     #[must_use]
     pub fn summary(&self) -> Value {
+        self.summary_of(self.bytes.len())
+    }
+
+    /// The summary of a letter of so many bytes, which it need not have with it.
+    pub(super) fn summary_of(&self, bytes: usize) -> Value {
         json!({
             "id": self.id(),
             "store": self.store.word(),
@@ -106,8 +108,8 @@ impl Letter {
             "origin": self.origin,
             "reply": self.reply,
             "time": self.time_ns.to_string(),
-            "bytes": self.bytes.len(),
-            "cut": self.is_cut(),
+            "bytes": bytes,
+            "cut": bytes >= KEPT_BYTES,
         })
     }
 
@@ -144,12 +146,8 @@ pub(super) fn encode_gone(numbers: &[u64]) -> Vec<u8> {
     out
 }
 
-fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Option<Kept> {
+fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Option<Letter> {
     let (version, mut rest) = payload.split_first()?;
-    if *version == GONE {
-        let (numbers, _rest) = rest.as_chunks::<8>();
-        return Some(Kept::Gone(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()));
-    }
     let mut text = || {
         let (length, after) = rest.split_first_chunk::<2>()?;
         let (text, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
@@ -157,66 +155,113 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
         Some(String::from_utf8_lossy(text).into_owned())
     };
     let (reason, origin, reply) = (text()?, text()?, text()?);
-    (*version == LETTER).then(|| {
-        Kept::Letter(Letter {
-            store,
-            number: sequence,
-            reason,
-            origin,
-            reply,
-            time_ns: meta.received_ns,
-            signal: meta.signal,
-            source: meta.source,
-            bytes: payload.slice_ref(rest),
-        })
+    (*version == LETTER).then(|| Letter {
+        store,
+        number: sequence,
+        reason,
+        origin,
+        reply,
+        time_ns: meta.received_ns,
+        signal: meta.signal,
+        source: meta.source,
+        bytes: payload.slice_ref(rest),
     })
 }
 
-/// Everything that a reader gives, each with the place behind it.
-fn each(store: StoreName, mut reader: Reader, visit: &mut dyn FnMut(Kept, Position) -> ControlFlow<()>) {
-    while let Some(entry) = reader.next() {
-        // What is damaged is gone; what a later version kept is not ours to show.
-        if let Entry::Block { meta, sequence, payload, end, .. } = entry
-            && let Some(kept) = decode(store, &meta, sequence, &payload)
-            && visit(kept, end).is_break()
-        {
-            return;
-        }
+/// The numbers of letters that are gone and still on disk: a bit each, for a full store may hold ten million of them.
+#[derive(Debug, Default)]
+pub(super) struct Gone(BTreeMap<u64, u64>);
+
+impl Gone {
+    pub(super) fn insert(&mut self, number: u64) {
+        *self.0.entry(number / 64).or_default() |= 1 << (number % 64);
+    }
+
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.0.get(&(number / 64)).is_some_and(|bits| bits & (1 << (number % 64)) != 0)
+    }
+
+    /// Nobody will ask about numbers below this one again.
+    pub(super) fn forget_below(&mut self, number: u64) {
+        self.0 = self.0.split_off(&(number / 64));
     }
 }
 
-/// The numbers of all letters that are gone.
-pub(super) fn gone(store: StoreName, reader: Reader) -> HashSet<u64> {
-    let mut gone = HashSet::new();
-    each(store, reader, &mut |kept, _| {
-        if let Kept::Gone(numbers) = kept {
-            gone.extend(numbers);
+/// A block of a store as it is read.
+struct Read<'a> {
+    meta: &'a Meta,
+    number: u64,
+    payload: &'a Bytes,
+    end: Position,
+}
+
+/// How one store is read, be it with millions of letters in it.
+pub struct Scan<'a> {
+    /// Which.
+    pub store: StoreName,
+    /// A reader from the oldest letter on.
+    pub open: &'a dyn Fn() -> Reader,
+    /// Called every [`PULSE_ENTRIES`] entries, so that a thread can say that it lives; it may end the reading.
+    pub pulse: &'a dyn Fn() -> ControlFlow<()>,
+}
+
+impl Scan<'_> {
+    /// Every letter that is still there, oldest first, with the place behind it. The store is read twice: first for what is
+    /// gone.
+    pub fn letters(&self, visit: &mut dyn FnMut(Letter, Position) -> ControlFlow<()>) {
+        if let Some(gone) = self.gone() {
+            self.letters_beside(&gone, visit);
         }
-        ControlFlow::Continue(())
-    });
-    gone
-}
+    }
 
-/// The number of every letter, gone or not, with the place behind it.
-pub(super) fn numbers(store: StoreName, reader: Reader, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
-    each(store, reader, &mut |kept, end| match kept {
-        Kept::Letter(letter) => visit(letter.number, end),
-        Kept::Gone(_) => ControlFlow::Continue(()),
-    });
-}
+    /// As [`Scan::letters`], where it is known what is gone.
+    pub(super) fn letters_beside(&self, gone: &Gone, visit: &mut dyn FnMut(Letter, Position) -> ControlFlow<()>) {
+        self.each(&mut |Read { meta, number, payload, end }| {
+            if gone.contains(number) {
+                return ControlFlow::Continue(());
+            }
+            decode(self.store, meta, number, payload).map_or(ControlFlow::Continue(()), |letter| visit(letter, end))
+        });
+    }
 
-/// Every letter of a store that is still there, oldest first, with the place behind it. The store is read twice: first for
-/// what is gone.
-pub fn letters(
-    store: StoreName,
-    open: &dyn Fn() -> Reader,
-    visit: &mut dyn FnMut(Letter, Position) -> ControlFlow<()>,
-) {
-    let gone = gone(store, open());
-    each(store, open(), &mut |kept, end| match kept {
-        Kept::Letter(letter) if !gone.contains(&letter.number) => visit(letter, end),
-        _ => ControlFlow::Continue(()),
-    });
+    /// The numbers of all letters that are gone; `None` when the reading was ended.
+    pub(super) fn gone(&self) -> Option<Gone> {
+        let mut gone = Gone::default();
+        let to_the_end = self.each(&mut |Read { payload, .. }| {
+            if let Some((&GONE, rest)) = payload.split_first() {
+                let (numbers, _rest) = rest.as_chunks::<8>();
+                numbers.iter().for_each(|bytes| gone.insert(u64::from_le_bytes(*bytes)));
+            }
+            ControlFlow::Continue(())
+        });
+        to_the_end.then_some(gone)
+    }
+
+    /// The number of every letter, gone or not, with the place behind it.
+    pub(super) fn numbers(&self, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
+        self.each(&mut |Read { number, payload, end, .. }| match payload.first() {
+            Some(&LETTER) => visit(number, end),
+            _ => ControlFlow::Continue(()),
+        });
+    }
+
+    /// Every block; false when the reading was ended. What is damaged is gone; what a later version kept is not ours to show.
+    fn each(&self, visit: &mut dyn FnMut(Read<'_>) -> ControlFlow<()>) -> bool {
+        let mut reader = (self.open)();
+        let mut entries = 0u32;
+        while let Some(entry) = reader.next() {
+            entries += 1;
+            if entries.is_multiple_of(PULSE_ENTRIES) && (self.pulse)().is_break() {
+                return false;
+            }
+            if let Entry::Block { meta, sequence, payload, end, .. } = entry
+                && visit(Read { meta: &meta, number: sequence, payload: &payload, end }).is_break()
+            {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Which letters are meant.

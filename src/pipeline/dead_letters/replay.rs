@@ -80,8 +80,8 @@ impl FrontReplay {
         FrontReplay { outlet, settings, metrics, sources: HashMap::new() }
     }
 
-    /// Replays records.
-    pub(super) fn replay(&mut self, letters: &[Letter], stop: &AtomicBool) -> Replayed {
+    /// Replays records; `pulse` is called while the log is waited for.
+    pub(super) fn replay(&mut self, letters: &[Letter], stop: &AtomicBool, pulse: &dyn Fn()) -> Replayed {
         let mut replayed = Replayed::default();
         for together in letters.chunk_by(|a, b| a.source == b.source).flat_map(|same| same.chunks(TOGETHER)) {
             // Relaxed: a flag that is only ever set.
@@ -90,7 +90,7 @@ impl FrontReplay {
                 break;
             }
             let (numbers, blocks) = self.decode(together, &mut replayed);
-            match self.store(blocks) {
+            match self.store(blocks, pulse) {
                 Ok(()) => replayed.gone.extend(numbers),
                 Err(why) => {
                     replayed.stopped = Some(why.to_owned());
@@ -142,7 +142,7 @@ impl FrontReplay {
     }
 
     /// Hands blocks to the lane and waits until all of them are durable.
-    fn store(&mut self, blocks: Vec<Block>) -> Result<(), &'static str> {
+    fn store(&mut self, blocks: Vec<Block>, pulse: &dyn Fn()) -> Result<(), &'static str> {
         let mut waiting = blocks.len();
         for mut block in blocks {
             block.awaited = true;
@@ -153,6 +153,7 @@ impl FrontReplay {
         let mut outcome = Ok(());
         while waiting > 0 {
             let Some(verdict) = self.outlet.verdict() else {
+                pulse();
                 thread::park_timeout(LOOK);
                 continue;
             };

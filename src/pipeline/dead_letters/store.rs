@@ -3,13 +3,12 @@
 //! Bounded in bytes and in age: beyond either the oldest segments go, and the letters in them that were still there are
 //! counted as expired. When every letter at the beginning is gone, its segments go too.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::letter::{self, GONE_IDS, StoreName};
+use super::letter::{self, GONE_IDS, Gone, Scan, StoreName};
 use super::place;
 use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
 use crate::pipeline::logs;
@@ -55,8 +54,14 @@ pub(super) struct Store {
     pub(super) counters: Arc<StoreCounters>,
     appender: Appender,
     /// Letters that are gone and still on disk; read when it is first asked for.
-    gone: Option<HashSet<u64>>,
+    gone: Option<Gone>,
+    /// Every letter before this place is gone.
+    passed: Position,
+    pulse: Pulse,
 }
+
+/// Called now and then while a store is read.
+pub(super) type Pulse = Box<dyn Fn() + Send>;
 
 impl Store {
     pub(super) fn open(
@@ -64,6 +69,7 @@ impl Store {
         state: &Path,
         name: StoreName,
         at_rest: &AtRest,
+        pulse: Pulse,
     ) -> Result<Store, OpenError> {
         let place = place(state, name);
         let options = Options {
@@ -79,7 +85,8 @@ impl Store {
             at_rest: at_rest.clone(),
         };
         let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
-        Ok(Store { name, log, counters: Arc::default(), appender, gone: None })
+        let passed = log.oldest();
+        Ok(Store { name, log, counters: Arc::default(), appender, gone: None, passed, pulse })
     }
 
     /// Appends a letter, in place of the oldest ones when the store is full. False when storage fails.
@@ -119,9 +126,9 @@ impl Store {
             GoneBy::Purge => &self.counters.purged,
         };
         counter.add(numbers.len() as u64);
-        if let Some(gone) = &mut self.gone {
-            gone.extend(numbers);
-        }
+        let mut gone = self.take_gone();
+        numbers.iter().for_each(|number| gone.insert(*number));
+        self.gone = Some(gone);
         self.reclaim();
         true
     }
@@ -137,34 +144,66 @@ impl Store {
 
     /// Lets the segments before a place go, and counts the letters that were still there.
     fn expire(&mut self, to: Position) {
-        let log = Arc::clone(&self.log);
-        let name = self.name;
-        let gone = self.gone.get_or_insert_with(|| letter::gone(name, log.reader(log.oldest())));
+        let gone = self.take_gone();
         let mut expired = 0;
-        letter::numbers(name, self.log.reader(self.log.oldest()), &mut |number, end| {
+        self.scan_from(self.log.oldest(), &mut |number, end| {
             if end.segment >= to.segment {
                 return ControlFlow::Break(());
             }
-            expired += u64::from(!gone.remove(&number));
+            expired += u64::from(!gone.contains(number));
             ControlFlow::Continue(())
         });
         if expired > 0 {
-            tracing::warn!(store = name.word(), expired, "the oldest dead letters make room or are too old");
+            tracing::warn!(store = self.name.word(), expired, "the oldest dead letters make room or are too old");
         }
         self.counters.expired.add(expired);
-        self.log.release(&to);
+        self.release(&to, gone);
     }
 
-    /// Lets the segments go at whose letters nobody will look again.
+    /// Lets the segments go at whose letters nobody will look again. Goes on where it has come to, so that all calls
+    /// together read the store once.
     fn reclaim(&mut self) {
-        let log = Arc::clone(&self.log);
-        let mut first = self.log.tail().segment;
-        letter::letters(self.name, &|| log.reader(log.oldest()), &mut |_, end| {
-            first = end.segment;
-            ControlFlow::Break(())
+        let gone = self.take_gone();
+        let mut passed = self.passed.max(self.log.oldest());
+        let mut first = None;
+        self.scan_from(passed, &mut |number, end| {
+            if !gone.contains(number) {
+                first = Some(end.segment);
+                return ControlFlow::Break(());
+            }
+            passed = end;
+            ControlFlow::Continue(())
         });
-        self.log.release(&Position { segment: first, ..Position::default() });
+        self.passed = passed;
+        self.release(&Position { segment: first.unwrap_or(self.log.tail().segment), ..Position::default() }, gone);
         self.tend();
+    }
+
+    fn release(&mut self, to: &Position, mut gone: Gone) {
+        self.log.release(to);
+        gone.forget_below(self.log.oldest().sequence);
+        self.gone = Some(gone);
+    }
+
+    /// What is gone, to be put back; read from the store the first time.
+    fn take_gone(&mut self) -> Gone {
+        self.gone.take().unwrap_or_else(|| {
+            let mut gone = None;
+            self.scan(self.log.oldest(), &mut |scan| gone = scan.gone());
+            gone.expect("our own pulse ends no reading")
+        })
+    }
+
+    fn scan_from(&self, from: Position, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
+        self.scan(from, &mut |scan| scan.numbers(visit));
+    }
+
+    fn scan(&self, from: Position, with: &mut dyn FnMut(&Scan<'_>)) {
+        let pulse = || {
+            (self.pulse)();
+            ControlFlow::Continue(())
+        };
+        with(&Scan { store: self.name, open: &|| self.log.reader(from), pulse: &pulse });
     }
 
     /// Makes what was appended durable. False when storage fails.

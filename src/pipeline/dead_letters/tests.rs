@@ -1,6 +1,6 @@
 //! Letters through the thread that keeps them, the stores' bounds, and records on their way back into the front.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::block::{Refusal, Ticket, VerdictOutcome};
@@ -36,8 +36,13 @@ fn refused(destination: &str, payload: &[u8]) -> DeliveryLetter {
     DeliveryLetter { destination: destination.to_owned(), reason, reply, signal: Signal::Logs, payload }
 }
 
+fn found(store: StoreName, log: &Arc<Log>, selection: &Selection) -> Vec<Letter> {
+    let scan = Scan { store, open: &|| log.reader(log.oldest()), pulse: &|| ControlFlow::Continue(()) };
+    select(&scan, selection, usize::MAX)
+}
+
 fn all(stores: &DeadLetterStores, selection: &Selection) -> Vec<Letter> {
-    stores.logs.iter().flat_map(|(store, log)| select(*store, log, selection, usize::MAX)).collect()
+    stores.logs.iter().flat_map(|(store, log)| found(*store, log, selection)).collect()
 }
 
 #[test]
@@ -82,7 +87,8 @@ fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
 fn a_store_is_bounded_in_age_and_counts_what_goes() {
     let directory = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
-    let mut store = Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default()).unwrap();
+    let mut store =
+        Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), Box::new(|| ())).unwrap();
     let now = 2 * WEEK_NS;
     // Three letters fill a segment: six old ones, then three of today.
     for number in 0..9 {
@@ -94,7 +100,7 @@ fn a_store_is_bounded_in_age_and_counts_what_goes() {
         ));
     }
     assert!(store.sync());
-    let there = |store: &Store| select(StoreName::Front, &store.log, &Selection::default(), 99);
+    let there = |store: &Store| found(StoreName::Front, &store.log, &Selection::default());
     // One of the old ones is gone already: it does not expire too.
     let first = there(&store)[0].number;
     assert!(store.go(&[first], GoneBy::Purge));
@@ -107,6 +113,49 @@ fn a_store_is_bounded_in_age_and_counts_what_goes() {
     let numbers: Vec<u64> = there(&store).iter().map(|letter| letter.number).collect();
     assert!(store.go(&numbers, GoneBy::Purge));
     assert!(store.log.stats().segments <= 1, "{:?}", store.log.stats());
+}
+
+#[test]
+fn a_store_of_very_many_letters_is_read_a_few_times_whatever_is_asked_and_with_pulses() {
+    const LETTERS: u64 = 100_000;
+    let directory = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
+    let pulses = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&pulses);
+    let pulse = Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut store = Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), pulse).unwrap();
+    for number in 0..LETTERS {
+        let encoded = letter::encode(["even", "odd"][usize::from(number % 2 == 1)], "o", "", b"x");
+        assert!(store.keep((Signal::Traces, SourceId(0)), clock::wall_ns(), &encoded));
+    }
+    assert!(store.sync() && store.log.stats().segments > 2);
+    let log = Arc::clone(&store.log);
+    let scan_pulse = || {
+        pulses.fetch_add(1, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    let scan = Scan { store: StoreName::Front, open: &|| log.reader(log.oldest()), pulse: &scan_pulse };
+    // How often the whole store was read since the last call, rounded.
+    let readings = || {
+        let entries = pulses.swap(0, Ordering::Relaxed) * u64::from(letter::PULSE_ENTRIES);
+        (entries + LETTERS / 2) / LETTERS
+    };
+    let listed = desk::list(&[scan], &Selection::default(), 3);
+    assert_eq!(
+        (&listed["groups"][1]["letters"], listed["letters"].as_array().unwrap().len()),
+        (&(LETTERS / 2).into(), 3)
+    );
+    assert_eq!(readings(), 2);
+    let scan = Scan { store: StoreName::Front, open: &|| log.reader(log.oldest()), pulse: &scan_pulse };
+    let mut purge = |selection| purge_all(&scan, &log, &selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
+    let odd = Selection { reason: Some("odd".to_owned()), ..Selection::default() };
+    assert_eq!((purge(odd.clone()), purge(odd)), (Some(LETTERS / 2), Some(0)));
+    assert_eq!(readings(), 5, "two for each purge, and one for what was gone before");
+    assert_eq!(purge(Selection::default()), Some(LETTERS / 2));
+    assert_eq!(readings(), 3, "two, and one for what goes from the disk");
+    assert!(log.stats().segments <= 2, "{:?}", log.stats());
 }
 
 #[test]
@@ -151,7 +200,7 @@ fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
         let (outlet, mut writer, _) = outlet::pair(RING_BLOCKS, u64::MAX, doorbell, parker.unparker().clone());
         let mut front = FrontReplay::new(outlet, settings, Arc::clone(&metrics));
         let (replayed, records) = thread::scope(|scope| {
-            let replaying = scope.spawn(|| front.replay(&letters, &AtomicBool::new(false)));
+            let replaying = scope.spawn(|| front.replay(&letters, &AtomicBool::new(false), &|| ()));
             let (mut records, mut ticket) = (0, 0);
             while !replaying.is_finished() {
                 if let Some(block) = writer.pop() {
