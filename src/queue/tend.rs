@@ -12,6 +12,7 @@ use super::format::{Footer, segment_name};
 use super::log::{Log, SyncSide, lock};
 use super::mark::Mark;
 use super::pool::NoSpare;
+use super::position::Position;
 use super::sabotage::{Sabotage, planted};
 use super::segment::Segment;
 use super::state::State;
@@ -83,7 +84,7 @@ impl Log {
     }
 
     fn dispose(&self, side: &mut SyncSide) -> io::Result<()> {
-        let retired = self.take_disposable(side);
+        let retired = self.take_disposable(&side.durable_mark.position);
         if retired.is_empty() {
             return Ok(());
         }
@@ -124,22 +125,18 @@ impl Log {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Some of the segments that may go now. What was released without its last mark being durable stays: the totals that
-    /// take its place in the lane's state must cover it.
-    fn take_disposable(&self, side: &SyncSide) -> Vec<Arc<Segment>> {
-        let covered = &side.durable_mark.position;
-        // After a failed sync the files that blocks were moved from must stay until a sync of the new ones succeeded.
-        let is_needed = |segment: &Segment| side.failures_in_a_row > 0 && segment.suspect.load(Ordering::Relaxed);
+    /// The oldest segments that may go now. What was released without its last mark being durable stays: the totals that
+    /// take its place in the lane's state must cover it. A file that blocks were moved from stays until they are durable in
+    /// another one. Oldest first: what is missing in such a file would count as lost without those behind it.
+    fn take_disposable(&self, covered: &Position) -> Vec<Arc<Segment>> {
+        let may_go = |segment: &Arc<Segment>| {
+            let moved = segment.suspect.load(Ordering::Relaxed);
+            segment.consumed_at(covered) && (!moved || segment.id() < covered.segment)
+        };
         let mut retired = lock(&self.retired);
-        let mut going = Vec::new();
-        retired.retain(|segment| {
-            let goes = going.len() < DISPOSED_A_CALL && segment.consumed_at(covered) && !is_needed(segment);
-            if goes {
-                going.push(Arc::clone(segment));
-            }
-            !goes
-        });
-        going
+        retired.sort_unstable_by_key(|segment| segment.id());
+        let count = retired.iter().take(DISPOSED_A_CALL).take_while(|segment| may_go(segment)).count();
+        retired.drain(..count).collect()
     }
 
     /// A segment whose key is missing was passed: its file is no longer part of the log, but not ours to destroy.
