@@ -35,17 +35,25 @@ pub(super) type Records = BTreeMap<u64, (SegmentHeader, Footer)>;
 #[derive(Debug)]
 pub(super) struct Index {
     directory: PathBuf,
-    /// `None`: there is none, or it could not be written; then there is none until the next start.
+    /// `None`: there is none yet.
     file: Option<Arc<dyn StoredFile>>,
     records: usize,
+    /// It could not be read or written: there is none until the next start.
+    has_failed: bool,
 }
 
 impl Index {
     /// Reads what there is. No error is one: the segments are all that counts.
     pub(super) fn open(storage: &dyn Storage, directory: &Path) -> (Index, Records) {
-        let mut index = Index { directory: directory.to_owned(), file: None, records: 0 };
+        let mut index = Index { directory: directory.to_owned(), file: None, records: 0, has_failed: false };
         let mut found = Records::new();
-        let Ok(file) = storage.open(&directory.join("index")) else { return (index, found) };
+        let file = match storage.open(&directory.join("index")) {
+            Ok(file) => file,
+            Err(error) => {
+                index.has_failed = error.kind() != io::ErrorKind::NotFound;
+                return (index, found);
+            }
+        };
         let capacity = capacity(&*file);
         for first in (0..capacity).step_by(READ_RECORDS) {
             let count = READ_RECORDS.min(capacity - first);
@@ -73,11 +81,14 @@ impl Index {
         (header, footer): (&SegmentHeader, &Footer),
         lives: impl Fn(u64) -> bool,
     ) {
+        if self.has_failed {
+            return;
+        }
         let full = self.file.as_ref().is_none_or(|file| self.records >= capacity(&**file));
         let written = if full { self.replace(storage, lives) } else { Ok(()) };
         if written.and_then(|()| self.write(&encode(header, footer))).is_err() {
-            // Without it the next start is slower.
-            self.file = None;
+            // Without it the next start is slower. It is not tried again for each segment.
+            (self.file, self.has_failed) = (None, true);
         }
     }
 

@@ -18,7 +18,7 @@ use shadow::Shadow;
 
 use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
 use super::mark::Mark;
-use super::segment::OpenSegment;
+use super::segment::{OpenSegment, Segment};
 use super::storage::Storage;
 use super::{
     Appender, AtRest, Budget, Cursor, FileStorage, KeyId, LaneCursor, Log, OpenError, Options, Position, Reader,
@@ -249,22 +249,22 @@ impl Lane {
     /// Every segment that holds entries, oldest first.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        self.on_disk().iter().map(|open| self.describe(open)).collect()
+        self.on_disk().map(|segment| self.describe(&self.open_segment(&segment))).collect()
     }
 
     /// What stands in a segment, from its first entry to its end; `None` when there is no such segment.
     #[must_use]
     pub fn entries(&self, id: u64) -> Option<Vec<EntryInfo>> {
-        let segments = self.on_disk();
-        let open = segments.iter().find(|open| open.segment.id() == id)?;
-        Some(entries(open))
+        self.on_disk().find(|segment| segment.id() == id).map(|segment| entries(&self.open_segment(&segment)))
     }
 
     /// The segments of the files, without the one that opening began.
-    fn on_disk(&self) -> Vec<OpenSegment> {
-        let segments = self.log.segments().into_iter().filter(|segment| segment.extent.load().1);
-        let open = |segment| self.log.open_segment(&segment).unwrap_or_else(|_| OpenSegment::lost(&segment));
-        segments.map(open).collect()
+    fn on_disk(&self) -> impl Iterator<Item = Arc<Segment>> {
+        self.log.segments().into_iter().filter(|segment| segment.extent.load().1)
+    }
+
+    fn open_segment(&self, segment: &Arc<Segment>) -> OpenSegment {
+        self.log.open_segment(segment).unwrap_or_else(|_| OpenSegment::lost(segment))
     }
 
     fn describe(&self, open: &OpenSegment) -> SegmentInfo {

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::budget::Budget;
 use super::format::{HEADER_OFFSETS, SegmentHeader, segment_name};
 use super::keys::KeyId;
+use super::log::Options;
 use super::sabotage::{Sabotage, planted};
+use super::scan::may_pass;
 use super::segment::Segment;
 use super::storage::{Storage, StoredFile};
 use crate::block::HeaderKey;
@@ -48,7 +50,38 @@ struct Inner {
     spares: VecDeque<Spare>,
     free: Vec<Free>,
     next_segment: u64,
-    next_free: u64,
+    last_free: u64,
+}
+
+/// The files in `free/` that the pool has room for, and the highest number that one has; the others, and those of
+/// another length or that cannot be opened, go. They hold nothing.
+pub(super) fn adopt_free(storage: &dyn Storage, options: &Options) -> io::Result<(Vec<Free>, u64)> {
+    let directory = options.directory.join("free");
+    let (mut free, mut last_free) = (Vec::new(), 0);
+    for name in storage.list(&directory)? {
+        let path = directory.join(&name);
+        last_free = last_free.max(free_number(&name).unwrap_or(0));
+        let gone = match storage.open(&path) {
+            Ok(file) if file.bytes() == options.segment_bytes && free.len() < options.pool_segments => {
+                options.budget.adopt(file.bytes());
+                free.push(Free { name, file });
+                continue;
+            }
+            Ok(_) => storage.remove(&path),
+            Err(error) if may_pass(&error) => return Err(error),
+            Err(error) => storage.remove(&path).map_err(|_| error),
+        };
+        if let Err(error) = gone {
+            let lane = options.lane;
+            tracing::error!(lane, file = %path.display(), %error, "a spare file of the log cannot be used or removed");
+        }
+    }
+    Ok((free, last_free))
+}
+
+/// The number of a file in `free/`; `None` when that is not a name we give.
+fn free_number(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("free-")?, 16).ok()
 }
 
 /// The files of a lane that hold no entries.
@@ -70,10 +103,13 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(options: &super::Options, incarnation: u64, next_segment: u64, free: Vec<Free>) -> Pool {
-        // A name of the pool is never given twice, so a rename never hits a file that is there.
-        let number = |free: &Free| u64::from_str_radix(free.name.strip_prefix("free-")?, 16).ok();
-        let next_free = free.iter().filter_map(number).max().unwrap_or(0);
+    /// `last_free` is the highest number of a file in `free/`: a name of the pool is never given twice, so a rename never
+    /// hits a file that is there.
+    pub(super) fn new(
+        options: &Options,
+        (incarnation, next_segment): (u64, u64),
+        (free, last_free): (Vec<Free>, u64),
+    ) -> Pool {
         Pool {
             directory: options.directory.clone(),
             lane: options.lane,
@@ -83,7 +119,7 @@ impl Pool {
             compressed: options.at_rest.compression != BlockCompression::None,
             master: options.at_rest.keys.writing(),
             budget: Arc::clone(&options.budget),
-            inner: Mutex::new(Inner { spares: VecDeque::new(), free, next_segment, next_free }),
+            inner: Mutex::new(Inner { spares: VecDeque::new(), free, next_segment, last_free }),
             making: Mutex::default(),
         }
     }
@@ -198,8 +234,8 @@ impl Pool {
 
     fn free_name(&self) -> String {
         let mut inner = self.lock();
-        inner.next_free += 1;
-        format!("free-{:016x}", inner.next_free)
+        inner.last_free += 1;
+        format!("free-{:016x}", inner.last_free)
     }
 
     fn name(
@@ -240,10 +276,13 @@ impl Pool {
         let wanted =
             self.lock().free.len() + renamed < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes();
         if let Some(segment) = Arc::into_inner(segment).filter(fit).filter(|_| wanted) {
-            let file = segment.kept().map_or_else(|| storage.open(&path), Ok)?;
-            let name = self.free_name();
-            storage.rename(&path, &self.directory.join("free").join(&name))?;
-            return Ok(Some(Free { name, file }));
+            let file = segment.kept().or_else(|| storage.open(&path).ok());
+            // Somebody may have cut it off: the pool holds whole files only.
+            if let Some(file) = file.filter(|file| file.bytes() == bytes && file.is_whole()) {
+                let name = self.free_name();
+                storage.rename(&path, &self.directory.join("free").join(&name))?;
+                return Ok(Some(Free { name, file }));
+            }
         }
         storage.remove(&path)?;
         self.budget.give_back(bytes);

@@ -1,9 +1,9 @@
 //! Opening a log after anything that may have happened to its files.
 //!
 //! Recovery never refuses because of damage: it opens what it can, counts what it cannot, and puts files that it cannot read
-//! into quarantine. What a crash left half-written is judged once, here, and the verdict is written to the footer of the
-//! segment; readers go by that. It changes no entry, appends to no old segment and reuses no sequence, so a crash in the
-//! middle of it changes nothing. Only I/O errors that leave no place to write are errors.
+//! into quarantine, or leaves them where they are when even that fails. What a crash left half-written is judged once, here,
+//! and the verdict is written to the footer of the segment; readers go by that. It changes no entry, appends to no old segment
+//! and reuses no sequence, so a crash in the middle changes nothing. Only I/O errors that leave no place to write are errors.
 //!
 //! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, of
 //! every footer. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
@@ -13,6 +13,7 @@
 //! sync before the cut made durable, at most `queue.sync_bytes` and what came while it ran, counts as tail and not as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,13 +25,14 @@ use super::index::{Index, Records};
 use super::keys::{KeyId, TAG_BYTES};
 use super::log::{Log, MarkPoint, Options};
 use super::mark::{MARK_BYTES, Mark};
-use super::pool::{Free, Pool};
+use super::pool::{Pool, adopt_free};
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
-use super::scan::{End, Found, Judged, Scanned, open_segment, scan};
+use super::scan::{End, Found, Judged, Scanned, may_pass, open_segment, scan};
 use super::segment::Segment;
 use super::state::{State, StateFile};
 use super::storage::Storage;
+use super::tend::unused;
 use crate::block::Kind;
 use crate::telemetry::ledger::LaneTotals;
 
@@ -98,6 +100,8 @@ struct Recovery {
     /// Marks beyond this sequence count blocks that the crash took.
     trusted: u64,
     last_sequence: u64,
+    /// The highest id that a file is named after, also one that cannot be read.
+    highest_name: u64,
 }
 
 impl Recovery {
@@ -114,6 +118,7 @@ impl Recovery {
             durable: 0,
             trusted: u64::MAX,
             last_sequence: 0,
+            highest_name: 0,
         };
         let (index, mut records) = Index::open(&*recovery.storage, &recovery.options.directory);
         let last_known = records.last_key_value().map_or(0, |(id, _)| *id);
@@ -124,23 +129,23 @@ impl Recovery {
         recovery.recovered.state_lost = state.is_none() && !found.is_empty();
         let state = recovery.state_or_derived(state, &found)?;
         recovery.durable = state.mark.durable;
-        recovery.scan_all(&mut found, state.incarnation)?;
+        recovery.scan_all(&mut found, state.incarnation);
         recovery.judge(&found);
         let (footers, ended) = recovery.total_up(&found, &state);
-        write_verdicts(&found, &footers)?;
-        let index = recovery.complete(index, &records, found.iter().zip(&footers));
         let seen = found.iter().flat_map(|found| &found.entries).map(|entry| entry.header.sequence);
         recovery.last_sequence = seen.fold(recovery.last_sequence, u64::max).max(state.sequence_floor);
         let was_used = recovery.last_sequence > 0 || !found.is_empty();
         if was_used && !planted(Sabotage::SequenceReused) {
             recovery.last_sequence += SEQUENCE_JUMP;
         }
-        let next_segment = found.last().map_or(0, |found| found.header.id).max(last_known) + 1;
+        let newest = found.last().map_or(0, |found| found.header.id);
+        let sealed = recovery.write_verdicts(found.into_iter().zip(footers))?;
+        let index = recovery.complete(index, &records, &sealed);
+        let next_segment = newest.max(last_known).max(recovery.highest_name) + 1;
         let next_segment = next_segment.max(state.next_segment);
         // Written before anything is appended: the incarnation never changes, and the sequences that follow count as used
         // even if not one of their blocks reaches the disk.
         state_file.write(&State { next_segment, sequence_floor: recovery.last_sequence, ..state })?;
-        let sealed = found.into_iter().zip(footers).collect();
         recovery.finish(sealed, ended, (state.incarnation, next_segment), (state_file, index))
     }
 
@@ -151,6 +156,7 @@ impl Recovery {
         let mut names = self.storage.list(&self.options.directory)?;
         names.retain(|name| name.starts_with("seg-"));
         names.sort();
+        self.highest_name = names.iter().filter_map(|name| segment_id(name)).max().unwrap_or(0);
         let believed = names.len().saturating_sub(self.options.opened_at_start);
         for (place, name) in names.into_iter().enumerate() {
             let record = segment_id(&name).filter(|_| place < believed).and_then(|id| records.get(&id));
@@ -158,10 +164,17 @@ impl Recovery {
                 by_id.insert(header.id, Found::believed(name, *header, *footer));
                 continue;
             }
-            let judged = open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane))?;
-            let Judged::Segment(found) = judged else {
-                self.quarantine(&name)?;
-                continue;
+            let found = match open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane)) {
+                Ok(Judged::Segment(found)) => found,
+                Ok(Judged::Foreign) => {
+                    self.set_aside(&name, &"it is no segment of this lane that can be read");
+                    continue;
+                }
+                Err(error) if may_pass(&error) => return Err(error),
+                Err(error) => {
+                    self.set_aside(&name, &error);
+                    continue;
+                }
             };
             let id = found.header.id;
             let right_name = name == segment_name(id);
@@ -169,7 +182,7 @@ impl Recovery {
                 None => *found,
                 Some(other) => {
                     let (stays, goes) = if right_name { (*found, other) } else { (other, *found) };
-                    self.quarantine(&goes.name)?;
+                    self.set_aside(&goes.name, &"it is a copy of another segment");
                     stays
                 }
             };
@@ -179,23 +192,30 @@ impl Recovery {
     }
 
     /// Adds to the index what was read from files.
-    fn complete<'a>(
-        &self,
-        mut index: Index,
-        records: &Records,
-        sealed: impl Iterator<Item = (&'a Found, &'a Footer)> + Clone,
-    ) -> Index {
-        let living: BTreeSet<u64> = sealed.clone().map(|(found, _)| found.header.id).collect();
-        for (found, footer) in sealed.filter(|(found, _)| !records.contains_key(&found.header.id)) {
+    fn complete(&self, mut index: Index, records: &Records, sealed: &[(Found, Footer)]) -> Index {
+        let living: BTreeSet<u64> = sealed.iter().map(|(found, _)| found.header.id).collect();
+        for (found, footer) in sealed.iter().filter(|(found, _)| !records.contains_key(&found.header.id)) {
             index.record(&*self.storage, (&found.header, footer), |id| living.contains(&id));
         }
         index
     }
 
-    fn quarantine(&mut self, name: &str) -> io::Result<()> {
+    /// Puts a file aside that cannot be used; one that cannot be moved stays, and is left out.
+    fn set_aside(&mut self, name: &str, why: &dyn Display) {
         self.recovered.quarantined += 1;
+        let lane = self.options.lane;
+        match self.quarantine(name) {
+            Ok(()) => tracing::error!(lane, file = name, %why, "a file of the log was put into quarantine"),
+            Err(error) => {
+                tracing::error!(lane, file = name, %why, %error, "a file of the log is left out, and cannot be moved");
+            }
+        }
+    }
+
+    fn quarantine(&self, name: &str) -> io::Result<()> {
         let target = format!("lane-{:02}-{name}-{}", self.options.lane, self.options.wall_ns);
-        self.storage.rename(&self.options.directory.join(name), &self.options.quarantine.join(target))?;
+        let target = unused(&*self.storage, &self.options.quarantine, target)?;
+        self.storage.rename(&self.options.directory.join(name), &target)?;
         self.storage.sync_directory(&self.options.quarantine)?;
         self.storage.sync_directory(&self.options.directory)
     }
@@ -214,7 +234,7 @@ impl Recovery {
         Ok(State { incarnation, next_segment: 1, ..State::default() })
     }
 
-    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) -> io::Result<()> {
+    fn scan_all(&mut self, found: &mut Vec<Found>, incarnation: u64) {
         found.retain(|found| found.header.incarnation == incarnation);
         let mut limit = u64::MAX;
         for found in found.iter_mut().rev() {
@@ -224,9 +244,6 @@ impl Recovery {
                     limit = limit.min(footer.before_sequence);
                 }
                 End::Torn(file) => {
-                    if !planted(Sabotage::RecoveredNotSynced) {
-                        file.forget(file.bytes())?;
-                    }
                     found.entries = scan(found.header, file);
                     cut(&mut found.entries, limit);
                     if let Some(before) = first_mark(&found.entries) {
@@ -237,7 +254,6 @@ impl Recovery {
         }
         let marks = found.iter().flat_map(|found| &found.entries).filter_map(|entry| entry.mark);
         self.durable = marks.map(|mark| mark.durable).fold(self.durable, u64::max);
-        Ok(())
     }
 
     /// Finds what is missing or damaged, tells loss from the crash's tail, and with it how far marks are believed.
@@ -371,21 +387,31 @@ impl Recovery {
         Footer { before_sequence, spans_before, last_sequence: *sequence, totals: *totals, ..footer }
     }
 
-    /// The files in `free/` that the pool has room for; the others, and those of another length, go.
-    fn adopt_free(&self) -> io::Result<Vec<Free>> {
-        let directory = self.options.directory.join("free");
-        let mut free = Vec::new();
-        for name in self.storage.list(&directory)? {
-            let path = directory.join(&name);
-            let file = self.storage.open(&path)?;
-            if file.bytes() == self.options.segment_bytes && free.len() < self.options.pool_segments {
-                self.options.budget.adopt(file.bytes());
-                free.push(Free { name, file });
-            } else {
-                self.storage.remove(&path)?;
+    /// Writes the verdict on what was scanned; that was synced before it was read. A file that was cut off before its first
+    /// entry has no room for one, and nothing to be judged. What takes no verdict would be judged anew at every start, by
+    /// what later ones have added: it is put aside.
+    fn write_verdicts(&mut self, judged: impl Iterator<Item = (Found, Footer)>) -> io::Result<Vec<(Found, Footer)>> {
+        let mut sealed = Vec::new();
+        for (found, footer) in judged {
+            if let End::Torn(file) = &found.end
+                && file.bytes() >= FIRST_ENTRY
+            {
+                let write = || footer.write(&**file, found.header.key, found.header.id);
+                // Once more: what is written again is dirty again, so the second sync does not lie.
+                match write().or_else(|_| write()) {
+                    Ok(()) => {}
+                    Err(error) if is_full(&error) => return Err(error),
+                    Err(error) => {
+                        self.recovered.blocks = self.recovered.blocks.saturating_sub(footer.blocks);
+                        self.recovered.lost_blocks += footer.blocks;
+                        self.set_aside(&found.name, &error);
+                        continue;
+                    }
+                }
             }
+            sealed.push((found, footer));
         }
-        Ok(free)
+        Ok(sealed)
     }
 
     fn finish(
@@ -395,9 +421,9 @@ impl Recovery {
         (incarnation, next_segment): (u64, u64),
         sync_side: (StateFile, Index),
     ) -> io::Result<(Arc<Log>, Appender, Recovered)> {
-        let free = self.adopt_free()?;
+        let free = adopt_free(&*self.storage, &self.options)?;
         self.recovered.totals = totals;
-        let pool = Pool::new(&self.options, incarnation, next_segment, free);
+        let pool = Pool::new(&self.options, (incarnation, next_segment), free);
         let log = Log::new(self.storage, self.options, (incarnation, pool), sync_side, self.last_sequence);
         let end = sealed.last().map(|(found, footer)| (found.header.id, footer.end));
         let (segment, offset) = end.unwrap_or((next_segment, FIRST_ENTRY));
@@ -428,17 +454,8 @@ impl Recovery {
     }
 }
 
-/// Writes the verdict on what was scanned; that was synced before it was read. A file that was cut off before its first
-/// entry has no room for one, and nothing to be judged.
-fn write_verdicts(found: &[Found], footers: &[Footer]) -> io::Result<()> {
-    for (found, footer) in found.iter().zip(footers) {
-        if let End::Torn(file) = &found.end
-            && file.bytes() >= FIRST_ENTRY
-        {
-            footer.write(&**file, found.header.key, found.header.id)?;
-        }
-    }
-    Ok(())
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A later segment that begins before the end of this one holds the blocks behind its beginning: they were moved after a

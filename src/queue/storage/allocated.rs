@@ -60,12 +60,17 @@ impl Allocated {
         let body_offset = offset + head.len() as u64;
         let end = body_offset + body.len() as u64;
         self.check(end)?;
-        if self.file.metadata()?.len() < self.bytes {
+        if !self.is_whole() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "somebody has cut the file off"));
         }
         let written = file::write_parts_at(&self.file, body_offset, [body, self.zeros(end)])?.min(body.len());
         self.file.write_all_at(&body[written..], body_offset + written as u64)?;
         self.file.write_all_at(head, offset)
+    }
+
+    /// Whether nobody has cut the file off.
+    pub(super) fn is_whole(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.len() >= self.bytes)
     }
 
     fn check(&self, end: u64) -> io::Result<()> {

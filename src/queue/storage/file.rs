@@ -107,6 +107,10 @@ impl StoredFile for PlainFile {
         Ok(Bytes::from(buffer))
     }
 
+    fn is_whole(&self) -> bool {
+        self.0.is_whole()
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.file.sync_data()
     }

@@ -113,6 +113,10 @@ impl StoredFile for MappedFile {
         self.mapping.get().inspect(|mapping| mapping.forget());
     }
 
+    fn is_whole(&self) -> bool {
+        self.allocated.is_whole()
+    }
+
     fn sync(&self) -> io::Result<()> {
         // fdatasync covers pages dirtied through a mapping too.
         self.allocated.file.sync_data()

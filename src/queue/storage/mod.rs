@@ -62,6 +62,10 @@ pub trait StoredFile: Send + Sync + Debug {
     fn views_share_memory(&self) -> bool {
         false
     }
+    /// Whether the file is still as long as when it was opened: somebody else may have cut it off.
+    fn is_whole(&self) -> bool {
+        true
+    }
     /// A recycled file is about to be written anew: what was learnt of its pages no longer holds.
     fn reuse(&self) {}
     /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has

@@ -2,6 +2,7 @@
 
 mod cases;
 mod crash;
+mod cut;
 mod golden;
 mod keys;
 mod model;
@@ -9,6 +10,7 @@ mod room;
 mod rot;
 mod scale;
 mod shared;
+mod unreadable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
