@@ -151,20 +151,21 @@ struct Ground {
 
 impl Appliance {
     /// Starts everything that `config` says, for good. `inherited` are the sockets that systemd passed in.
-    pub fn start(config: &Config, inherited: &[Inherited]) -> Result<Appliance, StartError> {
+    pub fn start(config: &Config, inherited: Vec<Inherited>) -> Result<Appliance, StartError> {
         Appliance::start_reloadable(config, inherited).map(|(appliance, _)| appliance)
     }
 
     /// As [`Appliance::start`], with the reloads that the API will ask for.
     pub fn start_reloadable(
         config: &Config,
-        inherited: &[Inherited],
+        inherited: Vec<Inherited>,
     ) -> Result<(Appliance, Receiver<ReloadRequest>), StartError> {
         let cores = affinity::allowed_cores();
         let lanes = config.lanes.unwrap_or(cores.len()).max(1);
         let lock = open_state(config)?;
-        let mut receivers = Receivers::new(config, lanes);
-        let bound = receivers.prepare(config, inherited)?;
+        let mut receivers = Receivers::new(config, lanes, inherited);
+        let bound = receivers.prepare(config)?;
+        bound.open()?;
         let management = TcpListener::bind(config.management)
             .map_err(|source| StartError::Management { address: config.management, source })?;
         let tokens = read_tokens(config)?;
@@ -254,11 +255,15 @@ impl Appliance {
     /// only a start can change is not looked at: see [`super::reload`].
     pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<(), ReloadError> {
         let tokens = read_tokens(config)?;
-        let receivers = self.receivers.prepare(config, &[])?;
+        let receivers = self.receivers.prepare(config)?;
         if dry_run {
             return Ok(self.destinations.check(config)?);
         }
         let destinations = self.destinations.prepare(config)?;
+        if let Err(error) = receivers.open() {
+            self.destinations.discard(destinations);
+            return Err(error.into());
+        }
         self.destinations.adopt(config, destinations);
         self.receivers.adopt(receivers, &mut self.lanes, &self.metrics);
         self.guard.replace(tokens);

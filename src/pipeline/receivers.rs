@@ -1,9 +1,10 @@
 //! All receivers: their sockets, sources and connection tables, over all lanes.
 //!
-//! Like [`super::destinations`] a change has two steps: [`Receivers::prepare`] binds sockets and assigns ids, and what it
-//! made serves nobody; [`Receivers::adopt`] hands it to the lanes and returns when each has adopted it. Here every listening
-//! socket is kept open as long as its receiver is configured, so that a change of limits loses no connection that waits.
-//! Owned by the thread that runs the appliance.
+//! A change has three steps. [`Receivers::prepare`] binds sockets and assigns ids; nobody can connect and nothing is
+//! written, so what it made can be dropped: that is all of a dry run. [`Prepared::open`] writes the ids down and listens.
+//! [`Receivers::adopt`] hands everything to the lanes and returns when each has adopted it. Here every listening socket is
+//! kept open as long as its receiver is configured, so that a change of limits loses no connection that waits; those that
+//! systemd passed in are kept for good, for a receiver that is gone may return. Owned by the thread that runs the appliance.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use crossbeam::channel::unbounded;
 
 use super::doors::{self, BindError, Bound};
 use super::ingest::{Changes, Lane, Source};
-use super::sources::{self, Admissions, SourceNames};
+use super::sources::{self, Admissions, Assigned, SourceNames};
 use crate::block::SourceId;
 use crate::config::{self, Config, Protocol, Uberagent};
 use crate::receive::admission::ConnectionTable;
@@ -56,14 +57,28 @@ struct Change {
 pub struct Prepared {
     changes: Vec<Change>,
     close: Vec<SourceId>,
+    assigned: Assigned,
     uberagent: Uberagent,
     remap: bool,
+}
+
+impl Prepared {
+    /// The last that can fail: new ids are durable, and peers can connect to new sockets, where they wait to be served.
+    pub fn open(&self) -> Result<(), PrepareError> {
+        self.assigned.keep()?;
+        for Change { receiver, bound, .. } in &self.changes {
+            bound.as_ref().map_or(Ok(()), |bound| doors::listen(receiver, bound))?;
+        }
+        Ok(())
+    }
 }
 
 /// The receivers of a running appliance.
 pub struct Receivers {
     state_directory: PathBuf,
     lanes: usize,
+    /// systemd's sockets.
+    inherited: Vec<Inherited>,
     /// How rows become spans now.
     uberagent: Uberagent,
     served: Vec<Served>,
@@ -76,12 +91,13 @@ pub struct Receivers {
 }
 
 impl Receivers {
-    /// None yet.
+    /// None yet; `inherited` are systemd's sockets.
     #[must_use]
-    pub fn new(config: &Config, lanes: usize) -> Receivers {
+    pub fn new(config: &Config, lanes: usize, inherited: Vec<Inherited>) -> Receivers {
         Receivers {
             state_directory: config.state_directory.clone(),
             lanes,
+            inherited,
             uberagent: config.uberagent,
             served: Vec::new(),
             gone: Vec::new(),
@@ -96,15 +112,16 @@ impl Receivers {
         self.served.iter().map(|served| (served.source.receiver.name.clone(), served.bound.address)).collect()
     }
 
-    /// Does what can fail of a change to `config`. Errors leave everything as it was; `inherited` are systemd's sockets.
-    pub fn prepare(&self, config: &Config, inherited: &[Inherited]) -> Result<Prepared, PrepareError> {
+    /// Does what can fail of a change to `config`, with no effect beyond this process.
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, PrepareError> {
         let remap = config.uberagent != self.uberagent;
         let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
         let is_gone = |served: &&Served| !names.contains(&served.source.receiver.name.as_str());
         let close = self.served.iter().filter(is_gone).map(|served| served.source.id).collect();
-        let ids = sources::assign(&self.state_directory, &names)?;
+        let assigned = sources::assign(&self.state_directory, &names)?;
+        let given_up = self.given_up(config);
         let mut changes = Vec::new();
-        for (id, receiver) in ids.into_iter().zip(&config.receivers) {
+        for (id, receiver) in assigned.ids.iter().copied().zip(&config.receivers) {
             let known = self.served.iter().find(|served| served.source.id == id);
             let is_remapped = remap && !matches!(receiver.protocol, Protocol::OtlpHttp(_));
             if known.is_some_and(|known| known.source.receiver == *receiver) && !is_remapped {
@@ -113,18 +130,27 @@ impl Receivers {
             let stays = known.filter(|known| known.source.receiver.listen == receiver.listen);
             let bound = match stays {
                 Some(_) => None,
-                None => Some(doors::bind(receiver, inherited, self.lanes)?),
+                None => Some(doors::bind(receiver, &self.inherited, &given_up, self.lanes)?),
             };
             let sockets = bound.as_ref().or(stays.map(|known| &known.bound)).expect("it has sockets or gets some");
-            let views = sockets.listeners.iter().map(Listener::another).collect::<io::Result<_>>()?;
+            let views = sockets.views()?;
             changes.push(Change { id, receiver: receiver.clone(), bound, views });
         }
-        Ok(Prepared { changes, close, uberagent: config.uberagent, remap })
+        Ok(Prepared { changes, close, assigned, uberagent: config.uberagent, remap })
+    }
+
+    /// The sockets of receivers that are not in `config`, or elsewhere.
+    fn given_up(&self, config: &Config) -> Vec<&Bound> {
+        let stays = |served: &Served| {
+            let Source { receiver: known, .. } = &served.source;
+            config.receivers.iter().any(|receiver| receiver.name == known.name && receiver.listen == known.listen)
+        };
+        self.served.iter().filter(|served| !stays(served)).map(|served| &served.bound).collect()
     }
 
     /// Puts a prepared change into force; every lane has adopted it when this returns.
     pub fn adopt(&mut self, prepared: Prepared, lanes: &mut [Lane], metrics: &Metrics) {
-        let Prepared { changes, close, uberagent, remap } = prepared;
+        let Prepared { changes, close, uberagent, remap, .. } = prepared;
         self.uberagent = uberagent;
         let of_lane = |_| Changes { close: close.clone(), serve: Vec::new(), uberagent, remap };
         let mut by_lane: Vec<Changes> = lanes.iter().map(of_lane).collect();
@@ -178,5 +204,34 @@ fn connection_bounds(protocol: &Protocol) -> (usize, usize) {
         Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
             (limits.max_connections, limits.max_connections_per_ip)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{File, Host, Inputs};
+
+    fn config(directory: &Path, text: &str) -> Config {
+        let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let file = Some(File { name: "m.yaml", text });
+        let environment = |name: &str| (name == "STATE_DIRECTORY").then(|| directory.display().to_string());
+        config::load(&Inputs { file, environment: &environment, flags: &[], proxytrace: false, host }).unwrap().config
+    }
+
+    #[test]
+    fn what_is_prepared_takes_no_connection_and_writes_nothing_before_it_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), "receivers: {uberagent: {protocols: {tcp: {endpoint: '127.0.0.1:0'}}}}");
+        let prepared = Receivers::new(&config, 2, Vec::new()).prepare(&config).unwrap();
+        let address = prepared.changes[0].bound.as_ref().unwrap().address;
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        prepared.open().unwrap();
+        TcpStream::connect(address).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("sources")).unwrap(), "uberagent\n");
     }
 }

@@ -35,8 +35,7 @@ pub fn run(loaded: Loaded, load: &Load<'_>) -> Result<(), StartError> {
     let inherited = systemd::inherited(&environment)?;
     let notifier = Notifier::from_environment(&environment);
     let signals = signals::watch()?;
-    let (mut appliance, api) = Appliance::start_reloadable(&loaded.config, &inherited)?;
-    drop(inherited);
+    let (mut appliance, api) = Appliance::start_reloadable(&loaded.config, inherited)?;
     announce(&loaded.config, &appliance);
     let mut reloader = Reloader::new(loaded, load, &appliance);
     notifier.ready(&appliance.health.summary());

@@ -8,11 +8,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::block::SourceId;
 use crate::config::Admission;
+
+/// The file of the table, in the state directory.
+const TABLE: &str = "sources";
 
 /// The names of all sources that this process has met, by id; a reload adds to them.
 #[derive(Clone, Debug, Default)]
@@ -53,10 +56,26 @@ impl Admissions {
     }
 }
 
-/// The ids of `names`, in their order; names not seen before are given new ids, durably. Fails when the table cannot be
-/// read or written, or when it is full.
-pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Vec<SourceId>> {
-    let path = state_directory.join("sources");
+/// Ids for receivers, of which the new ones hold once they are written down.
+pub struct Assigned {
+    /// In the order of the names.
+    pub ids: Vec<SourceId>,
+    state_directory: PathBuf,
+    /// The whole table, when it has grown.
+    grown: Option<Vec<String>>,
+}
+
+impl Assigned {
+    /// Writes new ids down, durably. To be done before any is used.
+    pub fn keep(&self) -> io::Result<()> {
+        self.grown.as_ref().map_or(Ok(()), |names| write_durably(&self.state_directory, names))
+    }
+}
+
+/// The ids of `names`, in their order; names not seen before are given new ids. Writes nothing. Fails when the table cannot
+/// be read, or when it is full.
+pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Assigned> {
+    let path = state_directory.join(TABLE);
     let mut known: Vec<String> = match fs::read_to_string(&path) {
         Ok(text) => text.lines().map(str::to_owned).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -72,21 +91,20 @@ pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Vec<SourceId
         let id = u16::try_from(index).ok().map(SourceId).filter(|id| *id != SourceId::MIXED);
         ids.push(id.ok_or_else(|| io::Error::other(format!("{} holds too many sources", path.display())))?);
     }
-    if known.len() > before {
-        write_durably(state_directory, &path, &known)?;
-    }
-    Ok(ids)
+    let grown = (known.len() > before).then_some(known);
+    Ok(Assigned { ids, state_directory: state_directory.to_owned(), grown })
 }
 
 /// Replaces the table by rename, so that a crash leaves the old one or the new one.
-fn write_durably(directory: &Path, path: &Path, names: &[String]) -> io::Result<()> {
+fn write_durably(directory: &Path, names: &[String]) -> io::Result<()> {
+    let path = directory.join(TABLE);
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
     for name in names {
         writeln!(file, "{name}")?;
     }
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    fs::rename(&fresh, &path)?;
     File::open(directory)?.sync_all()
 }
 
@@ -97,7 +115,11 @@ mod tests {
     #[test]
     fn a_receiver_keeps_its_id_whatever_happens_to_the_others() {
         let directory = tempfile::tempdir().unwrap();
-        let assign = |names: &[&str]| assign(directory.path(), names).unwrap();
+        let assign = |names: &[&str]| {
+            let assigned = assign(directory.path(), names).unwrap();
+            assigned.keep().unwrap();
+            assigned.ids
+        };
         assert_eq!(assign(&["uberagent", "otlp"]), [SourceId(0), SourceId(1)]);
         assert_eq!(assign(&["otlp"]), [SourceId(1)]);
         assert_eq!(assign(&["elasticsearch", "uberagent"]), [SourceId(2), SourceId(0)]);

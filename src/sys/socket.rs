@@ -40,13 +40,27 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// One listener a lane at `address`; with port 0 all at the port that the first one got. Fails when the address
-    /// cannot be bound, also when somebody else listens there with `SO_REUSEPORT`.
+    /// One listener a lane at `address`, at which nobody can connect before [`Listener::listen`]; with port 0 all at the
+    /// port that the first one got. Fails when the address cannot be bound, also when somebody else listens there with
+    /// `SO_REUSEPORT`.
     pub fn for_lanes(address: SocketAddr, lanes: usize) -> io::Result<Vec<Listener>> {
         let probe = bound(address)?;
         let address = probe.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         drop(probe);
+        Listener::beside_own(address, lanes)
+    }
+
+    /// As [`Listener::for_lanes`] at a port where this process listens already, which therefore is known to be ours.
+    pub fn beside_own(address: SocketAddr, lanes: usize) -> io::Result<Vec<Listener>> {
         (0..lanes).map(|_| Listener::own(address)).collect()
+    }
+
+    /// From now on peers can connect. Inherited sockets listen already, with the queue that their unit gave them.
+    pub fn listen(&self) -> io::Result<()> {
+        match self.sharing {
+            Sharing::Own => SockRef::from(&self.socket).listen(BACKLOG),
+            Sharing::Inherited => Ok(()),
+        }
     }
 
     /// One lane's view each of a socket that systemd handed over. Fails when the process is out of descriptors.
@@ -92,7 +106,6 @@ impl Listener {
         let socket = unbound(address)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Listener { socket: socket.into(), sharing: Sharing::Own })
     }
@@ -136,6 +149,12 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1:0";
     const SHORT: Option<Duration> = Some(Duration::from_millis(100));
 
+    fn listening(lanes: usize) -> Vec<Listener> {
+        let listeners = Listener::for_lanes(LOOPBACK.parse().unwrap(), lanes).unwrap();
+        listeners.iter().for_each(|listener| listener.listen().unwrap());
+        listeners
+    }
+
     fn woken(poll: &mut Poll) -> bool {
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, SHORT).unwrap();
@@ -144,7 +163,7 @@ mod tests {
 
     #[test]
     fn lanes_share_one_port_and_each_connection_reaches_one_of_them() {
-        let listeners = Listener::for_lanes(LOOPBACK.parse().unwrap(), 3).unwrap();
+        let listeners = listening(3);
         let address = listeners[0].socket.local_addr().unwrap();
         let clients: Vec<TcpStream> = (0..32).map(|_| TcpStream::connect(address).unwrap()).collect();
         let mut accepted = 0;
@@ -158,8 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_connects_before_a_listener_listens() {
+        let listener = Listener::for_lanes(LOOPBACK.parse().unwrap(), 1).unwrap().remove(0);
+        let address = listener.socket.local_addr().unwrap();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        listener.listen().unwrap();
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
     fn a_port_that_another_process_serves_is_an_error_and_not_shared() {
-        let first = Listener::for_lanes(LOOPBACK.parse().unwrap(), 1).unwrap();
+        let first = listening(1);
         let address = first[0].socket.local_addr().unwrap();
         let second = Listener::for_lanes(address, 1);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -169,7 +197,7 @@ mod tests {
     fn a_watched_listener_is_reported_until_it_is_empty_or_unwatched() {
         for sharing in [Sharing::Own, Sharing::Inherited] {
             let mut poll = Poll::new().unwrap();
-            let mut listener = Listener::for_lanes(LOOPBACK.parse().unwrap(), 1).unwrap().remove(0);
+            let mut listener = listening(1).remove(0);
             listener.sharing = sharing;
             listener.watch(&poll, 7).unwrap();
             let _client = TcpStream::connect(listener.socket.local_addr().unwrap()).unwrap();

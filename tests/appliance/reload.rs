@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use millrace::config::{Config, StartAt};
 use millrace::pipeline::parking::PARKED_FOR;
 use millrace::sys::clock;
+use millrace::sys::systemd::Inherited;
 use millrace::telemetry::ledger::DropReason;
 use millrace::telemetry::metrics::Imbalances;
 
@@ -120,5 +121,58 @@ fn a_reload_that_fails_changes_nothing() {
     until("delivery", || sink.spans() == rig.appended());
     assert_eq!((other.spans(), rig.metrics.destinations().len()), (0, 1));
     rig.rest();
+    rig.stop();
+}
+
+#[test]
+fn a_receiver_that_returns_has_the_socket_that_was_passed_in_for_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let with = config(directory.path());
+    let mut without = with.clone();
+    without.receivers.retain(|receiver| receiver.name != "uberagent");
+    assert_eq!(without.receivers.len() + 1, with.receivers.len());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let rig = Rig::start_inheriting(&with, vec![Inherited { name: "uberagent".to_owned(), listener }]);
+    rig.reload(&without).unwrap();
+    let meanwhile = Feeder::start(address, 100);
+    rig.reload(&with).unwrap();
+    assert_eq!(rig.receiver("uberagent"), address);
+    until("who came meanwhile is served", || meanwhile.is_done() && rig.received() == meanwhile.rows());
+    rig.stop();
+}
+
+#[test]
+fn receivers_change_places_names_and_addresses_of_one_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let rig = Rig::start(&config);
+    for receiver in &mut config.receivers {
+        receiver.listen = rig.receiver(&receiver.name);
+    }
+    let works = |config: &Config| {
+        rig.reload(config).unwrap();
+        for receiver in &config.receivers {
+            assert_eq!(rig.receiver(&receiver.name), receiver.listen);
+        }
+        assert_eq!(post_span(rig.receiver("otlp")).status, 200);
+        feed(&rig, 100);
+    };
+    works(&config);
+    let places: Vec<_> = config.receivers.iter().map(|receiver| receiver.listen).collect();
+    // Each takes the place of the next: one of the reactor, two of the gateway.
+    assert_eq!(places.len(), 3);
+    for (receiver, place) in config.receivers.iter_mut().zip(places.iter().cycle().skip(1)) {
+        receiver.listen = *place;
+    }
+    works(&config);
+    config.receivers.iter_mut().for_each(|receiver| receiver.listen.set_ip([0, 0, 0, 0].into()));
+    works(&config);
+    let uberagent = config.receivers.iter_mut().find(|receiver| receiver.name == "uberagent").unwrap();
+    uberagent.name = "uberagent/renamed".to_owned();
+    works(&config);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    config.receivers[0].listen = taken.local_addr().unwrap();
+    assert!(rig.reload(&config).unwrap_err().contains("cannot listen on"), "another process has it");
     rig.stop();
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use millrace::config::{self, Backend, Compression, Config, Exporter, Host, Inputs, Protocol};
 use millrace::pipeline::appliance::Appliance;
 use millrace::sys::clock;
+use millrace::sys::systemd::Inherited;
 use millrace::telemetry::ledger::{DestinationTotals, DropReason};
 use millrace::telemetry::metrics::{Imbalances, Metrics};
 
@@ -84,7 +85,12 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn start(config: &Config) -> Rig {
-        let appliance = Appliance::start(config, &[]).expect("the appliance starts");
+        Rig::start_inheriting(config, Vec::new())
+    }
+
+    /// As [`Rig::start`], with sockets that were passed in.
+    pub(crate) fn start_inheriting(config: &Config, inherited: Vec<Inherited>) -> Rig {
+        let appliance = Appliance::start(config, inherited).expect("the appliance starts");
         let metrics = Arc::clone(&appliance.metrics);
         Rig { appliance: RefCell::new(appliance), metrics }
     }

@@ -82,7 +82,7 @@ pub(super) struct Running {
 
 /// Starts an appliance in this process.
 pub(super) fn start(places: &Places<'_>) -> Result<Running> {
-    let appliance = Appliance::start(&configuration(places)?, &[])?;
+    let appliance = Appliance::start(&configuration(places)?, Vec::new())?;
     let metrics = appliance.metrics.clone();
     Ok(Running { appliance, metrics })
 }

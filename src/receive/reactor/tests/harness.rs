@@ -113,7 +113,7 @@ impl Default for Setting {
             ring_answers: true,
             dead_letters: 1_000,
             overload: Arc::default(),
-            listeners: Listener::for_lanes("127.0.0.1:0".parse().unwrap(), 1).unwrap(),
+            listeners: listening(),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Lane {
     pub(super) fn door(&self, limits: TcpLimits, mapping: Mapping) -> Door {
         let uberagent = Uberagent { mapping, other_sourcetypes: OtherSourcetypes::Filter };
         Door {
-            listeners: Listener::for_lanes("127.0.0.1:0".parse().unwrap(), 1).unwrap(),
+            listeners: listening(),
             source: SourceId(3),
             table: ConnectionTable::new(limits.max_connections, limits.max_connections_per_ip),
             limits,
@@ -276,6 +276,12 @@ impl Lane {
 }
 
 /// Sends from a thread of its own, for senders that are made to wait.
+fn listening() -> Vec<Listener> {
+    let listeners = Listener::for_lanes("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    listeners.iter().for_each(|listener| listener.listen().unwrap());
+    listeners
+}
+
 pub(super) fn send_in_background(mut stream: TcpStream, bytes: Vec<u8>) -> std::thread::JoinHandle<bool> {
     std::thread::spawn(move || stream.write_all(&bytes).is_ok())
 }
