@@ -6,11 +6,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{Sender, bounded, unbounded};
 use crossbeam::sync::{Parker, Unparker};
 
 use super::dead_letters::{DeadLetters, DeliveryLetter};
@@ -93,7 +93,9 @@ pub type Opened = (Place, Vec<LaneState<Position>>);
 pub struct Destination {
     /// Its name: a configured exporter's.
     pub name: String,
-    given_up: Arc<AtomicBool>,
+    /// How often it was parked, and in which of these its thread has given up its place.
+    parkings: u64,
+    given_up: Arc<AtomicU64>,
     commands: Sender<Command>,
     wake: Unparker,
     thread: JoinHandle<()>,
@@ -104,14 +106,13 @@ pub struct Destination {
 impl Destination {
     /// Opens the place of `name`, or a new one at `start`, and starts its thread, which waits for its first command.
     pub fn open(name: &str, start: StartAt, shared: &Shared) -> io::Result<Destination> {
+        let Waiting { thread, wake, work } = Waiting::start(name, |egress: Egress, parker| egress.run(parker))?;
         let Joined { place, states, member } = join(name, start, shared)?;
-        let parker = Parker::new();
-        let wake = parker.unparker().clone();
         let subscriptions = shared.lanes.iter().map(|log| log.subscribe(wake.clone())).collect();
-        let ((commands, commanded), given_up) = (unbounded(), Arc::<AtomicBool>::default());
-        let egress = egress(name, (place, states), shared, &wake)?.commanded(commanded, Arc::clone(&given_up));
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || egress.run(&parker))?;
-        Ok(Destination { name: name.to_owned(), given_up, commands, wake, thread, member, subscriptions })
+        let ((commands, commanded), given_up) = (unbounded(), Arc::<AtomicU64>::default());
+        let egress = egress(name, (place, states), shared).commanded(commanded, Arc::clone(&given_up));
+        work.send(egress).expect("the thread waits for it");
+        Ok(Destination { name: name.to_owned(), parkings: 0, given_up, commands, wake, thread, member, subscriptions })
     }
 
     /// How `settings` are served, with the threads that send. `exporter` was opened for them.
@@ -136,11 +137,18 @@ impl Destination {
         self.wake.unpark();
     }
 
-    /// It was parked and has given up its place.
+    /// Parks it: it sends nothing more and keeps its place as long as it lags by no more than `max_lag_bytes`; health says
+    /// `why`.
+    pub fn park(&mut self, max_lag_bytes: u64, why: String) {
+        self.parkings += 1;
+        self.tell(Command::Park { number: self.parkings, max_lag_bytes, why });
+    }
+
+    /// It was parked, and has given up its place since then.
     #[must_use]
     pub fn has_given_up(&self) -> bool {
-        // Relaxed: a flag through which nothing is published.
-        self.given_up.load(Ordering::Relaxed)
+        // Relaxed: a number through which nothing is published.
+        self.parkings > 0 && self.given_up.load(Ordering::Relaxed) == self.parkings
     }
 
     /// Its thread has ended.
@@ -168,6 +176,33 @@ impl Destination {
         if let Err(error) = parking::forget(&parking::directory(&shared.directory, &self.name)) {
             tracing::warn!(destination = %self.name, %error, "the cursor of a destination that is gone could not be removed");
         }
+    }
+}
+
+/// A thread that waits for its work, and ends when none comes: made before the log is held for anybody, for it may fail.
+pub struct Waiting<T> {
+    /// The thread.
+    pub thread: JoinHandle<()>,
+    /// Wakes it.
+    pub wake: Unparker,
+    /// Takes its work, once.
+    pub work: Sender<T>,
+}
+
+impl<T: Send + 'static> Waiting<T> {
+    /// Starts a thread that will `run` its work.
+    pub fn start(name: &str, run: impl FnOnce(T, &Parker) + Send + 'static) -> io::Result<Waiting<T>> {
+        let (work, works) = bounded(1);
+        let parker = Parker::new();
+        let wake = parker.unparker().clone();
+        let thread = thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || {
+            // Fails when whoever started it could not go on.
+            if let Ok(work) = works.recv() {
+                run(work, &parker);
+            }
+        })?;
+        Ok(Waiting { thread, wake, work })
     }
 }
 
@@ -203,7 +238,7 @@ fn open_cursor(shared: &Shared, name: &str) -> io::Result<Cursor> {
 }
 
 /// The destination's state machine; the settings are those of nobody until the first command.
-fn egress(name: &str, (place, states): Opened, shared: &Shared, wake: &Unparker) -> io::Result<Egress> {
+fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
     let readers = shared.lanes.iter().zip(&states).map(|(log, state)| log.reader(state.position)).collect();
     let window = Window::new(states, &place.totals_elsewhere());
     let (ledger, gauges) = (Arc::new(ledger::Destination::default()), Arc::new(DestinationGauges::default()));
@@ -215,12 +250,12 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared, wake: &Unparker)
     health.set(crate::telemetry::health::State::Ready);
     let retry = Retry { initial: Duration::ZERO, max: Duration::ZERO, max_concurrency: 1 };
     let batch = Batch { send_spans: 1, timeout: Duration::ZERO, max_spans: None, max_request_bytes: 1 };
-    Ok(Egress::new(EgressOptions {
+    Egress::new(EgressOptions {
         readers,
         window,
         place,
         delivery: Delivery::new(retry, batch, Compression::None, fastrand::u64(..)),
-        senders: Senders::start(name, Vec::new(), wake)?,
+        senders: Senders::none(),
         takes: Takes { logs: false, encoded_only: false },
         ledger,
         keep_letter: keeper(shared.letters.clone()),
@@ -238,7 +273,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared, wake: &Unparker)
             parked: None,
         },
         name: name.to_owned(),
-    }))
+    })
 }
 
 fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) -> bool + Send> {
@@ -259,4 +294,37 @@ fn compression(backend: &Backend) -> Compression {
 /// What can be said of new settings before anything is touched: whether an exporter works with them.
 pub fn open_exporter(settings: &config::Exporter) -> Result<Exporter, StartError> {
     Exporter::open(&settings.backend).map_err(|source| StartError::Setup { name: settings.name.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_in_one_parking_is_not_held_against_the_next() {
+        let ((commands, taken), given_up) = (unbounded(), Arc::<AtomicU64>::default());
+        let Waiting { thread, wake, work } = Waiting::<()>::start("nobody", |(), _| ()).unwrap();
+        let ((), member) = Release::new(Vec::new()).join(|| Ok(((), Vec::new()))).unwrap();
+        let mut destination = Destination {
+            name: "a".to_owned(),
+            parkings: 0,
+            given_up: Arc::clone(&given_up),
+            commands,
+            wake,
+            thread,
+            member,
+            subscriptions: Vec::new(),
+        };
+        assert!(!destination.has_given_up(), "it was never parked");
+        destination.park(0, String::new());
+        assert!(!destination.has_given_up());
+        // What its thread does when it lags too far.
+        let Ok(Command::Park { number, .. }) = taken.try_recv() else { panic!("it was parked") };
+        given_up.store(number, Ordering::Relaxed);
+        assert!(destination.has_given_up());
+        // It is configured again and parked again before its thread has turned.
+        destination.park(0, String::new());
+        assert!(!destination.has_given_up(), "it has a day from now");
+        drop(work);
+    }
 }

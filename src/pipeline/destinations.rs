@@ -6,12 +6,12 @@
 //! when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the appliance.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::sync::{Parker, Unparker};
+use crossbeam::sync::Unparker;
 
-use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, join, open_exporter};
+use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, Waiting, join, open_exporter};
 use super::drain::EgressStop;
 use super::egress::{Command, Service};
 use super::parking::{self, RETENTION};
@@ -246,7 +246,7 @@ impl Destinations {
         );
         tracing::warn!(destination = %destination.name, "{why}");
         self.shared.letters.replay_no_more(&destination.name);
-        destination.tell(Command::Park { max_lag_bytes, why });
+        destination.park(max_lag_bytes, why);
         *role = Role::Parked { until: clock::monotonic() + left };
     }
 
@@ -273,6 +273,8 @@ fn authority(settings: &config::Exporter) -> Option<Vec<u8>> {
 }
 
 fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<RunningRetention> {
+    let Waiting { thread, wake, work } =
+        Waiting::start("retention", |retention: Retention, parker| retention.run(parker))?;
     let Joined { place, states, member } = join(RETENTION, StartAt::Oldest, shared)?;
     let window = Window::new(states, &place.totals_elsewhere());
     let spare_bytes = (shared.queue.pool_segments as u64 + 2) * shared.queue.segment_bytes;
@@ -295,8 +297,6 @@ fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<Run
         stop: Arc::clone(&stop),
         tick: shared.health.thread("retention", TICK_LIMIT, clock::monotonic()),
     };
-    let parker = Parker::new();
-    let wake = parker.unparker().clone();
-    let thread = thread::Builder::new().name("retention".to_owned()).spawn(move || retention.run(&parker))?;
+    work.send(retention).expect("the thread waits for it");
     Ok(RunningRetention { stop, wake, thread, member })
 }

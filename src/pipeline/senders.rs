@@ -57,6 +57,12 @@ impl Senders {
         Ok(Senders { jobs, answers, threads })
     }
 
+    /// No threads: nothing can be sent.
+    #[must_use]
+    pub fn none() -> Senders {
+        Senders { jobs: channel::bounded(0).0, answers: channel::never(), threads: Vec::new() }
+    }
+
     /// Both channels without threads: whoever has the other ends sends, at most `most` requests at a time.
     #[cfg(test)]
     pub fn without_threads(most: usize) -> (Senders, Receiver<Job>, Sender<Answer>) {

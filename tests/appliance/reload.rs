@@ -1,6 +1,8 @@
 //! Reloads of a running appliance: destinations that come, change, go, return and are forgotten, all or nothing.
 
 use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
 
 use millrace::config::{Config, StartAt};
 use millrace::pipeline::parking::PARKED_FOR;
@@ -175,4 +177,53 @@ fn receivers_change_places_names_and_addresses_of_one_port() {
     config.receivers[0].listen = taken.local_addr().unwrap();
     assert!(rig.reload(&config).unwrap_err().contains("cannot listen on"), "another process has it");
     rig.stop();
+}
+
+/// Set for the process that gets no thread.
+const STARVED: &str = "MILLRACE_TEST_OF_THREADS";
+
+#[test]
+fn a_destination_that_gets_no_thread_holds_nothing_of_the_log() {
+    if std::env::var_os(STARVED).is_none() {
+        // The limit would hold for every test of this process.
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "reload::a_destination_that_gets_no_thread_holds_nothing_of_the_log", "--nocapture"]);
+        let output = child.env(STARVED, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (stays, comes) = (Sink::up(), Sink::up());
+    let template = config(directory.path());
+    let (one, two) = (with(&template, &[("stays", &stays)]), with(&template, &[("stays", &stays), ("comes", &comes)]));
+    let rig = Rig::start(&one);
+    feed(&rig, 500);
+    // Room for some buffers and for no stack, but for those that threads which have ended left behind: others take these.
+    limit_address_space(Some(address_space_bytes() + (1 << 20)));
+    let idle: Vec<_> = std::iter::from_fn(|| thread::Builder::new().spawn(thread::park).ok()).collect();
+    let error = rig.reload(&two).unwrap_err();
+    limit_address_space(None);
+    idle.iter().for_each(|idle| idle.thread().unpark());
+    assert!(error.contains("destination comes cannot be opened"), "{error}");
+    assert_eq!(rig.metrics.destinations().len(), 1);
+    // More than the log holds: what the destination does not hold goes on.
+    while rig.appended() < 50_000 {
+        feed(&rig, 5000);
+    }
+    rig.reload(&two).unwrap();
+    rig.rest();
+    rig.stop();
+}
+
+fn address_space_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a line of it");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+fn limit_address_space(bytes: Option<u64>) {
+    let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg("--pid").arg(std::process::id().to_string()).arg(format!("--as={limit}:unlimited"));
+    assert!(prlimit.status().expect("util-linux").success());
 }

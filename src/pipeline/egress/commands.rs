@@ -5,7 +5,7 @@
 //! that is parked has none any more: it sends nothing, reads nothing, and its cursor holds what it has not delivered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -21,6 +21,8 @@ pub enum Command {
     Serve(Box<Service>),
     /// Send nothing more and keep the place, as long as it does not lag further than this.
     Park {
+        /// Which parking this is, from 1: giving up is said of one, not of the next.
+        number: u64,
         /// Bytes of the log, over all lanes.
         max_lag_bytes: u64,
         /// What health says of it.
@@ -54,8 +56,10 @@ pub(super) struct Orders {
     pending: Option<Command>,
     /// There are no settings to send under.
     idle: bool,
-    /// Set when a parked destination has given everything up.
-    given_up: Arc<AtomicBool>,
+    /// The number of the last parking.
+    parking: u64,
+    /// The number of the last parking in which everything was given up; 0 for none.
+    given_up: Arc<AtomicU64>,
 }
 
 impl Orders {
@@ -71,11 +75,11 @@ impl Orders {
 }
 
 impl Egress {
-    /// The same destination under commands: it does nothing before the first. `given_up` is set when it was parked and has
-    /// given up its place.
+    /// The same destination under commands: it does nothing before the first. `given_up` becomes the number of the parking
+    /// in which it has given up its place.
     #[must_use]
-    pub fn commanded(mut self, commands: Receiver<Command>, given_up: Arc<AtomicBool>) -> Egress {
-        self.orders = Orders { commands: Some(commands), pending: None, idle: true, given_up };
+    pub fn commanded(mut self, commands: Receiver<Command>, given_up: Arc<AtomicU64>) -> Egress {
+        self.orders = Orders { commands: Some(commands), pending: None, idle: true, parking: 0, given_up };
         self
     }
 
@@ -90,8 +94,9 @@ impl Egress {
             }
             match self.orders.pending.take() {
                 Some(Command::Serve(service)) => self.serve(*service),
-                Some(Command::Park { max_lag_bytes, why }) => {
+                Some(Command::Park { number, max_lag_bytes, why }) => {
                     self.orders.idle = true;
+                    self.orders.parking = number;
                     self.options.place.require(Requirement::Optional { max_lag_bytes });
                     self.options.watch.parked = Some(why);
                     self.options.watch.gauges.parked.set(1);
@@ -104,8 +109,8 @@ impl Egress {
                 }
                 None if self.orders.idle && self.lags_too_far() => {
                     self.give_everything_up(DropReason::Lag, now);
-                    // Relaxed: a flag through which nothing is published.
-                    self.orders.given_up.store(true, Ordering::Relaxed);
+                    // Relaxed: a number through which nothing is published.
+                    self.orders.given_up.store(self.orders.parking, Ordering::Relaxed);
                     return true;
                 }
                 None => return true,
@@ -121,8 +126,6 @@ impl Egress {
         self.options.place.require(requirement);
         self.options.watch.parked = None;
         self.options.watch.gauges.parked.set(0);
-        // Relaxed: as in `obey`.
-        self.orders.given_up.store(false, Ordering::Relaxed);
         self.orders.idle = false;
     }
 
