@@ -28,7 +28,7 @@ use super::outlet::{self, WriterEnd};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
-use super::sources::SourceNames;
+use super::sources::{RowRules, SourceNames};
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::config::Config;
 use crate::config::budget::pools;
@@ -195,8 +195,13 @@ impl Appliance {
         let mut writers: Vec<(Parker, Vec<WriterEnd>)> =
             parkers.into_iter().map(|parker| (parker, Vec::new())).collect();
         let (calls, called) = desk_channel();
-        let (desk, replay) =
-            start_desk(config, called, &ground.dead_letters, &writers[0].0, (&metrics, &health, &stops))?;
+        let (desk, replay) = start_desk(
+            receivers.rules.clone(),
+            called,
+            &ground.dead_letters,
+            &writers[0].0,
+            (&metrics, &health, &stops),
+        )?;
         writers[0].1.push(replay);
         let mut lanes = start_lanes(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
@@ -366,7 +371,7 @@ fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Heal
 
 /// Starts the desk of the dead letters; with it comes the end of the ring by which records enter again.
 fn start_desk(
-    config: &Config,
+    rules: RowRules,
     calls: Receiver<DeadLetterCall>,
     stores: &DeadLetterStores,
     writer: &Parker,
@@ -378,7 +383,7 @@ fn start_desk(
         calls,
         logs: stores.logs.clone(),
         letters: stores.delivery.clone(),
-        front: FrontReplay::new(outlet, config.uberagent, Arc::clone(metrics)),
+        front: FrontReplay::new(outlet, rules, Arc::clone(metrics)),
         stop: Arc::clone(&stops.producers),
         tick: health.thread("desk", TICK_LIMIT, clock::monotonic()),
     });

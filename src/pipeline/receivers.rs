@@ -15,7 +15,7 @@ use crossbeam::channel::unbounded;
 
 use super::doors::{self, BindError, Bound};
 use super::ingest::{Changes, Lane, Source};
-use super::sources::{self, Admissions, Assigned, SourceNames};
+use super::sources::{self, Admissions, Assigned, RowRules, SourceNames};
 use crate::block::SourceId;
 use crate::config::{self, Config, Protocol, Uberagent};
 use crate::receive::admission::ConnectionTable;
@@ -79,11 +79,11 @@ pub struct Receivers {
     lanes: usize,
     /// systemd's sockets.
     inherited: Vec<Inherited>,
-    /// How rows become spans now.
-    uberagent: Uberagent,
     served: Vec<Served>,
     /// The tables of receivers that are gone: their last connections, and what they had when they return.
     gone: Vec<Source>,
+    /// How rows become spans, for dead letters that are replayed.
+    pub rules: RowRules,
     /// The names of the sources, for dead letters.
     pub names: SourceNames,
     /// What a full log does to whose senders, for the writers.
@@ -98,9 +98,9 @@ impl Receivers {
             state_directory: config.state_directory.clone(),
             lanes,
             inherited,
-            uberagent: config.uberagent,
             served: Vec::new(),
             gone: Vec::new(),
+            rules: RowRules::new(config.uberagent),
             names: SourceNames::default(),
             admissions: Admissions::default(),
         }
@@ -114,7 +114,7 @@ impl Receivers {
 
     /// Does what can fail of a change to `config`, with no effect beyond this process.
     pub fn prepare(&self, config: &Config) -> Result<Prepared, PrepareError> {
-        let remap = config.uberagent != self.uberagent;
+        let remap = config.uberagent != self.rules.now();
         let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
         let is_gone = |served: &&Served| !names.contains(&served.source.receiver.name.as_str());
         let close = self.served.iter().filter(is_gone).map(|served| served.source.id).collect();
@@ -151,7 +151,7 @@ impl Receivers {
     /// Puts a prepared change into force; every lane has adopted it when this returns.
     pub fn adopt(&mut self, prepared: Prepared, lanes: &mut [Lane], metrics: &Metrics) {
         let Prepared { changes, close, uberagent, remap, .. } = prepared;
-        self.uberagent = uberagent;
+        self.rules.set(uberagent);
         let of_lane = |_| Changes { close: close.clone(), serve: Vec::new(), uberagent, remap };
         let mut by_lane: Vec<Changes> = lanes.iter().map(of_lane).collect();
         for closed in self.served.extract_if(.., |served| close.contains(&served.source.id)) {

@@ -3,7 +3,7 @@
 //! Blocks in the log name their source by a number, and the log outlives the configuration; so a receiver keeps its number
 //! for ever: the index of its name's line. New names are appended, lines are never removed, numbers never reused.
 //!
-//! And what threads ask about a source by its number while reloads change the answer: its name, and its admission.
+//! And what threads ask while reloads change the answer: a source's name and admission, and how rows become spans.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::block::SourceId;
-use crate::config::Admission;
+use crate::config::{Admission, Uberagent};
 
 /// The file of the table, in the state directory.
 const TABLE: &str = "sources";
@@ -53,6 +53,29 @@ impl Admissions {
     pub fn blocks(&self, source: SourceId) -> bool {
         let admissions = self.0.read().unwrap_or_else(PoisonError::into_inner);
         admissions.get(&source) == Some(&Admission::Block)
+    }
+}
+
+/// How rows become spans now; a reload changes it. For whoever is not told of it as the lanes are.
+#[derive(Clone, Debug)]
+pub struct RowRules(Arc<RwLock<Uberagent>>);
+
+impl RowRules {
+    /// So, for the time being.
+    #[must_use]
+    pub fn new(rules: Uberagent) -> RowRules {
+        RowRules(Arc::new(RwLock::new(rules)))
+    }
+
+    /// So from now on.
+    pub fn set(&self, rules: Uberagent) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// How they do now.
+    #[must_use]
+    pub fn now(&self) -> Uberagent {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::block::{Block, Outcome, Outlet, SourceId, VerdictOutcome};
 use crate::config;
 use crate::export::Request;
 use crate::pipeline::outlet::RingOutlet;
+use crate::pipeline::sources::RowRules;
 use crate::sys::{clock, sigbus};
 use crate::telemetry::ledger::Front;
 use crate::telemetry::metrics::{FrontSource, Metrics};
@@ -68,7 +69,9 @@ impl Replayed {
 /// The producer of replayed records.
 pub struct FrontReplay {
     outlet: RingOutlet,
-    settings: config::Uberagent,
+    rules: RowRules,
+    /// The rules that the encoders follow.
+    followed: config::Uberagent,
     metrics: Arc<Metrics>,
     sources: HashMap<SourceId, (Encoder, Arc<Front>)>,
 }
@@ -76,8 +79,9 @@ pub struct FrontReplay {
 impl FrontReplay {
     /// A producer with an outlet of at least [`RING_BLOCKS`] to the writer of lane 0.
     #[must_use]
-    pub fn new(outlet: RingOutlet, settings: config::Uberagent, metrics: Arc<Metrics>) -> FrontReplay {
-        FrontReplay { outlet, settings, metrics, sources: HashMap::new() }
+    pub fn new(outlet: RingOutlet, rules: RowRules, metrics: Arc<Metrics>) -> FrontReplay {
+        let followed = rules.now();
+        FrontReplay { outlet, rules, followed, metrics, sources: HashMap::new() }
     }
 
     /// Replays records; `pulse` is called while the log is waited for.
@@ -106,12 +110,17 @@ impl FrontReplay {
     fn decode(&mut self, letters: &[Letter], replayed: &mut Replayed) -> (Vec<u64>, Vec<Block>) {
         let mut numbers = Vec::new();
         let Some(first) = letters.first() else { return (numbers, Vec::new()) };
-        let (settings, metrics) = (self.settings, &self.metrics);
+        let (rules, metrics) = (self.rules.now(), &self.metrics);
+        if rules != self.followed {
+            // They hold no block open: what they decoded was handed over each time.
+            self.sources.iter_mut().for_each(|(source, (encoder, _))| *encoder = Encoder::new(rules, *source));
+            self.followed = rules;
+        }
         let (encoder, front) = self.sources.entry(first.source).or_insert_with(|| {
             let counters = Arc::new(Front::default());
             let (source, front) = (first.origin.clone(), Arc::clone(&counters));
             metrics.add_front(FrontSource { lane: 0, producer: "replay", source, counters });
-            (Encoder::new(settings, first.source), front)
+            (Encoder::new(rules, first.source), front)
         });
         for letter in letters {
             if letter.is_cut() {

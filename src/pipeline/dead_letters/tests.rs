@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::block::{Refusal, Ticket, VerdictOutcome};
+use crate::block::{Block, Refusal, Ticket, VerdictOutcome};
 use crate::config::{Mapping, OtherSourcetypes, Uberagent};
-use crate::pipeline::outlet;
+use crate::pipeline::outlet::{self, WriterEnd};
+use crate::pipeline::sources::RowRules;
 use crate::queue::MmapStorage;
 use crate::sys::doorbell::Doorbell;
 
@@ -178,9 +179,10 @@ const ROW: &str = r#"{"SessionGUID":"00000001-4b1e-93a7-0775-d390bc3db001","Sess
     "Session setup","ProcName":"p.exe","ProcID":8,"ProcParentID":4,"ProcStartTimeRelativeMs":5,"ProcLifetimeMs":9,
     "TotalLogonDurationMs":40000,"ProcUser":"u","SortOrder2":2}"#;
 
-#[test]
-fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
-    let letter = |number, bytes: &str| Letter {
+const SESSION: Uberagent = Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
+
+fn undecoded(number: u64, bytes: &str) -> Letter {
+    Letter {
         store: StoreName::Front,
         number,
         reason: "overload".to_owned(),
@@ -189,31 +191,49 @@ fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
         time_ns: 5,
         signal: Signal::Traces,
         source: SourceId(4),
-        bytes: Bytes::copy_from_slice(bytes.as_bytes()),
-    };
-    let letters = [letter(1, &ROW.replace('\n', "")), letter(2, "no row at all"), letter(3, &ROW.replace('\n', ""))];
-    let parker = crossbeam::sync::Parker::new();
-    let metrics = Arc::new(Metrics::new());
-    let settings = Uberagent { mapping: Mapping::Session, other_sourcetypes: OtherSourcetypes::Filter };
-    for outcome in [VerdictOutcome::Refused(Refusal::Full), VerdictOutcome::Unknown, VerdictOutcome::Durable] {
-        let doorbell = Doorbell::new().unwrap();
-        let (outlet, mut writer, _) = outlet::pair(RING_BLOCKS, u64::MAX, doorbell, parker.unparker().clone());
-        let mut front = FrontReplay::new(outlet, settings, Arc::clone(&metrics));
-        let (replayed, records) = thread::scope(|scope| {
-            let replaying = scope.spawn(|| front.replay(&letters, &AtomicBool::new(false), &|| ()));
-            let (mut records, mut ticket) = (0, 0);
-            while !replaying.is_finished() {
-                if let Some(block) = writer.pop() {
-                    assert!(block.awaited && block.meta.source == SourceId(4));
-                    records += block.meta.records;
-                    writer.answer(Ticket(ticket), Ticket(ticket), outcome);
-                    ticket += 1;
-                }
-                thread::yield_now();
+        bytes: Bytes::copy_from_slice(bytes.replace('\n', "").as_bytes()),
+    }
+}
+
+/// A producer, its writer, and the writer's next ticket.
+type Joined = (FrontReplay, WriterEnd, u64);
+
+fn front(rules: &RowRules, metrics: &Arc<Metrics>) -> Joined {
+    let (doorbell, parker) = (Doorbell::new().unwrap(), crossbeam::sync::Parker::new());
+    let (outlet, writer, _) = outlet::pair(RING_BLOCKS, u64::MAX, doorbell, parker.unparker().clone());
+    (FrontReplay::new(outlet, rules.clone(), Arc::clone(metrics)), writer, 0)
+}
+
+/// Replays letters to a writer that answers every block so; the blocks.
+fn replayed(
+    (front, writer, ticket): &mut Joined,
+    letters: &[Letter],
+    outcome: VerdictOutcome,
+) -> (replay::Replayed, Vec<Block>) {
+    thread::scope(|scope| {
+        let replaying = scope.spawn(|| front.replay(letters, &AtomicBool::new(false), &|| ()));
+        let mut blocks = Vec::new();
+        while !replaying.is_finished() {
+            if let Some(block) = writer.pop() {
+                writer.answer(Ticket(*ticket), Ticket(*ticket), outcome);
+                *ticket += 1;
+                blocks.push(block);
             }
-            (replaying.join().unwrap(), records)
-        });
-        let is_durable = outcome == VerdictOutcome::Durable;
+            thread::yield_now();
+        }
+        (replaying.join().unwrap(), blocks)
+    })
+}
+
+#[test]
+fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
+    let letters = [undecoded(1, ROW), undecoded(2, "no row at all"), undecoded(3, ROW)];
+    let metrics = Arc::new(Metrics::new());
+    for outcome in [VerdictOutcome::Refused(Refusal::Full), VerdictOutcome::Unknown, VerdictOutcome::Durable] {
+        let (replayed, blocks) = replayed(&mut front(&RowRules::new(SESSION), &metrics), &letters, outcome);
+        assert!(blocks.iter().all(|block| block.awaited && block.meta.source == SourceId(4)));
+        let (is_durable, records) =
+            (outcome == VerdictOutcome::Durable, blocks.iter().map(|block| block.meta.records).sum::<u32>());
         assert_eq!(
             (records, replayed.gone.clone()),
             (2, if is_durable { vec![1, 3] } else { Vec::new() }),
@@ -222,5 +242,19 @@ fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
         assert_eq!(replayed.stopped.is_none(), is_durable);
         assert_eq!(replayed.to_json(false)["failed"][0]["id"], "front-2");
     }
+    assert_eq!(metrics.imbalances().front, 0);
+}
+
+#[test]
+fn a_record_is_replayed_under_the_rules_that_a_reload_has_brought() {
+    let (metrics, letters) = (Arc::new(Metrics::new()), [undecoded(1, ROW)]);
+    let (rules, original) = (RowRules::new(SESSION), Uberagent { mapping: Mapping::Original, ..SESSION });
+    let payload = |front: &mut _| replayed(front, &letters, VerdictOutcome::Durable).1.remove(0).payload;
+    let mut changed = front(&rules, &metrics);
+    let before = payload(&mut changed);
+    rules.set(original);
+    let after = payload(&mut changed);
+    assert_eq!(after, payload(&mut front(&RowRules::new(original), &metrics)));
+    assert_ne!(after, before);
     assert_eq!(metrics.imbalances().front, 0);
 }
