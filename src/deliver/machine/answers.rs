@@ -145,11 +145,10 @@ impl Delivery {
     fn too_large(&mut self, work: Option<Work>, role: Role, reply: String, now: Duration) -> Settlement {
         match work {
             Some(work) if work.spans == 1 => self.give_up_span(work, role, Letter { reason: "too_large", reply }, now),
-            Some(work) => {
+            work => {
                 self.hold_probe_undecided(role, now);
-                self.split(work, now)
+                work.map_or(Settlement::Nothing, |work| self.split(work, now))
             }
-            None => Settlement::Nothing,
         }
     }
 

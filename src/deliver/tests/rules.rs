@@ -238,6 +238,21 @@ fn what_the_driver_abandons_is_settled_once_wherever_it_is() {
 
 /// The session map has nothing to say of most requests: that must not look like a database that is well.
 #[test]
+fn a_held_destination_probes_again_though_all_of_its_probe_was_given_up() {
+    let too_large = Outcome::TooLarge { payload_bytes: 44_000, message: "413".into() };
+    for outcome in [unavailable(), throttled(None), bad_request(), misconfigured(), too_large] {
+        let mut rig = Rig::new(Compression::None, 1, script([misconfigured(), outcome.clone()]));
+        rig.offer(200);
+        rig.run_for(ms(60_015));
+        assert_eq!((rig.sent.len(), rig.in_flight.len()), (2, 1), "the probe is under way");
+        rig.abandon(1);
+        rig.offer(200);
+        rig.run_for(secs(150));
+        assert_eq!(rig.unsettled, 0, "after {outcome:?}");
+    }
+}
+
+#[test]
 fn what_needed_no_sending_says_nothing_of_the_peer() {
     let peer = |request: &Request, _: Duration| {
         (if request.parts[0].block.is_multiple_of(8) { unavailable() } else { Outcome::NothingToSend }, ms(10))
