@@ -1,7 +1,8 @@
 //! Memory mappings of log segments, for reading.
 //!
-//! A mapping is a view of the page cache, so it shows what `pwrite` has written. Pages are populated before they are
-//! touched: on a full or failing file system `MADV_POPULATE_READ` answers with an error where a plain access would fault.
+//! A mapping is a view of the page cache, so it shows what `pwrite` has written. Pages that are not there are populated
+//! before they are touched: on a failing file system `MADV_POPULATE_READ` answers with an error where a plain access would
+//! fault.
 //! A page that goes away later, under somebody's slice, reads as zeros (see [`super::sigbus`]). Nothing here knows of entries
 //! or formats.
 
@@ -25,7 +26,7 @@ pub struct ReadMapping {
     /// Dropped before what it guards.
     _guard: Guard,
     map: MmapRaw,
-    /// Every page of `low..high` has been populated once; a hint, so races are harmless.
+    /// Every page of `low..high` has been there once; a hint, so races are harmless.
     low: AtomicUsize,
     high: AtomicUsize,
 }
@@ -85,18 +86,42 @@ impl ReadMapping {
         let from = start - start % PAGE_BYTES;
         // Not a page further: what the writer has not reached is not in the page cache, and would be read and zeroed.
         let to = end.next_multiple_of(PAGE_BYTES).min(self.map.len());
-        match self.map.advise_range(Advice::PopulateRead, from, to - from) {
-            Ok(()) => {}
-            // These say that a page cannot be read. Others are of no moment, as that kernels before 5.14 do not know the advice:
-            // the access itself will tell, and what is on the disk must not count as lost.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON)) => return Err(error),
-            Err(_) => return Ok(()),
+        if !self.is_cached(from, to) {
+            match self.map.advise_range(Advice::PopulateRead, from, to - from) {
+                Ok(()) => {}
+                // These say that a page cannot be read. Others are of no moment, as that kernels before 5.14 do not know the
+                // advice: the access itself will tell, and what is on the disk must not count as lost.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON)) => {
+                    return Err(error);
+                }
+                Err(_) => return Ok(()),
+            }
         }
         if from < low || from > high {
             self.low.store(from, Ordering::Relaxed);
+            self.high.store(to, Ordering::Relaxed);
+        } else {
+            // Of two that read together the one behind does not take back what the one before it has populated.
+            self.high.fetch_max(to, Ordering::Relaxed);
         }
-        self.high.store(to, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the page cache has every page from `from` up to `to`, both multiples of a page: then there is nothing to
+    /// populate. Who reads what was just written is always told so, for a tenth of what populating costs, which takes and
+    /// locks every page.
+    fn is_cached(&self, from: usize, to: usize) -> bool {
+        let mut pages = [0u8; 64];
+        (from..to).step_by(pages.len() * PAGE_BYTES).all(|start| {
+            let bytes = (to - start).min(pages.len() * PAGE_BYTES);
+            let asked = &mut pages[..bytes.div_ceil(PAGE_BYTES)];
+            asked.fill(0);
+            // SAFETY: `check` found the bytes inside of the mapping.
+            let address = unsafe { self.map.as_mut_ptr().add(start) };
+            // SAFETY: only asks of the mapping, which `self` holds; `asked` has room for a byte a page.
+            let answered = unsafe { libc::mincore(address.cast(), bytes, asked.as_mut_ptr()) } == 0;
+            answered && asked.iter().all(|page| page & 1 == 1)
+        })
     }
 }
 
