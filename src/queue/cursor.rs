@@ -132,19 +132,23 @@ fn decode(payload: &[u8]) -> Option<Vec<LaneCursor>> {
 
 fn decode_lane(fields: &mut Fields<'_>) -> Option<LaneCursor> {
     let (lane, _zero, incarnation) = (fields.u32()?, fields.u32()?, fields.u64()?);
-    let position =
-        Position { segment: fields.u64()?, offset: fields.u64()?, sequence: fields.u64()?, spans: fields.u64()? };
+    let position = Position {
+        segment: fields.count()?,
+        offset: fields.count()?,
+        sequence: fields.count()?,
+        spans: fields.count()?,
+    };
     let mut totals = DestinationTotals {
-        delivered: fields.u64()?,
-        refused_by_peer: fields.u64()?,
-        dead_lettered: fields.u64()?,
+        delivered: fields.count()?,
+        refused_by_peer: fields.count()?,
+        dead_lettered: fields.count()?,
         ..DestinationTotals::default()
     };
     for reason in 0..DROP_REASONS {
-        totals.dropped[reason] = fields.u64()?;
+        totals.dropped[reason] = fields.count()?;
     }
-    totals.lost = fields.u64()?;
-    totals.skipped_at_start = fields.u64()?;
-    totals.redelivered = fields.u64()?;
+    totals.lost = fields.count()?;
+    totals.skipped_at_start = fields.count()?;
+    totals.redelivered = fields.count()?;
     Some(LaneCursor { lane, incarnation, position, totals })
 }

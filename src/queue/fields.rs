@@ -2,6 +2,11 @@
 //!
 //! Which field stands where is said by the module whose format it is; nothing here checks more than lengths.
 
+/// The highest sequence, id, offset or number of spans that is believed: a lane that appends a billion spans a second gets
+/// there in 36 years. The checks on the disk hold off rot and not somebody who writes there; what he claims must not make
+/// sums overflow.
+pub(super) const MAX_COUNT: u64 = 1 << 60;
+
 /// Reads fields one after another; a missing byte is `None`.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
@@ -14,6 +19,11 @@ impl Fields<'_> {
 
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.bytes().map(u32::from_le_bytes)
+    }
+
+    /// A number of things or of bytes: no more than [`MAX_COUNT`].
+    pub(super) fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count <= MAX_COUNT)
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {

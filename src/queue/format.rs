@@ -37,7 +37,7 @@ use std::io;
 use siphasher::sip::SipHasher13;
 
 use super::crc32c;
-use super::fields::{Fields, Writer};
+use super::fields::{Fields, MAX_COUNT, Writer};
 use super::keys::KeyId;
 use super::mark::read_totals;
 use super::sabotage::{Sabotage, planted};
@@ -51,6 +51,9 @@ const COPY_BYTES: usize = 512;
 const HEADER_FIELDS: usize = 72;
 const ENCRYPTED_FIELDS: usize = 88;
 const FOOTER_FIELDS: usize = 136;
+
+/// The longest file that is believed, a thousand times what can be configured.
+const MAX_FILE_BYTES: u64 = 1 << 40;
 
 /// Incompat bits.
 const COMPRESSED: u32 = 1;
@@ -71,7 +74,7 @@ pub(super) fn segment_name(id: u64) -> String {
 /// The id that a segment's file is named after; `None` when that is not a name we give.
 pub(super) fn segment_id(name: &str) -> Option<u64> {
     let id = u64::from_str_radix(name.strip_prefix("seg-")?.strip_suffix(".log")?, 16).ok()?;
-    (segment_name(id) == name).then_some(id)
+    (segment_name(id) == name && id <= MAX_COUNT).then_some(id)
 }
 
 /// Bytes that an entry with `stored` bytes takes, header and padding included.
@@ -136,7 +139,7 @@ impl SegmentHeader {
         let mut fields = Fields(&bytes[8..HEADER_FIELDS]);
         let mut read = || {
             let (_compat, incompat) = (fields.u32()?, fields.u32()?);
-            let (id, lane, _zero) = (fields.u64()?, fields.u32()?, fields.u32()?);
+            let (id, lane, _zero) = (fields.count()?, fields.u32()?, fields.u32()?);
             let (incarnation, file_bytes, created_ns) = (fields.u64()?, fields.u64()?, fields.u64()?);
             let key = HeaderKey(fields.bytes()?);
             let compressed = incompat & COMPRESSED != 0;
@@ -144,6 +147,7 @@ impl SegmentHeader {
             Some((incompat, header))
         };
         match read() {
+            Some((_, header)) if header.file_bytes > MAX_FILE_BYTES => HeaderFound::Damaged,
             Some((incompat, _)) if incompat & !(COMPRESSED | ENCRYPTED) != 0 => HeaderFound::Unsupported,
             Some((incompat, header)) if incompat & ENCRYPTED == 0 => HeaderFound::Valid(header),
             Some((_, header)) if crc_holds(bytes, ENCRYPTED_FIELDS) => {
@@ -236,13 +240,13 @@ impl Footer {
         }
         let mut fields = Fields(&body[8..]);
         Some(Footer {
-            end: fields.u64()?,
-            before_sequence: fields.u64()?,
-            last_sequence: fields.u64()?,
-            blocks: fields.u64()?,
-            records: fields.u64()?,
-            stored_bytes: fields.u64()?,
-            spans_before: fields.u64()?,
+            end: fields.count().filter(|end| *end >= FIRST_ENTRY)?,
+            before_sequence: fields.count()?,
+            last_sequence: fields.count()?,
+            blocks: fields.count()?,
+            records: fields.count()?,
+            stored_bytes: fields.count()?,
+            spans_before: fields.count()?,
             trusted: fields.u64()?,
             newest_ns: fields.u64()?,
             totals: read_totals(&mut fields)?,

@@ -134,5 +134,6 @@ fn decode(record: &[u8; RECORD_BYTES]) -> Option<(SegmentHeader, Footer)> {
     page[..HEADER_BYTES].copy_from_slice(&record[..HEADER_BYTES]);
     let HeaderFound::Valid(header) = SegmentHeader::decode(&page) else { return None };
     let footer = record[HEADER_BYTES..].first_chunk().expect("the record has room for a footer");
-    Some((header, Footer::decode(footer, header.key, header.id)?))
+    let footer = Footer::decode(footer, header.key, header.id).filter(|footer| footer.end <= header.file_bytes)?;
+    Some((header, footer))
 }

@@ -6,10 +6,15 @@
 //! order. A block that is moved after a failed sync keeps its sequence and gets another segment, hence another key.
 //!
 //! Master keys come from a file, one a line, 64 hexadecimal digits each: the first writes, all read. A key goes by its id,
-//! 8 bytes derived from it, so a wrong key is a missing key and never garbage. What an attacker with the disk can still do:
-//! read header fields (times, counts, source ids), remove segments or cut the log off (a gap, as any loss), or add segments
-//! that are not encrypted, which are read like those from before encryption was switched on. Our copies of keys are wiped; `ring`
-//! keeps expanded ones for the segments that are open.
+//! 8 bytes derived from it, so a wrong key is a missing key and never garbage. Our copies of keys are wiped; `ring` keeps
+//! expanded ones for the segments that are open.
+//!
+//! What this protects: nobody without the key reads a payload, changes a block or its header, or moves a block to another
+//! place of the segment or into another one. What it does not: whoever can write to the disk can read header fields (times,
+//! counts, source ids), remove blocks and segments or cut the log off (a gap, or nothing at all, as with any loss), put a
+//! whole segment back that was delivered before (it is delivered again; its sequences tell), add segments that are not
+//! encrypted (they are read like those from before encryption was switched on), and lie in marks, footers, index and cursors:
+//! about what was lost, not about what is delivered. Order and completeness are nobody's promise against him.
 
 use std::fmt;
 use std::sync::Arc;

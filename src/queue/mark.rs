@@ -53,19 +53,19 @@ impl Mark {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Mark> {
         let mut fields = Fields(bytes);
-        Some(Mark { durable: fields.u64()?, totals: read_totals(&mut fields)? })
+        Some(Mark { durable: fields.count()?, totals: read_totals(&mut fields)? })
     }
 }
 
 /// The six counters of a lane in the order of the mark.
 pub(super) fn read_totals(fields: &mut Fields<'_>) -> Option<LaneTotals> {
     Some(LaneTotals {
-        encoded: fields.u64()?,
-        passed: fields.u64()?,
-        synthesised: fields.u64()?,
-        transform_dropped: fields.u64()?,
-        refused: fields.u64()?,
-        appended: fields.u64()?,
+        encoded: fields.count()?,
+        passed: fields.count()?,
+        synthesised: fields.count()?,
+        transform_dropped: fields.count()?,
+        refused: fields.count()?,
+        appended: fields.count()?,
     })
 }
 

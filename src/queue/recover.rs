@@ -274,7 +274,7 @@ impl Recovery {
                 if footer.blocks > 0 {
                     last = Some(footer.last_sequence);
                 }
-                self.recovered.blocks += footer.blocks;
+                self.recovered.blocks = self.recovered.blocks.saturating_add(footer.blocks);
                 verdict = footer;
                 continue;
             }
@@ -443,7 +443,8 @@ impl Recovery {
             self.recovered.segments += 1;
             if !log.is_readable(&segment) {
                 self.recovered.unreadable_segments += 1;
-                self.recovered.unreadable_spans += footer.totals.appended.saturating_sub(footer.spans_before);
+                let spans = footer.totals.appended.saturating_sub(footer.spans_before);
+                self.recovered.unreadable_spans = self.recovered.unreadable_spans.saturating_add(spans);
                 self.recovered.missing_key = self.recovered.missing_key.or(segment.header.master);
             }
             log.list(Arc::new(segment));

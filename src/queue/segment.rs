@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::crc32c;
 use super::extent::Extent;
+use super::fields::MAX_COUNT;
 use super::format::{FIRST_ENTRY, Footer, SegmentHeader, entry_bytes, segment_name};
 use super::keys::{Cipher, Keys};
 use super::packing::Unpacker;
@@ -254,6 +255,11 @@ impl OpenSegment {
     fn decode(&self, bytes: &[u8; HEADER_BYTES], offset: u64, end: u64) -> Option<Header> {
         let of = &self.segment.header;
         let header = Header::decode(bytes, of.key, of.id, offset)?;
+        // Marks stand behind the block that they are numbered after, and before the first there is none.
+        let first = u64::from(matches!(header.kind, Kind::Block(_)));
+        if !(first..=MAX_COUNT).contains(&header.sequence) {
+            return None;
+        }
         let may_be_packed = of.compressed || header.packing == Packing::None;
         (may_be_packed && offset + entry_bytes(header.stored_bytes as usize) <= end).then_some(header)
     }
@@ -310,7 +316,8 @@ impl OpenSegment {
         let payload = match header.packing {
             Packing::None if !is_encrypted => return Some((opened, header.crc)),
             Packing::None => opened,
-            packing => Bytes::from(unpacker.unpack(packing, &opened)?),
+            packing if is_encrypted => Bytes::from(unpacker.unpack(packing, &opened)?),
+            packing => Bytes::from(unpacker.unpack_in_place(packing, &opened, header.crc)?),
         };
         let crc = crc32c::crc32c(&payload);
         Some((payload, crc))

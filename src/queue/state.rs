@@ -56,8 +56,8 @@ fn decode(payload: &[u8]) -> Option<State> {
     let mut fields = Fields(payload);
     Some(State {
         incarnation: fields.u64()?,
-        next_segment: fields.u64()?,
-        sequence_floor: fields.u64()?,
+        next_segment: fields.count()?,
+        sequence_floor: fields.count()?,
         mark: Mark::decode(fields.0)?,
     })
 }

@@ -4,8 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{meta, small_options};
-use crate::queue::{Appender, Budget, FileStorage, Log, MmapStorage, Options, Storage};
+use super::{at_rest, meta, small_options};
+use crate::config::BlockCompression;
+use crate::queue::{Appender, Budget, Entry, FileStorage, Log, MmapStorage, Options, Storage};
 
 fn options(root: &Path) -> Options {
     small_options(&root.to_string_lossy(), &Arc::new(Budget::new(8 << 20, 0)))
@@ -61,6 +62,53 @@ fn a_file_that_was_cut_off_is_not_used_again() {
             }
             // What is written next goes through the pool.
             append(&log, &mut appender, 60);
+        }
+    }
+}
+
+/// A payload of which a part packs well.
+fn payload(block: u32) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(u64::from(block));
+    (0..1800).map(|place| if place < 900 { 5 } else { random.u8(..) }).collect()
+}
+
+#[test]
+fn packed_blocks_that_were_cut_off_are_counted_and_the_others_are_what_was_appended() {
+    let forms = [BlockCompression::None, BlockCompression::Lz4, BlockCompression::Zstd { level: 1 }];
+    let keys: [&[u8]; 2] = [&[], &[1]];
+    for case in 0..12 {
+        let (storage, form, keys) = (&storages()[case % 2], forms[case / 2 % 3], keys[case / 6]);
+        for bytes in [0, 4096, 8192, 9000, 12_288, 15_000] {
+            let root = tempfile::tempdir().unwrap();
+            let options = Options { at_rest: at_rest(form, keys), ..options(root.path()) };
+            let (log, mut appender, _) = Log::open(Arc::clone(storage), options).unwrap();
+            let mut append = |blocks: std::ops::Range<u32>| {
+                for block in blocks {
+                    appender.append(&meta(block + 1), &payload(block)).unwrap();
+                }
+                appender.commit_mark(appender.totals(), 1).unwrap();
+                log.sync().unwrap();
+            };
+            append(0..30);
+            // One reader has the file open and its pages mapped, the other has not.
+            let mut readers = [log.reader(log.oldest()), log.reader(log.oldest())];
+            assert!(readers[0].next().is_some());
+            let (mut spans, mut held) = ([1, 0], Vec::new());
+            cut(&segment_files(root.path())[0], bytes);
+            append(30..40);
+            for (reader, spans) in readers.iter_mut().zip(&mut spans) {
+                while let Some(entry) = reader.next() {
+                    match entry {
+                        Entry::Block { payload: found, meta, .. } => {
+                            assert_eq!(found, payload(meta.spans - 1), "{form:?} cut to {bytes}");
+                            *spans += u64::from(meta.spans);
+                            held.push(found);
+                        }
+                        Entry::Gap { spans: lost, .. } => *spans += lost,
+                    }
+                }
+            }
+            assert_eq!(spans, [(1..=40).sum::<u64>(); 2], "{form:?} cut to {bytes}: lost and read do not add up");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod cases;
 mod crash;
 mod cut;
+mod forged;
 mod golden;
 mod keys;
 mod model;
