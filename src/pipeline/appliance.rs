@@ -318,15 +318,23 @@ impl Appliance {
         join_all(writers, &give_up);
         self.syncing.stop.stop();
         join_all(vec![self.syncing.thread], waiting);
-        let destinations = self.destinations.drain_until(clock::monotonic() + self.drain_timeout);
-        join_all(destinations, &|| {
+        let drained_at = clock::monotonic() + self.drain_timeout;
+        let destinations = self.destinations.drain_until(drained_at);
+        let hurried = || {
             if hurry() {
                 self.stops.egress.skip();
             }
             waiting();
-        });
+        };
+        join_all(destinations, &hurried);
         let DeadLetterStores { front, delivery, thread, .. } = self.dead_letters;
-        drop((front, delivery));
+        // A replay has the destinations' time: what its backend has taken by then is said to be gone.
+        while delivery.is_sending() && !self.stops.egress.is_over(clock::monotonic()) {
+            hurried();
+            thread::park_timeout(JOIN_INTERVAL);
+        }
+        drop(front);
+        delivery.end();
         join_all(vec![thread], waiting);
     }
 }

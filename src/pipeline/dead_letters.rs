@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -39,8 +40,8 @@ use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
 pub use desk::{Desk, DeskParts, list};
 pub use letter::{Letter, Scan, Selection, StoreName};
 pub use replay::{FrontReplay, RING_BLOCKS};
-use store::Store;
 pub use store::{GoneBy, StoreCounters};
+use store::{Store, StoreWatch};
 
 /// Letters of each kind that may wait for the thread.
 const WAITING: usize = 128;
@@ -83,6 +84,8 @@ pub struct DeliveryLetter {
 enum Order {
     Keep(DeliveryLetter, Sender<()>),
     Go(StoreName, Vec<u64>, GoneBy, Sender<()>),
+    /// Take no more orders.
+    End,
 }
 
 /// What letters are sent again with, by destination. Whoever sends holds only that one's lock.
@@ -93,6 +96,8 @@ type Exporters = HashMap<String, Arc<Mutex<Exporter>>>;
 pub struct DeadLetters {
     orders: Sender<Order>,
     exporters: Arc<Mutex<Exporters>>,
+    /// Letters are being sent to their backends.
+    sending: Arc<AtomicBool>,
 }
 
 impl DeadLetters {
@@ -112,6 +117,19 @@ impl DeadLetters {
         self.exporters().remove(destination);
     }
 
+    /// Whether letters are being sent to their backends, by a thread that nobody joins: its backend may never answer.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        // Acquire pairs with the Release at the end of the sending thread: what it said is gone is seen to be.
+        self.sending.load(Ordering::Acquire)
+    }
+
+    /// Ends the stores' thread once the front has no more letters either. What is replayed later stays a letter.
+    pub fn end(&self) {
+        // Fails when it has ended.
+        self.orders.send(Order::End).ok();
+    }
+
     /// Says durably that letters are gone. False when that could not be made durable: they are still there.
     fn go(&self, store: StoreName, numbers: Vec<u64>, by: GoneBy) -> bool {
         numbers.is_empty() || self.order(|done| Order::Go(store, numbers, by, done))
@@ -127,7 +145,7 @@ impl DeadLetters {
     }
 }
 
-/// The thread and its doors. It ends when every door is dropped.
+/// The thread and its doors. It ends when every door is dropped, or with [`DeadLetters::end`].
 pub struct DeadLetterStores {
     /// For decoding threads.
     pub front: DeadLetterSender,
@@ -153,7 +171,8 @@ pub fn start(
     let open = |name| {
         let tick = tick.clone();
         let pulse = Box::new(move || tick.tick(clock::monotonic()));
-        Store::open(storage, state_directory, name, at_rest, pulse).map_err(io::Error::other)
+        let watch = StoreWatch { pulse, component: health.component(store::component(name)) };
+        Store::open(storage, state_directory, name, at_rest, watch).map_err(io::Error::other)
     };
     let (front_store, delivery_store) = (open(StoreName::Front)?, open(StoreName::Delivery)?);
     let logs = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.log)));
@@ -163,7 +182,13 @@ pub fn start(
     let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
     let thread = thread.spawn(move || keeper.run(front_letters, orders_taken))?;
-    Ok(DeadLetterStores { front, delivery: DeadLetters { orders, exporters: Arc::default() }, logs, counters, thread })
+    Ok(DeadLetterStores {
+        front,
+        delivery: DeadLetters { orders, exporters: Arc::default(), sending: Arc::default() },
+        logs,
+        counters,
+        thread,
+    })
 }
 
 /// Shows what became of letters, and what the stores hold.
@@ -201,7 +226,7 @@ pub fn purge(state_directory: &Path, at_rest: &AtRest, selection: &Selection) ->
     let mut purged = 0;
     for name in StoreName::ALL {
         let mut store =
-            Store::open(&storage, state_directory, name, at_rest, Box::new(|| ())).map_err(io::Error::other)?;
+            Store::open(&storage, state_directory, name, at_rest, StoreWatch::nobody()).map_err(io::Error::other)?;
         let log = Arc::clone(&store.log);
         let scan = Scan { store: name, open: &|| log.reader(log.oldest()), pulse: &|| ControlFlow::Continue(()) };
         let gone = purge_all(&scan, &log, selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
@@ -269,8 +294,9 @@ impl Keeper {
                     Err(_) => { front = channel::never(); open -= 1; }
                 },
                 recv(orders) -> order => match order {
-                    Ok(order) => self.obey(&order),
-                    Err(_) => { orders = channel::never(); open -= 1; }
+                    Ok(Order::Keep(letter, done)) => answer(self.keep_delivery(&letter), &done),
+                    Ok(Order::Go(store, numbers, by, done)) => answer(self.store(store).go(&numbers, by), &done),
+                    Ok(Order::End) | Err(_) => { orders = channel::never(); open -= 1; }
                 },
                 default(Duration::from_millis(500)) => {}
             }
@@ -297,15 +323,10 @@ impl Keeper {
         self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
     }
 
-    fn obey(&mut self, order: &Order) {
-        let (was_done, done) = match order {
-            Order::Keep(letter, done) => (self.keep_delivery(letter), done),
-            Order::Go(StoreName::Front, numbers, by, done) => (self.front.go(numbers, *by), done),
-            Order::Go(StoreName::Delivery, numbers, by, done) => (self.delivery.go(numbers, *by), done),
-        };
-        if was_done {
-            // Nobody waits any more when the asker was ended: it is done all the same.
-            done.send(()).ok();
+    fn store(&mut self, name: StoreName) -> &mut Store {
+        match name {
+            StoreName::Front => &mut self.front,
+            StoreName::Delivery => &mut self.delivery,
         }
     }
 
@@ -313,5 +334,13 @@ impl Keeper {
         let bytes = &letter.payload[..letter.payload.len().min(KEPT_BYTES)];
         let encoded = letter::encode(letter.reason, &letter.destination, &letter.reply, bytes);
         self.delivery.keep((letter.signal, SourceId::MIXED), clock::wall_ns(), &encoded) && self.delivery.sync()
+    }
+}
+
+/// Whoever waits is told that it was done, or hears that the sender was dropped.
+fn answer(was_done: bool, waits: &Sender<()>) {
+    if was_done {
+        // Nobody waits any more when the asker was ended: it is done all the same.
+        waits.send(()).ok();
     }
 }

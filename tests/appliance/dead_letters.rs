@@ -1,12 +1,15 @@
 //! Dead letters of a running appliance, replayed over its management port: to the destination that is in force, whole, once.
 
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use millrace::block::Signal;
-use millrace::config::Config;
+use millrace::config::{Backend, Config};
 use millrace::pipeline::dead_letters::{self, DeliveryLetter};
 use millrace::pipeline::sources::SourceNames;
 use millrace::queue::{AtRest, FileStorage, Storage};
@@ -37,11 +40,14 @@ fn leave(directory: &Path, letters: &[(&str, Vec<u8>)]) {
 }
 
 fn replay(rig: &Rig, body: &Value) -> Value {
+    post(rig.management(), body).expect("this host may ask, and gets an answer in time")
+}
+
+fn post(management: SocketAddr, body: &Value) -> Option<Value> {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LIMIT)).build().into();
-    let url = format!("http://{}/api/v1/dlq/replay", rig.management());
-    let mut answer = agent.post(url).send(body.to_string()).expect("this host may ask");
-    let text = answer.body_mut().read_to_string().expect("an answer in time");
-    serde_json::from_str(&text).expect("JSON")
+    let url = format!("http://{management}/api/v1/dlq/replay");
+    let text = agent.post(url).send(body.to_string()).ok()?.body_mut().read_to_string().ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 fn with(config: &Config, names: &[(&str, &Sink)]) -> Config {
@@ -87,4 +93,32 @@ fn a_letter_that_was_cut_is_named_and_not_sent() {
     assert_eq!((&answer["replayed"], &answer["failed"], sink.spans()), (&json!(1), &expected, 1));
     let took = rig.stop();
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_replay_whose_backend_never_answers_holds_a_stop_up_no_longer_than_the_drain() {
+    let directory = tempfile::tempdir().unwrap();
+    leave(directory.path(), &[("silent", one_span(1))]);
+    // Whoever connects is let in by the kernel, and nobody ever reads.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = config(directory.path());
+    let mut patient = exporter(&config, "silent", silent.local_addr().unwrap());
+    let Backend::OtlpHttp(otlp) = &mut patient.backend else { panic!("the default destination speaks OTLP") };
+    otlp.http.timeout = 2 * LIMIT;
+    config.exporters = vec![patient];
+    let rig = Rig::start(&config);
+    let management = rig.management();
+    let asked = thread::spawn(move || post(management, &json!({ "all": true })));
+    let mut backend = silent.accept().unwrap().0;
+    // It is being sent.
+    backend.read_exact(&mut [0; 16]).unwrap();
+    let took = rig.stop();
+    assert!(took < config.drain_timeout + Duration::from_secs(5), "{took:?}");
+    assert!(asked.join().unwrap().is_none(), "nobody is there to answer any more");
+    drop(backend);
+
+    let sink = Sink::up();
+    let rig = Rig::start(&with(&config, &[("silent", &sink)]));
+    assert_eq!(replay(&rig, &json!({ "all": true }))["replayed"], 1, "still a letter");
+    rig.stop();
 }

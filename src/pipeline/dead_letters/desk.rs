@@ -53,15 +53,13 @@ type Answer = tokio::sync::oneshot::Sender<Result<Value, String>>;
 /// The desk.
 pub struct Desk {
     parts: DeskParts,
-    /// Letters are being sent to their backends.
-    sending: Arc<AtomicBool>,
 }
 
 impl Desk {
     /// A desk that nobody has asked yet.
     #[must_use]
     pub fn new(parts: DeskParts) -> Desk {
-        Desk { parts, sending: Arc::default() }
+        Desk { parts }
     }
 
     /// The thread's body: ends when producers are told to stop.
@@ -84,8 +82,7 @@ impl Desk {
             self.answer(answer, Ok(found));
             return;
         }
-        // Acquire pairs with the Release at the end of the sending thread: what it said is gone is seen to be.
-        if self.sending.load(Ordering::Acquire) {
+        if self.parts.letters.is_sending() {
             answer.send(Err("dead letters are being replayed: ask again when that is over".to_owned())).ok();
             return;
         }
@@ -160,17 +157,17 @@ impl Desk {
             answer.send(Ok(replayed.to_json(more))).ok();
             return;
         }
-        let sending = Arc::clone(&self.sending);
+        let sending = Arc::clone(&letters.sending);
         sending.store(true, Ordering::Relaxed);
         let send = move || {
             replay::deliver(&spans, &letters, &stop, &mut replayed);
             answer.send(Ok(replayed.to_json(more))).ok();
-            // Release pairs with the Acquire in `take`.
+            // Release pairs with the Acquire in `is_sending`.
             sending.store(false, Ordering::Release);
         };
         if let Err(error) = thread::Builder::new().name("replay".to_owned()).spawn(send) {
             tracing::error!(%error, "no thread for the replay of dead letters");
-            self.sending.store(false, Ordering::Relaxed);
+            self.parts.letters.sending.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Bounded in bytes and in age: beyond either the oldest segments go, and the letters in them that were still there are
 //! counted as expired. When every letter at the beginning is gone, its segments go too.
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
 use crate::pipeline::logs;
 use crate::queue::{Appender, AtRest, Budget, Log, OpenError, Options, Position, Storage};
 use crate::sys::clock;
+use crate::telemetry::health::{Component, Health, State};
 use crate::telemetry::ledger::Counter;
 
 /// Bytes on disk of each store.
@@ -24,6 +26,9 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// How long a letter is kept, nanoseconds: a week.
 pub(super) const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
+
+/// Syncs in which letters have to become durable: one, and one of the file to which a failed one makes them move.
+const SYNCS: u32 = 2;
 
 /// What became of a store's letters since the process started; counted by the thread that writes it.
 #[derive(Debug, Default)]
@@ -57,11 +62,33 @@ pub(super) struct Store {
     gone: Option<Gone>,
     /// Every letter before this place is gone.
     passed: Position,
-    pulse: Pulse,
+    watch: StoreWatch,
+    /// Storage has failed since the last letter that became durable.
+    failing: bool,
 }
 
-/// Called now and then while a store is read.
-pub(super) type Pulse = Box<dyn Fn() + Send>;
+/// Where a store is seen.
+pub(super) struct StoreWatch {
+    /// Called now and then while it is read.
+    pub(super) pulse: Box<dyn Fn() + Send>,
+    /// Says when it cannot keep letters.
+    pub(super) component: Component,
+}
+
+impl StoreWatch {
+    /// Nobody looks.
+    pub(super) fn nobody() -> StoreWatch {
+        StoreWatch { pulse: Box::new(|| ()), component: Health::new().component("") }
+    }
+}
+
+/// The name of a store's component.
+pub(super) fn component(name: StoreName) -> &'static str {
+    match name {
+        StoreName::Front => "dead letters front",
+        StoreName::Delivery => "dead letters delivery",
+    }
+}
 
 impl Store {
     pub(super) fn open(
@@ -69,7 +96,7 @@ impl Store {
         state: &Path,
         name: StoreName,
         at_rest: &AtRest,
-        pulse: Pulse,
+        watch: StoreWatch,
     ) -> Result<Store, OpenError> {
         let place = place(state, name);
         let options = Options {
@@ -86,7 +113,8 @@ impl Store {
         };
         let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
         let passed = log.oldest();
-        Ok(Store { name, log, counters: Arc::default(), appender, gone: None, passed, pulse })
+        watch.component.set(State::Ready);
+        Ok(Store { name, log, counters: Arc::default(), appender, gone: None, passed, watch, failing: false })
     }
 
     /// Appends a letter, in place of the oldest ones when the store is full. False when storage fails.
@@ -104,7 +132,7 @@ impl Store {
             self.tend();
         }
         if let Err(error) = self.appender.append(meta, payload) {
-            tracing::error!(%error, "a dead letter could not be kept");
+            self.fail("a letter could not be kept", &error);
             return false;
         }
         true
@@ -200,7 +228,7 @@ impl Store {
 
     fn scan(&self, from: Position, with: &mut dyn FnMut(&Scan<'_>)) {
         let pulse = || {
-            (self.pulse)();
+            (self.watch.pulse)();
             ControlFlow::Continue(())
         };
         with(&Scan { store: self.name, open: &|| self.log.reader(from), pulse: &pulse });
@@ -211,17 +239,32 @@ impl Store {
         if self.log.unsynced_bytes() == 0 {
             return true;
         }
-        self.maintain(clock::monotonic());
-        match self.log.sync() {
-            Ok(_) => {
-                self.tend();
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "dead letters could not be made durable");
-                false
+        // A sync that fails for the first time is no error: what was not durable moves to another file, whose sync counts.
+        for _ in 0..SYNCS {
+            self.maintain(clock::monotonic());
+            match self.log.sync() {
+                Ok(durable) if durable < self.log.published_sequence() => {}
+                Ok(_) => {
+                    if std::mem::take(&mut self.failing) {
+                        self.watch.component.set(State::Ready);
+                    }
+                    self.tend();
+                    return true;
+                }
+                Err(error) => {
+                    self.fail("letters could not be made durable", &error);
+                    return false;
+                }
             }
         }
+        self.fail("letters could not be made durable", &"they could not be moved to another file");
+        false
+    }
+
+    fn fail(&mut self, what: &str, error: &dyn Display) {
+        tracing::error!(store = self.name.word(), %error, "{what}");
+        self.failing = true;
+        self.watch.component.set(State::Degraded(format!("{what}: {error}")));
     }
 
     fn maintain(&mut self, now: Duration) {

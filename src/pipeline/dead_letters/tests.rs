@@ -8,6 +8,7 @@ use crate::config::{Mapping, OtherSourcetypes, Uberagent};
 use crate::pipeline::outlet::{self, WriterEnd};
 use crate::pipeline::sources::RowRules;
 use crate::queue::MmapStorage;
+use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 
 const WEEK_NS: u64 = store::KEEP_NS;
@@ -89,7 +90,7 @@ fn a_store_is_bounded_in_age_and_counts_what_goes() {
     let directory = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
     let mut store =
-        Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), Box::new(|| ())).unwrap();
+        Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), StoreWatch::nobody()).unwrap();
     let now = 2 * WEEK_NS;
     // Three letters fill a segment: six old ones, then three of today.
     for number in 0..9 {
@@ -126,7 +127,8 @@ fn a_store_of_very_many_letters_is_read_a_few_times_whatever_is_asked_and_with_p
     let pulse = Box::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
     });
-    let mut store = Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), pulse).unwrap();
+    let watch = StoreWatch { pulse, ..StoreWatch::nobody() };
+    let mut store = Store::open(&storage, directory.path(), StoreName::Front, &AtRest::default(), watch).unwrap();
     for number in 0..LETTERS {
         let encoded = letter::encode(["even", "odd"][usize::from(number % 2 == 1)], "o", "", b"x");
         assert!(store.keep((Signal::Traces, SourceId(0)), clock::wall_ns(), &encoded));
@@ -157,6 +159,33 @@ fn a_store_of_very_many_letters_is_read_a_few_times_whatever_is_asked_and_with_p
     assert_eq!(purge(Selection::default()), Some(LETTERS / 2));
     assert_eq!(readings(), 3, "two, and one for what goes from the disk");
     assert!(log.stats().segments <= 2, "{:?}", log.stats());
+}
+
+#[test]
+fn a_store_that_cannot_keep_letters_says_so_until_it_can() {
+    let (disk, health) = (SimDisk::new(1), Health::new());
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let watch = StoreWatch { component: health.component(store::component(StoreName::Front)), ..StoreWatch::nobody() };
+    let mut store = Store::open(&storage, Path::new("/state"), StoreName::Front, &AtRest::default(), watch).unwrap();
+    let large = letter::encode("r", "o", "", &vec![7; 1_000_000]);
+    let log = Arc::clone(&store.log);
+    let append = |store: &mut Store| store.keep((Signal::Traces, SourceId(0)), 5, &large);
+    let keep = |store: &mut Store| append(store) && store.sync();
+    assert!(keep(&mut store) && health.degraded().is_empty());
+    // One sync that fails is met with another file: what is said to be kept is durable.
+    disk.fail_sync_after(0);
+    assert!(keep(&mut store) && health.degraded().is_empty());
+    assert_eq!(log.durable_sequence(), log.published_sequence());
+    disk.light_fuse(0);
+    assert!((0..9).any(|_| !append(&mut store)), "there is no room without another segment");
+    assert_eq!(health.degraded().len(), 1);
+    disk.remove_fuse();
+    assert!(keep(&mut store) && health.degraded().is_empty());
+    disk.light_fuse(0);
+    assert!(!keep(&mut store));
+    let degraded = health.degraded();
+    assert!(degraded.len() == 1 && degraded[0].0 == "dead letters front", "{degraded:?}");
+    assert!(health.ready().yes, "records and spans are taken all the same");
 }
 
 #[test]
