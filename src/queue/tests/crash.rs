@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{at_rest, meta, small_options};
@@ -27,6 +27,7 @@ use crate::queue::format::{HeaderFound, SegmentHeader, entry_bytes};
 use crate::queue::keys::witness;
 use crate::queue::sabotage::{Sabotage, plant, planted};
 use crate::queue::{Appender, AtRest, Budget, Cursor, Entry, Log, Position, Reader, Storage};
+use crate::sim::campaign::{Campaign, in_threads};
 use crate::sim::disk::SimDisk;
 use crate::telemetry::ledger::DestinationTotals;
 
@@ -424,41 +425,19 @@ fn forge(payload: &mut [u8], place: Option<(u64, u64)>) {
     }
 }
 
-fn states(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn every_promise_holds_in_every_crash_state() {
-    let states = states("MILLRACE_CRASH_STATES", 20_000);
-    let first = self::states("MILLRACE_CRASH_SEED", 1);
-    let cut_starts = in_threads(first..first + states / CUTS_PER_RUN, |seed| {
+    let variables = ("MILLRACE_CRASH_SEED", "MILLRACE_CRASH_STATES");
+    let campaign = Campaign::asked_for("crash states", variables, CUTS_PER_RUN, 20_000);
+    let explore = |seed| {
         let mut run = Run::new(seed);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run.explore())) {
-            eprintln!("MILLRACE_CRASH_SEED={seed} MILLRACE_CRASH_STATES={CUTS_PER_RUN}");
-            std::panic::resume_unwind(panic);
-        }
-        run.most_cut_starts
-    });
-    let deepest = cut_starts.into_iter().max();
-    assert!(states < 20_000 || deepest >= Some(3), "no crash in the third recovery in a row among {states} states");
-}
-
-/// Does the work on every core; a panic of one is the caller's.
-fn in_threads<W: Send, R: Send>(
-    work: impl IntoIterator<Item = W, IntoIter: Send>,
-    each: impl Fn(W) -> R + Sync,
-) -> Vec<R> {
-    let work = Mutex::new(work.into_iter());
-    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let worker = || std::iter::from_fn(next).map(&each).collect::<Vec<R>>();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        let results =
-            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        results.flatten().collect()
-    })
+        run.explore();
+        (run.most_cut_starts, run.written.len())
+    };
+    let runs = campaign
+        .run(explore, |runs| format!("{} blocks, 0 lost", runs.iter().map(|(_, blocks)| blocks).sum::<usize>()));
+    let deepest = runs.into_iter().map(|(cut_starts, _)| cut_starts).max();
+    assert!(campaign.units() < 20_000 || deepest >= Some(3), "no crash in the third recovery in a row");
 }
 
 /// Whether a planted bug is found, and after how many states.

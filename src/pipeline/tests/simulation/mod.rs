@@ -22,11 +22,12 @@ mod sources;
 mod trouble;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use self::world::{Counts, World};
 use crate::pipeline::sabotage::{Sabotage, plant};
+use crate::sim::campaign::{Campaign, in_threads};
 
 /// After the trouble the backlog comes to nothing within this time: a backend may have asked for a quarter of an hour.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -38,6 +39,23 @@ struct Outcome {
     promised: u64,
     lasted: Duration,
     counts: Counts,
+}
+
+impl Outcome {
+    /// What many came to, in words.
+    fn sum(outcomes: &[Outcome]) -> String {
+        let virtual_hours = outcomes.iter().map(|outcome| outcome.lasted.as_secs_f64()).sum::<f64>() / 3600.0;
+        let total = |count: fn(&Outcome) -> u64| outcomes.iter().map(count).sum::<u64>();
+        format!(
+            "{virtual_hours:.1} virtual hours, {} turns, {} power cuts, {} kills, {} stops, 0 lost of {} spans promised, \
+             imbalance 0",
+            total(|outcome| outcome.counts.turns),
+            total(|outcome| outcome.counts.power_cuts),
+            total(|outcome| outcome.counts.kills),
+            total(|outcome| outcome.counts.stops),
+            total(|outcome| outcome.promised)
+        )
+    }
 }
 
 /// Runs a seed; panics when a promise is broken.
@@ -69,7 +87,7 @@ fn run(seed: u64, wall_clock_jumps: bool) -> Outcome {
 fn recover(world: &mut World) {
     let limit = world.now + RECOVERS_WITHIN;
     while !world.process.is_quiet() {
-        assert!(world.now < limit, "the backlog does not come to nothing");
+        assert!(world.now < limit, "the backlog does not come to nothing: {}", world.process.what_is_left());
         world.step();
         if world.process.has_failed() {
             world.crash();
@@ -77,31 +95,11 @@ fn recover(world: &mut World) {
     }
 }
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn every_promise_holds_whatever_happens() {
-    let (first, seeds) = (number("MILLRACE_PIPELINE_SEED", 1), number("MILLRACE_PIPELINE_SEEDS", 20));
-    let (mut lasted, mut promised, mut counts) = (Duration::ZERO, 0, Counts::default());
-    for seed in first..first + seeds {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, true))).unwrap_or_else(|panic| {
-            eprintln!(
-                "MILLRACE_PIPELINE_SEED={seed} MILLRACE_PIPELINE_SEEDS=1 cargo test --release --lib pipeline::tests::simulation"
-            );
-            resume_unwind(panic);
-        });
-        lasted += outcome.lasted;
-        promised += outcome.promised;
-        counts.turns += outcome.counts.turns;
-        counts.power_cuts += outcome.counts.power_cuts;
-        counts.kills += outcome.counts.kills;
-        counts.stops += outcome.counts.stops;
-    }
-    eprintln!(
-        "pipeline simulation: {seeds} seeds from {first}, {lasted:?} of virtual time, {promised} spans promised, {counts:?}"
-    );
+    let variables = ("MILLRACE_PIPELINE_SEED", "MILLRACE_PIPELINE_SEEDS");
+    let campaign = Campaign::asked_for("pipeline seeds", variables, 1, 20);
+    campaign.run(|seed| run(seed, true), Outcome::sum);
 }
 
 #[test]
@@ -138,7 +136,7 @@ fn every_planted_bug_is_found() {
         (Sabotage::FullAcknowledged, 1),
         (Sabotage::RefusedNotBooked, 1),
         (Sabotage::HeldForgotten, 8),
-        (Sabotage::NoLastSync, 215),
+        (Sabotage::NoLastSync, 806),
         (Sabotage::CursorPastDurable, 1),
         (Sabotage::TotalsAhead, 1),
         (Sabotage::EarlyRelease, 1),
@@ -151,7 +149,7 @@ fn every_planted_bug_is_found() {
         (Sabotage::BreakerNeverCloses, 2),
         (Sabotage::OrderReversed, 1),
     ];
-    let found: Vec<_> = bugs.into_iter().map(|(bug, first)| (bug, seeds_until_found(bug, first, 300))).collect();
+    let found = in_threads(bugs, |(bug, first)| (bug, seeds_until_found(bug, first, 300)));
     for (bug, found) in &found {
         eprintln!("{bug:?}: seed and count {found:?}");
     }

@@ -383,6 +383,15 @@ impl Process {
         let settled = |one: &Destination| one.is_quiet() && one.ledger.snapshot().settled() == self.appended();
         self.lanes.iter().all(idle) && self.destinations.iter().all(settled)
     }
+
+    /// What stands between that and now, in words.
+    pub(super) fn what_is_left(&self) -> String {
+        let unanswered: Vec<u64> = self.lanes.iter().map(|lane| lane.tally.borrow().unanswered).collect();
+        let ends: Vec<_> = self.logs.iter().map(|log| (log.oldest(), log.tail(), log.stats())).collect();
+        let settled: Vec<_> =
+            self.destinations.iter().map(|one| (one.plan, one.is_quiet(), one.ledger.snapshot().settled())).collect();
+        format!("{} appended, unanswered {unanswered:?}, settled {settled:?}, logs {ends:?}", self.appended())
+    }
 }
 
 /// Joins a place to those that the log is held for.
