@@ -1,11 +1,10 @@
 """One storage call fails, once: the n-th `fdatasync`, `pwrite64`, `rename` and so on of a thread answers an error.
 
 strace answers in the kernel's place, at starts as well as under load. The appliance heals, or ends with a code that is not
-0 and starts clean: it never panics, never hangs, and whatever it has acknowledged comes out after the next start. Which
-calls are taken at level ci moves on every day, so that a week meets most of them.
+0 and starts clean: it never panics, never hangs, and whatever it has acknowledged comes out after the next start. The seed
+draws which calls fail, so that runs meet others.
 """
 
-import datetime
 import itertools
 import random
 import shutil
@@ -32,8 +31,8 @@ FIRST_CALLS = 200
 def run(context):
     if not shutil.which("strace"):
         raise Skip("strace is not installed")
-    each = -(-FAULTS[context.level] // STANDS)
-    chosen = plan(each * STANDS)
+    each = -(-context.count(FAULTS) // STANDS)
+    chosen = plan(each * STANDS, context.seed)
     found = side_by_side(
         context, STANDS, lambda scene, seed, index: faults(scene, seed, chosen[index * each : (index + 1) * each])
     )
@@ -44,13 +43,12 @@ def run(context):
     )
 
 
-def plan(count):
-    """As many faults as asked for, spread over all, others every day."""
+def plan(count, seed):
+    """As many faults as asked for, drawn from all."""
     every = list(itertools.product(CALLS, ERRORS, range(FIRST_CALLS)))
     # Low numbers first: most threads make few calls of a kind.
     weights = [(1 + number) ** -1.5 for _, _, number in every]
-    draw = random.Random(datetime.date.today().toordinal())
-    return draw.choices(every, weights, k=count)
+    return random.Random(seed).choices(every, weights, k=count)
 
 
 def faults(scene, seed, chosen):

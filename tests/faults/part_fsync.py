@@ -23,7 +23,7 @@ HOLD_SECONDS = 30
 
 
 def run(context):
-    each = -(-DISKS[context.level] // 2)
+    each = -(-context.count(DISKS) // 2)
     found = side_by_side(context, 2, lambda scene, seed, index: [fails(scene, f"{seed}/{turn}", turn) for turn in range(each)])
     done = [one for stand in found for one in stand]
     return (

@@ -27,7 +27,7 @@ def run(context):
         2,
         lambda scene, seed, index: [
             case(scene, f"{seed}/{turn}", *one, turn)
-            for turn in range(ROUNDS[context.level])
+            for turn in range(context.count(ROUNDS))
             for one in cases[index::2]
         ],
     )

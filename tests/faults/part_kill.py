@@ -24,7 +24,7 @@ INFLUX = "  influxdb: {{ endpoint: 'http://127.0.0.1:{port}', max_lag: 8MiB, req
 
 
 def run(context):
-    each = -(-LIVES[context.level] // STANDS)
+    each = -(-context.count(LIVES) // STANDS)
     found = side_by_side(context, STANDS, lambda scene, seed, index: lives(scene, seed, index, each))
     starts = sorted(start for one in found for start in one["starts"])
     slowest = starts[-1]

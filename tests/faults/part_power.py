@@ -26,7 +26,7 @@ def run(context):
     kinds = [kind for kind in ("ext4", "xfs", "btrfs") if shutil.which(f"mkfs.{kind}")]
     if "xfs" not in kinds:
         raise Skip("mkfs.xfs, for a file system with reflinks, is not installed")
-    lives = -(-IMAGES[context.level] // IMAGES_A_LIFE)
+    lives = -(-context.count(IMAGES) // IMAGES_A_LIFE)
     plan = [(kinds[number % len(kinds)], number // len(kinds) % 2 == 1) for number in range(lives)]
     found = side_by_side(context, 2, lambda scene, seed, index: power(scene, seed, index, plan[index::2]))
     images = [one for stand in found for one in stand["images"]]

@@ -25,7 +25,7 @@ COLLECT_EVERY = 10
 
 
 def run(context):
-    each = -(-STOPS[context.level] // STANDS)
+    each = -(-context.count(STOPS) // STANDS)
     found = side_by_side(context, STANDS, lambda scene, seed, index: stops(scene, seed, index, each))
     took = sorted(second for one in found for second in one["took"])
     return (

@@ -20,7 +20,7 @@ STANDS = 2
 
 
 def run(context):
-    each = -(-CUTS[context.level] // STANDS)
+    each = -(-context.count(CUTS) // STANDS)
     found = side_by_side(context, STANDS, lambda scene, seed, index: cuts(scene, seed, index, each))
     return (
         f"{sum(one['cuts'] for one in found)} truncations of {sum(one['bytes'] for one in found) >> 20} MiB, 0 crashes, "
