@@ -3,6 +3,7 @@
 Nothing sleeps to synchronise: `until` polls a condition under a deadline and says what was missing when it passes.
 """
 
+import fcntl
 import os
 import random
 import shutil
@@ -40,18 +41,51 @@ def until(probe, seconds, what, every=0.02):
         time.sleep(every)
 
 
-def free_port():
-    """A loopback port that is free now, from below the range that the kernel gives to outgoing connections."""
-    for _ in range(200):
-        port = random.randint(20000, 32000)
+class Ports:
+    """Ports that nobody else takes: drawn below the range of outgoing connections, each held until this process ends.
+
+    A port must be free while an appliance is down and comes again, so it cannot be held by a socket. Every test process of
+    this machine locks the byte of each of its ports in one file instead; the kernel lets go of what a process leaves.
+    """
+
+    RANGE = range(20000, 32000)
+    REGISTRY = Path(tempfile.gettempdir()) / f"millrace-test-ports-{os.getuid()}"
+
+    def __init__(self):
+        self.owner = None
+        self.registry = None
+        self.taken = set()
+
+    def take(self):
+        if self.owner != os.getpid():
+            # Locks are not inherited; what the parent has taken still is.
+            self.owner = os.getpid()
+            self.registry = os.open(self.REGISTRY, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        for _ in range(200):
+            port = random.choice(self.RANGE)
+            if port not in self.taken and self.lock(port) and self.is_free(port):
+                self.taken.add(port)
+                return port
+        raise Failed("no free port found")
+
+    def lock(self, port):
+        try:
+            fcntl.lockf(self.registry, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            return True
+        except OSError:
+            return False
+
+    def is_free(self, port):
         with socket.socket() as probe:
             # No SO_REUSEADDR: a port in TIME_WAIT is not free for a strict server.
             try:
                 probe.bind(("127.0.0.1", port))
-                return port
+                return True
             except OSError:
-                continue
-    raise Failed("no free port found")
+                return False
+
+
+free_port = Ports().take
 
 
 def accepts(port):
