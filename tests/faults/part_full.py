@@ -46,7 +46,7 @@ def case(scene, seed, disk, policy, turn):
     state = where / "state"
     state.mkdir()
     stand = Stand(scene, name=f"stand-{name}", state=state, queue={"max_bytes": "512MiB", "reserve_bytes": "1MiB"})
-    stand.exporters = OPTIONAL if policy == "optional" else ""
+    stand.exporters += OPTIONAL if policy == "optional" else ""
     stand.admission = "drop_newest" if policy == "drop_newest" else "block"
     full_before_the_start(stand, where)
     stand.sink.status = 503

@@ -47,7 +47,7 @@ def lives(scene, seed, index, count):
         state = Path(directory.name)
     stand = Stand(scene, state=state, queue={"max_bytes": "32MiB", "storage": ("mmap", "file")[index // 2 % 2]})
     if index == 0:
-        stand.exporters = INFLUX.format(port=stand.sink.port)
+        stand.exporters += INFLUX.format(port=stand.sink.port)
     starts, kills = [], 0
     while kills < count:
         stand.sink.status = draw.choice([200, 200, 200, 503])

@@ -13,13 +13,12 @@ import importlib
 import random
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
 
-from harness.scene import Failed, Skip  # noqa: E402
+from harness.scene import outcome  # noqa: E402
 
 PARTS = ["kill", "truncate", "calls", "fsync", "full", "power", "stop", "soak"]
 
@@ -40,18 +39,6 @@ class Context:
         return self.asked or of_level[self.level]
 
 
-def run(context):
-    """One part: its outcome and what to say of it."""
-    try:
-        return "ok", importlib.import_module(f"part_{context.part}").run(context)
-    except Skip as reason:
-        return "SKIP", str(reason)
-    except Failed as reason:
-        return "FAIL", str(reason)
-    except Exception:
-        return "FAIL", traceback.format_exc()
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--level", choices=["ci", "nightly", "gate"], default="ci")
@@ -67,9 +54,10 @@ def main():
     for part in arguments.only or PARTS:
         before = time.monotonic()
         paths = arguments.parts.resolve(), arguments.binary.resolve()
-        outcome, said = run(Context(part, arguments.level, arguments.seed, *paths, arguments.count))
-        counts[outcome] += 1
-        print(f"{outcome:4} faults {part}: {said} ({time.monotonic() - before:.1f} s, seed {arguments.seed})", flush=True)
+        context = Context(part, arguments.level, arguments.seed, *paths, arguments.count)
+        result, said = outcome(lambda: importlib.import_module(f"part_{part}").run(context))
+        counts[result] += 1
+        print(f"{result:4} faults {part}: {said} ({time.monotonic() - before:.1f} s, seed {arguments.seed})", flush=True)
     print(f"faults: {counts['ok']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")
     sys.exit(1 if counts["FAIL"] else 0)
 

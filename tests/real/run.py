@@ -12,11 +12,10 @@ import re
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 
 from harness.registry import TESTS
-from harness.scene import Failed, Scene, Skip
+from harness.scene import Failed, Scene, outcome
 
 MODULES = [
     "rows", "otlp", "bulk", "influx", "peers", "metrics", "failures", "kill", "reload", "tools", "units", "hostile",
@@ -42,14 +41,7 @@ def run(test, parts, binary):
     signal.signal(signal.SIGALRM, out_of_time)
     signal.alarm(test.seconds)
     try:
-        test.body(scene)
-        return "ok", ""
-    except Skip as reason:
-        return "SKIP", str(reason)
-    except Failed as reason:
-        return "FAIL", str(reason)
-    except Exception:
-        return "FAIL", traceback.format_exc()
+        return outcome(lambda: test.body(scene))
     finally:
         signal.alarm(0)
         scene.close()
@@ -70,9 +62,9 @@ def main():
     counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
     for test in chosen:
         before = time.monotonic()
-        outcome, reason = run(test, arguments.parts.resolve(), arguments.binary.resolve())
-        counts[outcome] += 1
-        print(f"{outcome:4} {test.name} ({time.monotonic() - before:.1f} s)")
+        result, reason = run(test, arguments.parts.resolve(), arguments.binary.resolve())
+        counts[result] += 1
+        print(f"{result:4} {test.name} ({time.monotonic() - before:.1f} s)")
         if reason:
             print("     " + reason.strip().replace("\n", "\n     "))
     print(f"real: {counts['ok']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")

@@ -25,7 +25,11 @@ class Appliance:
         self.bulk = free_port()
         self.state = scene.folder(f"{name}-state")
         self.config = scene.path(f"{name}.yaml")
+        self.admission = "block"
+        self.exporters = ""
+        self.queue = {"segment_bytes": "16MiB", "max_bytes": "512MiB"}
         self.yaml = yaml
+        self.wrapper = []
         self.env = {key: str(value) for key, value in env.items() if value is not None}
         self.process = None
         self.starts = 0
@@ -44,9 +48,11 @@ class Appliance:
         }
 
     def file(self):
+        queue = "".join(f"  {key}: {value}\n" for key, value in self.queue.items())
         return f"""\
 receivers:
   uberagent:
+    admission: {self.admission}
     protocols:
       tcp: {{}}
   otlp:
@@ -55,23 +61,22 @@ receivers:
         endpoint: 127.0.0.1:{self.otlp}
   elasticsearch:
     endpoint: 127.0.0.1:{self.bulk}
-queue:
-  segment_bytes: 16MiB
-  max_bytes: 512MiB
-{self.yaml}"""
+{self.exporters}queue:
+{queue}{self.yaml}"""
 
     def start(self, wait=True):
-        """Starts it and waits until it says that it is ready."""
+        """Starts it and waits until it says that it is ready. Of many lives the last eight have a log each."""
         self.config.write_text(self.file())
         self.starts += 1
-        self.process = self.scene.start(
-            [self.scene.binary, "run", "--config", self.config], f"{self.name}-{self.starts}", env=self.environment()
-        )
+        name = f"{self.name}-{self.starts % 8}"
+        self.scene.path(f"{name}.log").unlink(missing_ok=True)
+        arguments = [*self.wrapper, self.scene.binary, "run", "--config", self.config]
+        self.process = self.scene.start(arguments, name, env=self.environment())
         if wait:
             self.ready()
         return self
 
-    def ready(self, seconds=15):
+    def ready(self, seconds=20):
         def is_ready():
             expect(self.process.alive(), lambda: f"millrace ended at its start:\n{self.process.log()}")
             try:
@@ -79,7 +84,7 @@ queue:
             except OSError:
                 return False
 
-        until(is_ready, seconds, lambda: f"millrace is ready\n{self.process.log()}")
+        until(is_ready, seconds, lambda: f"millrace is ready\n{self.process.log()}", every=0.002)
 
     def terminate(self, seconds):
         """SIGTERM; returns how long it took and fails unless it ended well within `seconds`."""

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 
@@ -21,6 +22,18 @@ class Skip(Exception):
 
 class Failed(AssertionError):
     """What was expected did not come true."""
+
+
+def outcome(body):
+    """Runs a test: `ok` with what it says, `SKIP` or `FAIL` with the reason."""
+    try:
+        return "ok", body() or ""
+    except Skip as reason:
+        return "SKIP", str(reason)
+    except Failed as reason:
+        return "FAIL", str(reason)
+    except Exception:
+        return "FAIL", traceback.format_exc()
 
 
 def expect(condition, message):
