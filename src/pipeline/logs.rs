@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::block::MAX_BYTES;
 use crate::config::{self, MissingKey};
-use crate::queue::{Appender, AtRest, Budget, FileStorage, Keys, Log, MmapStorage, OpenError, Options, Storage};
+use crate::queue::{
+    Appender, AtRest, Budget, FileStorage, Keys, Log, MmapStorage, OpenError, Options, Storage, inspect,
+};
 use crate::sys::{clock, file};
 use crate::telemetry::ledger;
 
@@ -92,6 +94,7 @@ pub fn open(
     }
     let budget = Arc::new(Budget::new(settings.max_bytes, settings.reserve_bytes));
     let count = lanes.max(lanes_on_disk(directory));
+    let cursors = inspect::lane_cursors(parent);
     let mut logs = Vec::with_capacity(count);
     for lane in 0..u32::try_from(count).expect("lanes are counted in hundreds at most") {
         let options = Options {
@@ -106,7 +109,7 @@ pub fn open(
             wall_ns: clock::wall_ns(),
             at_rest: at_rest.clone(),
         };
-        let (log, appender, found) = Log::open(Arc::clone(storage), options)?;
+        let (log, appender, found) = Log::open_with_cursors(Arc::clone(storage), options, &cursors)?;
         if found.segments > 0 {
             tracing::info!(
                 lane,

@@ -84,7 +84,10 @@ impl Place {
             at_rest: self.at_rest.clone(),
             wall_ns,
         };
-        Log::open(storage, options)
+        // Without cursors it is no log that destinations read, as that of dead letters.
+        let state_directory = self.directory.ancestors().nth(2).unwrap_or(&self.directory);
+        let cursors = lane_cursors(state_directory);
+        Log::open_with_cursors(storage, options, &cursors)
     }
 
     /// As the segments that are there have.
@@ -387,6 +390,14 @@ pub fn cursors(state_directory: &Path) -> io::Result<Vec<CursorInfo>> {
     }
     found.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(found)
+}
+
+/// Where the destinations under a state directory stand, in all lanes, as far as their cursors can be read: what
+/// [`Log::open_with_cursors`] asks for.
+#[must_use]
+pub fn lane_cursors(state_directory: &Path) -> Vec<LaneCursor> {
+    let known = cursors(state_directory).unwrap_or_default();
+    known.into_iter().flat_map(|cursor| cursor.lanes).collect()
 }
 
 /// Runs recovery on the files of a lane, as the next start would. The caller holds the state directory's lock.

@@ -107,6 +107,16 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
-        recover::open(storage, options)
+        recover::open(storage, options, &[])
+    }
+
+    /// As [`Log::open`], of a log that destinations have read. What their cursors have passed was durable, also when nothing
+    /// in the log says so any more: it counts as appended, and what is missing of it as lost.
+    pub fn open_with_cursors(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        cursors: &[LaneCursor],
+    ) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
+        recover::open(storage, options, cursors)
     }
 }

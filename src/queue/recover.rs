@@ -5,8 +5,8 @@
 //! and the verdict is written to the footer of the segment; readers go by that. It changes no entry, appends to no old segment
 //! and reuses no sequence, so a crash in the middle changes nothing. Only I/O errors that leave no place to write are errors.
 //!
-//! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, of
-//! every footer. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
+//! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, footer
+//! and cursor. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
 //! balance, and readers report them as a gap. Beyond D it is the tail of a crash: it was never acknowledged, its spans never
 //! enter the balance, and marks behind the first such block are not believed, because they count it. D lags: a mark tells of
 //! a sync only once the next one has covered it. So of a power cut *and* rot in the same blocks this is the bound: what the last
@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use super::append::{Appender, add_block};
 use super::crc32c;
+use super::cursor::LaneCursor;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes, segment_id, segment_name};
 use super::index::{Index, Records};
 use super::keys::{KeyId, TAG_BYTES};
@@ -82,14 +83,18 @@ pub enum OpenError {
 }
 
 /// Opens the log in `options.directory`, which is created when it is not there.
-pub(super) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
+pub(super) fn open(
+    storage: Arc<dyn Storage>,
+    options: Options,
+    cursors: &[LaneCursor],
+) -> Result<(Arc<Log>, Appender, Recovered), OpenError> {
     // A segment holds at least its first mark, one block and its last mark.
     let least = FIRST_ENTRY + 2 * entry_bytes(MARK_BYTES) + entry_bytes(options.max_payload_bytes + TAG_BYTES);
     if options.segment_bytes < least {
         return Err(OpenError::SegmentTooSmall(options.segment_bytes));
     }
     let directory = options.directory.display().to_string();
-    Recovery::run(storage, options).map_err(|source| OpenError::Storage { directory, source })
+    Recovery::run(storage, options, cursors).map_err(|source| OpenError::Storage { directory, source })
 }
 
 struct Recovery {
@@ -105,7 +110,11 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn run(storage: Arc<dyn Storage>, options: Options) -> io::Result<(Arc<Log>, Appender, Recovered)> {
+    fn run(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        cursors: &[LaneCursor],
+    ) -> io::Result<(Arc<Log>, Appender, Recovered)> {
         let free_directory = options.directory.join("free");
         for path in [&options.directory, &free_directory, &options.quarantine] {
             storage.create_directory(path)?;
@@ -128,10 +137,17 @@ impl Recovery {
         let mut found = recovery.find_segments(&records)?;
         recovery.recovered.state_lost = state.is_none() && !found.is_empty();
         let state = recovery.state_or_derived(state, &found)?;
-        recovery.durable = state.mark.durable;
+        let here =
+            |cursor: &&LaneCursor| cursor.lane == recovery.options.lane && cursor.incarnation == state.incarnation;
+        let passed = || cursors.iter().filter(here).map(|cursor| cursor.position);
+        let passed_spans = passed().map(|position| position.spans).max().unwrap_or(0);
+        recovery.durable = passed().map(|position| position.sequence).fold(state.mark.durable, u64::max);
         recovery.scan_all(&mut found, state.incarnation);
         recovery.judge(&found);
-        let (footers, ended) = recovery.total_up(&found, &state);
+        let (footers, mut ended) = recovery.total_up(&found, &state);
+        // Of what is gone together with every mark that counted it, nobody knows any more how it was made.
+        let forgotten = passed_spans.saturating_sub(ended.appended);
+        (ended.appended, ended.encoded) = (ended.appended + forgotten, ended.encoded + forgotten);
         let seen = found.iter().flat_map(|found| &found.entries).map(|entry| entry.header.sequence);
         recovery.last_sequence = seen.fold(recovery.last_sequence, u64::max).max(state.sequence_floor);
         let was_used = recovery.last_sequence > 0 || !found.is_empty();

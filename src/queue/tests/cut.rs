@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::{at_rest, meta, small_options};
 use crate::config::BlockCompression;
-use crate::queue::{Appender, Budget, Entry, FileStorage, Log, MmapStorage, Options, Storage};
+use crate::queue::{Appender, Budget, Cursor, Entry, FileStorage, Log, MmapStorage, Options, Reader, Storage, inspect};
+use crate::telemetry::ledger::DestinationTotals;
 
 fn options(root: &Path) -> Options {
-    small_options(&root.to_string_lossy(), &Arc::new(Budget::new(8 << 20, 0)))
+    small_options(&root.to_string_lossy(), &Arc::new(Budget::new(1 << 30, 0)))
 }
 
 fn storages() -> [Arc<dyn Storage>; 2] {
@@ -111,4 +112,64 @@ fn packed_blocks_that_were_cut_off_are_counted_and_the_others_are_what_was_appen
             assert_eq!(spans, [(1..=40).sum::<u64>(); 2], "{form:?} cut to {bytes}: lost and read do not add up");
         }
     }
+}
+
+/// What a destination has got of the log: spans it got, spans it was told are gone.
+fn read(reader: &mut Reader) -> (u64, u64) {
+    let (mut read, mut lost) = (0, 0);
+    while let Some(entry) = reader.next() {
+        match entry {
+            Entry::Block { meta, .. } => read += u64::from(meta.spans),
+            Entry::Gap { spans, .. } => lost += spans,
+        }
+    }
+    (read, lost)
+}
+
+/// The newest segment is cut off and the process killed: the marks that counted what a destination has committed are gone.
+#[test]
+fn what_a_cursor_has_passed_stays_in_the_balance_when_its_blocks_and_marks_are_gone() {
+    for (storage, bytes) in storages().iter().flat_map(|storage| [0, 4096, 8192, 9000].map(|bytes| (storage, bytes))) {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("destinations/a");
+        let (log, mut appender, _) = Log::open(Arc::clone(storage), options(root.path())).unwrap();
+        append(&log, &mut appender, 12);
+        let mut cursor = Cursor::open(&**storage, &directory).unwrap();
+        let mut reader = log.reader(log.oldest());
+        let (delivered, _) = read(&mut reader);
+        let behind = log.oldest();
+        let totals = DestinationTotals { delivered, ..DestinationTotals::default() };
+        cursor.commit(&[(&log, reader.position(), totals)]).unwrap();
+        let newest = appender.place().unwrap().0;
+        drop((log, appender, reader));
+        for path in segment_files(root.path()).into_iter().filter(|path| segment_of(path) >= newest) {
+            cut(&path, bytes);
+        }
+        // What the next start begins with is what every later one goes by, also when a tool has looked or repaired between.
+        let place = inspect::Place::of_lane(root.path(), 0);
+        let seen = inspect::Lane::open(place.clone(), 5).unwrap().recovered.totals;
+        if bytes == 4096 {
+            inspect::repair(&place, 6).unwrap();
+        }
+        for start in 0..3 {
+            let cursor = Cursor::open(&**storage, &directory).unwrap();
+            let opened = Log::open_with_cursors(Arc::clone(storage), options(root.path()), cursor.lanes());
+            let (log, mut appender, found) = opened.unwrap();
+            let at = cursor.lane(&log).unwrap().position;
+            assert!(found.totals.appended >= delivered, "start {start}, cut to {bytes}: {:?}", found.totals);
+            assert!(start > 0 || found.totals == seen);
+            assert_eq!(found.totals.imbalance(), 0);
+            append(&log, &mut appender, 1);
+            appender.commit_mark(appender.totals(), 1).unwrap();
+            // Who has got all of it is told of no loss, and who has not is told of every span.
+            let appended = appender.totals().appended;
+            assert_eq!(read(&mut log.reader(at)), (appended - delivered, 0), "start {start}, cut to {bytes}");
+            let (intact, lost) = read(&mut log.reader(behind));
+            assert_eq!(intact + lost, appended, "start {start}, cut to {bytes}");
+        }
+    }
+}
+
+fn segment_of(path: &Path) -> u64 {
+    crate::queue::format::segment_id(path.file_name().unwrap().to_str().unwrap()).unwrap()
 }
