@@ -6,8 +6,9 @@
 //! directory sync covers. A failed sync drops the dirty sectors for good while the live bytes go on showing them, as
 //! kernels do. The fuse cuts the power after a number of operations; everything after fails. One seed decides it all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,9 +34,36 @@ enum NameChange {
 struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
-    /// Numbers of sectors.
-    dirty: BTreeSet<usize>,
+    dirty: Sectors,
     sector_bytes: usize,
+}
+
+/// Numbers of sectors, as bits: a write of a kilobyte may dirty 64 of them.
+#[derive(Clone, Debug, Default)]
+struct Sectors(Vec<u64>);
+
+impl Sectors {
+    fn insert(&mut self, sectors: RangeInclusive<usize>) {
+        let words = sectors.end() / 64 + 1;
+        if self.0.len() < words {
+            self.0.resize(words, 0);
+        }
+        sectors.for_each(|sector| self.0[sector / 64] |= 1 << (sector % 64));
+    }
+
+    fn contains(&self, sector: usize) -> bool {
+        self.0.get(sector / 64).is_some_and(|word| word >> (sector % 64) & 1 == 1)
+    }
+
+    /// Ascending.
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let words = self.0.iter().enumerate();
+        words.flat_map(|(word, bits)| {
+            let some = |bits: u64| Some(bits).filter(|bits| *bits != 0);
+            let rests = std::iter::successors(some(*bits), move |bits| some(bits & (bits - 1)));
+            rests.map(move |bits| word * 64 + bits.trailing_zeros() as usize)
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -117,14 +145,18 @@ impl SimDisk {
         let World { files, random, .. } = &mut *world;
         // Each cut favours another share, so that "nearly all" and "nearly nothing" come up too.
         let share = random.u8(..);
+        // Nobody can get at a file without a name: nothing of it is taken over.
+        let named: HashSet<usize> = names.values().copied().collect();
         let mut after = Vec::with_capacity(files.len());
-        for file in files.iter_mut() {
-            for sector in std::mem::take(&mut file.dirty) {
+        for (number, file) in files.iter_mut().enumerate() {
+            for sector in std::mem::take(&mut file.dirty).iter() {
                 if random.u8(..) <= share {
                     persist(file, sector);
                 }
             }
-            after.push(Content { live: file.durable.clone(), dirty: BTreeSet::new(), ..file.clone() });
+            let durable = if named.contains(&number) { file.durable.clone() } else { Vec::new() };
+            let sector_bytes = file.sector_bytes;
+            after.push(Content { live: durable.clone(), durable, dirty: Sectors::default(), sector_bytes });
         }
         world.fuse = Some(0);
         let (free_bytes, sector_bytes) = (world.free_bytes, world.sector_bytes);
@@ -223,12 +255,12 @@ impl World {
         }
         content.live[start..end].copy_from_slice(bytes);
         if !bytes.is_empty() {
-            content.dirty.extend(start / content.sector_bytes..=(end - 1) / content.sector_bytes);
+            content.dirty.insert(start / content.sector_bytes..=(end - 1) / content.sector_bytes);
         }
         // Writeback may run at any time, and what it wrote may be dirtied again.
         if self.random.u8(..) < 16 {
-            let dirty: Vec<usize> = content.dirty.iter().copied().collect();
-            for sector in dirty {
+            let dirty = content.dirty.clone();
+            for sector in dirty.iter() {
                 if self.random.bool() {
                     persist(content, sector);
                 }
@@ -257,7 +289,12 @@ impl Storage for SimDisk {
         }
         let len = usize::try_from(bytes).map_err(io::Error::other)?;
         let sector_bytes = world.sector_bytes;
-        world.files.push(Content { live: vec![0; len], durable: vec![0; len], dirty: BTreeSet::new(), sector_bytes });
+        world.files.push(Content {
+            live: vec![0; len],
+            durable: vec![0; len],
+            dirty: Sectors::default(),
+            sector_bytes,
+        });
         let file = world.files.len() - 1;
         world.change_name(NameChange::Create(path.to_owned(), file));
         Ok(Arc::new(SimFile { disk: self.clone(), file, bytes }))
@@ -363,7 +400,7 @@ impl StoredFile for SimFile {
             world.failing_sync = None;
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        for sector in dirty {
+        for sector in dirty.iter() {
             persist(content, sector);
         }
         Ok(())
@@ -374,7 +411,7 @@ impl StoredFile for SimFile {
         let content = &mut world.files[self.file];
         let forgotten = usize::try_from(bytes).map_err(io::Error::other)?.min(content.live.len());
         for start in (0..forgotten).step_by(content.sector_bytes) {
-            if !content.dirty.contains(&(start / content.sector_bytes)) {
+            if !content.dirty.contains(start / content.sector_bytes) {
                 let sector = start..(start + content.sector_bytes).min(content.live.len());
                 content.live[sector.clone()].copy_from_slice(&content.durable[sector]);
             }

@@ -264,9 +264,11 @@ impl Run {
     }
 
     fn append(&mut self, process: &mut Process) -> bool {
-        let len = self.random.usize(0..1500);
-        let ceiling = if self.random.bool() { 255 } else { 3 };
-        let mut payload: Vec<u8> = (0..len).map(|_| self.random.u8(0..=ceiling)).collect();
+        let mut payload = vec![0; self.random.usize(0..1500)];
+        self.random.fill(&mut payload);
+        if self.random.bool() {
+            payload.iter_mut().for_each(|byte| *byte &= 3);
+        }
         if self.random.bool() {
             forge(&mut payload, process.appender.place());
         }
