@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::section::{Reader, Section, hint};
 use super::tree::{Origin, Value};
-use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH};
+use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, SWITCH};
 use super::{Config, LogOutput, Mapping, OtherSourcetypes, Uberagent};
 use super::{exporters, queue, receivers};
 
@@ -133,6 +133,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
 
     let mut management = root.section("management");
     let management_token_file = management.read_optional("token_file", &PATH).map(|path| path.value);
+    let management_trust_loopback = management.read("trust_loopback", &SWITCH, true).value;
     management.finish();
 
     let mut service = root.section("service");
@@ -158,6 +159,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
         exporters,
         management: listen,
         management_token_file,
+        management_trust_loopback,
         log,
         drain_timeout,
         memory_limit_bytes,

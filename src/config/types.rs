@@ -27,6 +27,8 @@ pub struct Config {
     /// One or two tokens for the API on the management port, a line each; without it only this host may ask.
     /// `MILLRACE_TOKEN_FILE`.
     pub management_token_file: Option<PathBuf>,
+    /// Whether peers of this host may ask without a token, unless a proxy or a page is seen to ask through them.
+    pub management_trust_loopback: bool,
     /// Text or JSON log lines, and how many. `DEBUG_MODE`.
     pub log: LogOutput,
     /// How long exporters may go on after SIGTERM once everything received is durable.

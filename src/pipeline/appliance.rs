@@ -34,7 +34,8 @@ use crate::config::Config;
 use crate::config::budget::pools;
 use crate::queue::{Budget, StateLock, Storage};
 use crate::serve::{
-    DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, desk_channel, reload_channel,
+    DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, Trust, desk_channel,
+    reload_channel,
 };
 use crate::sys::doorbell::Doorbell;
 use crate::sys::systemd::Inherited;
@@ -168,7 +169,7 @@ impl Appliance {
         bound.open()?;
         let management = TcpListener::bind(config.management)
             .map_err(|source| StartError::Management { address: config.management, source })?;
-        let tokens = read_tokens(config)?;
+        let trust = read_trust(config)?;
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
         let ground = open_ground(config, lanes, &receivers.names, &health)?;
@@ -206,7 +207,7 @@ impl Appliance {
         let mut lanes = start_lanes(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
         receivers.adopt(bound, &mut lanes, &metrics);
-        let guard = Guard::new(config.management.ip(), tokens);
+        let guard = Guard::new(config.management.ip(), trust);
         let (reload, reloads) = reload_channel();
         let sources =
             Sources { metrics: metrics.clone(), health: health.clone(), guard: guard.clone(), reload, desk: calls };
@@ -259,7 +260,7 @@ impl Appliance {
     /// Puts another configuration into force, whole or not at all; with `dry_run` only looks whether that would work. What
     /// only a start can change is not looked at: see [`super::reload`].
     pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<(), ReloadError> {
-        let tokens = read_tokens(config)?;
+        let trust = read_trust(config)?;
         let receivers = self.receivers.prepare(config)?;
         if dry_run {
             return Ok(self.destinations.check(config)?);
@@ -271,7 +272,7 @@ impl Appliance {
         }
         self.destinations.adopt(config, destinations);
         self.receivers.adopt(receivers, &mut self.lanes, &self.metrics);
-        self.guard.replace(tokens);
+        self.guard.replace(trust);
         self.drain_timeout = config.drain_timeout;
         Ok(())
     }
@@ -448,14 +449,15 @@ fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &He
     Ok(Syncing { given_up, request, stop, thread })
 }
 
-/// The tokens of the management port; none when there is no file, and then only this host may ask.
-fn read_tokens(config: &Config) -> Result<Tokens, TokenFileError> {
-    let Some(path) = &config.management_token_file else { return Ok(Tokens::default()) };
+/// Whom the management port lets in; without a file nobody has a token.
+fn read_trust(config: &Config) -> Result<Trust, TokenFileError> {
+    let loopback = config.management_trust_loopback;
+    let Some(path) = &config.management_token_file else { return Ok(Trust { tokens: Tokens::default(), loopback }) };
     let (tokens, warning) = Tokens::read(path)?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    Ok(tokens)
+    Ok(Trust { tokens, loopback })
 }
 
 /// Starts a lane on each core in turn; logs beyond the lanes belong to lanes that no longer run.

@@ -2,7 +2,8 @@
 //!
 //! A peer on loopback needs no token, for it can read the files of the service as well as we can; but browsers run on this
 //! host too, and proxies. So without a token the `Host` must be a name of this host (a page whose own name was led to
-//! 127.0.0.1 has another one) and the request must not have been passed on. Whoever asks, a page of another origin is
+//! 127.0.0.1 has another one) and the request must not have been passed on, as far as that can be seen: where a proxy says
+//! nothing of it, `management.trust_loopback: false` asks everybody for a token. Whoever asks, a page of another origin is
 //! refused. A token that is wrong is refused from everywhere.
 //!
 //! Tokens come from a file, one or two lines: two, so that they can be changed without a moment in which neither the old
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
@@ -34,6 +35,9 @@ const MAX_FILE_BYTES: u64 = 4096;
 
 /// Headers of a request that a proxy has passed on: who really asks is not the peer.
 const PASSED_ON: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// Where the page stands that asks, as a browser says it.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Where a request came from; the server puts it into every request.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,15 @@ pub enum TokenFileError {
         /// What is wrong; no token is in it.
         what: String,
     },
+}
+
+/// Who is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Whoever has one of these.
+    pub tokens: Tokens,
+    /// Peers of this host without a token.
+    pub loopback: bool,
 }
 
 /// The SHA-256 of each token that is taken.
@@ -135,7 +148,8 @@ impl Refused {
     fn message(self) -> &'static str {
         match self {
             Refused::NoToken => {
-                "ask from this host, or with a token of management.token_file (Authorization: Bearer ...)"
+                "ask with a token of management.token_file (Authorization: Bearer ...), or from this host if \
+                 management.trust_loopback allows it"
             }
             Refused::WrongToken => "the token is none of management.token_file",
             Refused::ForeignHost => "without a token only under a name of this host: localhost, 127.0.0.1 or [::1]",
@@ -158,19 +172,19 @@ impl IntoResponse for Refused {
 #[derive(Clone, Debug)]
 pub struct Guard {
     bound: IpAddr,
-    tokens: Arc<RwLock<Tokens>>,
+    trust: Arc<RwLock<Trust>>,
 }
 
 impl Guard {
-    /// A guard for a port bound to `bound`; without tokens only this host may ask.
+    /// A guard for a port bound to `bound`.
     #[must_use]
-    pub fn new(bound: IpAddr, tokens: Tokens) -> Guard {
-        Guard { bound, tokens: Arc::new(RwLock::new(tokens)) }
+    pub fn new(bound: IpAddr, trust: Trust) -> Guard {
+        Guard { bound, trust: Arc::new(RwLock::new(trust)) }
     }
 
-    /// Takes these tokens from now on, and no others.
-    pub fn replace(&self, tokens: Tokens) {
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    /// Lets these in from now on, and no others.
+    pub fn replace(&self, trust: Trust) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 
     /// Decides about a request of `peer`.
@@ -182,15 +196,20 @@ impl Guard {
         {
             return Err(Refused::ForeignOrigin);
         }
+        // Browsers say it of requests without an Origin too, such as those of an image (Fetch Metadata).
+        if text(SITE).is_some_and(|site| !["same-origin", "none"].contains(&site)) {
+            return Err(Refused::ForeignOrigin);
+        }
+        let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(authorization) = text(header::AUTHORIZATION) {
             let token = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
             return match token {
-                Some((_, token)) if tokens.has(token.trim()) => Ok(()),
+                Some((_, token)) if trust.tokens.has(token.trim()) => Ok(()),
                 _ => Err(Refused::WrongToken),
             };
         }
-        if !peer.to_canonical().is_loopback() || PASSED_ON.iter().any(|name| headers.contains_key(*name)) {
+        let is_local = peer.to_canonical().is_loopback() && !PASSED_ON.iter().any(|name| headers.contains_key(*name));
+        if !(trust.loopback && is_local) {
             return Err(Refused::NoToken);
         }
         if self.is_name_of_this_host(host) { Ok(()) } else { Err(Refused::ForeignHost) }
@@ -246,7 +265,11 @@ mod tests {
     const NEW: &str = "new-token-0123456789";
 
     fn guard(tokens: &str) -> Guard {
-        Guard::new("192.0.2.1".parse().unwrap(), Tokens::parse(tokens).unwrap_or_default())
+        Guard::new("192.0.2.1".parse().unwrap(), trust(tokens))
+    }
+
+    fn trust(tokens: &str) -> Trust {
+        Trust { tokens: Tokens::parse(tokens).unwrap_or_default(), loopback: true }
     }
 
     fn admit(guard: &Guard, peer: &str, headers: &[(&'static str, &str)]) -> Result<(), Refused> {
@@ -277,6 +300,15 @@ mod tests {
             let headers = [("host", "localhost:8000"), ("origin", origin)];
             assert_eq!(admit(&guard, "127.0.0.1", &headers), Err(Refused::ForeignOrigin), "{origin}");
         }
+        for (site, expected) in [
+            ("none", Ok(())),
+            ("same-origin", Ok(())),
+            ("same-site", Err(Refused::ForeignOrigin)),
+            ("cross-site", Err(Refused::ForeignOrigin)),
+        ] {
+            let headers = [("host", "localhost:8000"), ("sec-fetch-site", site)];
+            assert_eq!(admit(&guard, "127.0.0.1", &headers), expected, "{site}");
+        }
         for name in PASSED_ON {
             let headers = [("host", "localhost"), (name, "198.51.100.1")];
             assert_eq!(admit(&guard, "127.0.0.1", &headers), Err(Refused::NoToken), "{name}");
@@ -301,9 +333,18 @@ mod tests {
                 assert_eq!(admit(&guard, peer, &headers), Err(Refused::WrongToken), "{wrong} of {peer}");
             }
         }
-        guard.clone().replace(Tokens::parse(NEW).unwrap());
+        guard.clone().replace(trust(NEW));
         assert_eq!(admit(&guard, "::1", &[("authorization", &bearer(OLD))]), Err(Refused::WrongToken), "rotated out");
         assert_eq!(admit(&guard, "2001:db8::1", &[("authorization", &bearer(NEW))]), Ok(()));
+    }
+
+    #[test]
+    fn a_host_that_is_not_trusted_needs_a_token_like_any_other() {
+        let guard = guard(OLD);
+        guard.replace(Trust { loopback: false, ..trust(OLD) });
+        assert_eq!(admit(&guard, "127.0.0.1", &[("host", "localhost")]), Err(Refused::NoToken));
+        let bearer = format!("Bearer {OLD}");
+        assert_eq!(admit(&guard, "127.0.0.1", &[("host", "localhost"), ("authorization", &bearer)]), Ok(()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The management port: `/metrics`, `/livez`, `/readyz`, `/startupz`, and a plain page that lists them.
 //!
 //! One thread with a current-thread runtime, away from the lanes, so that a scrape costs them nothing but cache misses.
-//! Bounded: connections, time for a request's head, life of a connection. `/`, `/metrics` and health may be read by anyone
+//! Bounded: connections in all and of one peer, time for a request's head, life of a connection. `/`, `/metrics` and health may be read by anyone
 //! who reaches the port; what else there is stands behind [`Guard`].
 //!
 //! `/livez` fails when a thread is stuck, `/readyz` while starting or draining, `/startupz` until everything was once
@@ -10,6 +10,7 @@
 mod api;
 mod auth;
 mod dead_letters;
+mod peers;
 mod reload;
 mod routes;
 
@@ -31,7 +32,7 @@ use crate::sys::clock;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::{Metrics, Moment};
 
-pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens};
+pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens, Trust};
 pub use dead_letters::{DeadLetterCall, DeadLetterVerb, DeskSender, desk_channel};
 pub use reload::{ReloadAnswer, ReloadRequest, ReloadSender, reload_channel};
 
@@ -137,7 +138,7 @@ async fn serve(listener: TcpListener, sources: Sources) {
 }
 
 async fn accept(listener: tokio::net::TcpListener, router: axum::Router) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (permits, peers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), peers::Peers::default());
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, peer) = match listener.accept().await {
@@ -148,9 +149,13 @@ async fn accept(listener: tokio::net::TcpListener, router: axum::Router) {
                 continue;
             }
         };
+        let Some(place) = peers.admit(peer.ip()) else {
+            tracing::debug!(%peer, "closed: it has as many connections to the management port as one peer may");
+            continue;
+        };
         let service = TowerToHyperService::new(router.clone().layer(Extension(auth::Peer(peer))));
         tokio::spawn(async move {
-            let _permit = permit;
+            let _held = (permit, place);
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)

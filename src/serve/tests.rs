@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use hyper::service::Service;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::telemetry::health::State;
@@ -23,7 +24,7 @@ fn serving(health: &Health) -> (Management, crossbeam::channel::Receiver<ReloadR
 }
 
 fn sources(health: &Health, tokens: Tokens) -> (Sources, crossbeam::channel::Receiver<ReloadRequest>) {
-    let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), tokens);
+    let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), Trust { tokens, loopback: true });
     let (reload, requests) = reload_channel();
     (
         Sources { metrics: Arc::new(Metrics::new()), health: health.clone(), guard, reload, desk: desk_channel().0 },
@@ -162,9 +163,10 @@ fn metrics_are_prometheus_text() {
 #[test]
 fn more_connections_than_allowed_wait_and_are_served_when_others_go() {
     let (management, _health) = started();
-    let held: Vec<TcpStream> =
-        (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(management.address()).unwrap()).collect();
-    let mut late = TcpStream::connect(management.address()).unwrap();
+    let address = management.address();
+    let peers = MAX_CONNECTIONS / peers::MAX_PER_PEER;
+    let held: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|number| connect_from(number % peers + 2, address)).collect();
+    let mut late = TcpStream::connect(address).unwrap();
     late.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     late.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(late.read(&mut [0; 1]).is_err(), "a connection beyond the limit was served");
@@ -173,4 +175,24 @@ fn more_connections_than_allowed_wait_and_are_served_when_others_go() {
     let mut reply = String::new();
     late.read_to_string(&mut reply).unwrap();
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+}
+
+/// A connection from 127.0.0.`host`.
+fn connect_from(host: usize, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = SocketAddr::from(([127, 0, 0, u8::try_from(host).unwrap()], 0));
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_peer_that_holds_its_share_is_closed_and_others_are_served() {
+    let (management, _health) = started();
+    let held: Vec<TcpStream> = (0..peers::MAX_PER_PEER).map(|_| connect_from(2, management.address())).collect();
+    let mut late = connect_from(2, management.address());
+    late.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(late.read(&mut [0; 1]).unwrap(), 0, "closed unanswered");
+    assert_eq!(get(&management, "GET /livez").0, 200);
+    drop(held);
 }

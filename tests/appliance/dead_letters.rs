@@ -122,3 +122,16 @@ fn a_replay_whose_backend_never_answers_holds_a_stop_up_no_longer_than_the_drain
     assert_eq!(replay(&rig, &json!({ "all": true }))["replayed"], 1, "still a letter");
     rig.stop();
 }
+
+#[test]
+fn a_reload_decides_whether_this_host_may_ask_without_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sink, all) = (Sink::up(), json!({ "all": true }));
+    let mut config = with(&config(directory.path()), &[("a", &sink)]);
+    let rig = Rig::start(&config);
+    assert!(post(rig.management(), &all).is_some());
+    config.management_trust_loopback = false;
+    rig.reload(&config).unwrap();
+    assert!(post(rig.management(), &all).is_none());
+    rig.stop();
+}

@@ -1,0 +1,81 @@
+//! How many connections each peer has open on the management port, so that one of them cannot have all.
+//!
+//! An IPv6 peer is its /64: whoever has one address of it has them all. Counts live only as long as there is a connection.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Connections of one peer: a quarter of all.
+pub(super) const MAX_PER_PEER: usize = super::MAX_CONNECTIONS / 4;
+
+/// The peers that are connected.
+#[derive(Clone, Default)]
+pub(super) struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's place; it is free again when this is dropped.
+pub(super) struct Place {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    /// A place for one more connection of this peer; `None` when it has its share.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
+        let peer = peer(address);
+        let mut counts = self.counts();
+        let count = counts.entry(peer).or_default();
+        if *count == MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Place { peers: self.clone(), peer })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.peers.counts();
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
+fn peer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_its_share_and_gets_it_back() {
+        let peers = Peers::default();
+        let admit = |address: &str| peers.admit(address.parse().unwrap());
+        let mut places: Vec<Place> = (0..MAX_PER_PEER).map_while(|_| admit("192.0.2.1")).collect();
+        assert_eq!(places.len(), MAX_PER_PEER);
+        assert!(admit("192.0.2.1").is_none() && admit("::ffff:192.0.2.1").is_none());
+        assert!(admit("192.0.2.2").is_some());
+        places.pop();
+        assert!(admit("192.0.2.1").is_some());
+        let network: Vec<Place> =
+            (0..MAX_PER_PEER).map_while(|host| admit(&format!("2001:db8:0:1::{host:x}"))).collect();
+        assert_eq!(network.len(), MAX_PER_PEER);
+        assert!(admit("2001:db8:0:1:ffff::").is_none() && admit("2001:db8:0:2::1").is_some());
+        drop((places, network));
+        assert!(peers.counts().is_empty());
+    }
+}
