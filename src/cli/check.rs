@@ -1,13 +1,15 @@
 //! `millrace check`: validate everything that can be validated without starting, and print what would run.
 //!
-//! Nothing is bound, opened or sent. Problems, all of them, go to stderr with exit code 2; the plan with its memory budget
-//! goes to stdout.
+//! Nothing is bound or sent, and nothing opened but the files with keys and tokens. Problems go to stderr with exit code 2;
+//! the plan with its memory budget goes to stdout.
 
 use std::io::Write;
 use std::thread;
 
 use crate::config::budget::{Budget, budget};
 use crate::config::{Backend, Config, Exporter, Protocol, Receiver, Requirement};
+use crate::pipeline::logs;
+use crate::serve::Tokens;
 
 use super::source::{Source, Unusable};
 
@@ -18,6 +20,7 @@ pub(super) fn check(source: &Source) -> anyhow::Result<()> {
     for warning in loaded.warnings.iter().chain(&loaded.unresolved) {
         eprintln!("warning: {warning}");
     }
+    secrets(config)?;
     let (lanes, budget) = fit(config)?;
     let mut out = std::io::stdout().lock();
     for receiver in &config.receivers {
@@ -33,6 +36,15 @@ pub(super) fn check(source: &Source) -> anyhow::Result<()> {
     writeln!(out, "manage    http://{}/", config.management)?;
     writeln!(out, "memory\n{budget}")?;
     Ok(())
+}
+
+/// Whether the keys of the log and the tokens of the management port can be had, all problems together.
+fn secrets(config: &Config) -> Result<(), Unusable> {
+    let keys = logs::at_rest(&config.queue).err().map(|error| error.to_string());
+    let tokens = config.management_token_file.as_ref().map(|path| Tokens::read(path));
+    let tokens = tokens.and_then(Result::err).map(|error| format!("management.token_file: {error}"));
+    let problems: Vec<String> = keys.into_iter().chain(tokens).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Unusable(problems.join("\n"))) }
 }
 
 fn describe_receiver(receiver: &Receiver) -> String {
@@ -61,4 +73,33 @@ pub(super) fn fit(config: &Config) -> Result<(usize, Budget), Unusable> {
     let lanes = config.lanes.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let budget = budget(config, lanes).map_err(|over| Unusable(over.to_string()))?;
     Ok((lanes, budget))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_secrets_are_read_and_every_problem_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let text = format!(
+            "management: {{token_file: '{}'}}\nqueue: {{encryption: {{key_file: '{}'}}}}\n",
+            path("tokens").display(),
+            path("keys").display()
+        );
+        std::fs::write(path("m.yaml"), text).unwrap();
+        let said = || check(&Source::of_file(Some(path("m.yaml")))).err().map(|error| error.to_string());
+        let missing = said().unwrap();
+        assert!(missing.lines().count() == 2 && missing.contains("keys: No such file"), "{missing}");
+        std::fs::write(path("tokens"), "0123456789abcdef").unwrap();
+        std::fs::write(path("keys"), "no key").unwrap();
+        let malformed = said().unwrap();
+        assert!(
+            malformed.contains("queue.encryption: cannot read keys") && !malformed.contains("no key"),
+            "{malformed}"
+        );
+        std::fs::write(path("keys"), "0f".repeat(32)).unwrap();
+        assert_eq!(said(), None);
+    }
 }
