@@ -60,6 +60,31 @@ fn heads_that_are_too_large_or_malformed_are_refused_and_counted() {
     }
 }
 
+/// RFC 9112 section 6.3: the encoding decides where the body ends, and nothing behind it on the connection is believed, for
+/// a proxy in front may have gone by the length.
+#[test]
+fn a_request_with_a_length_and_an_encoding_is_the_last_of_its_connection() {
+    let body = request(vec![span(1, 10)]);
+    let length = format!("content-length: {}", body.len() + 100);
+    let encoding = "transfer-encoding: chunked".to_owned();
+    for framing in [[&length, &encoding], [&encoding, &length]] {
+        let rig = Rig::start(DURABLE, 100);
+        let mut stream = connect(rig.otlp);
+        let head =
+            format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}\r\n{}\r\n{}\r\n\r\n", framing[0], framing[1]);
+        let mut bytes = [head.as_bytes(), format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+        bytes.extend(format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}\r\n").bytes());
+        bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).bytes());
+        bytes.extend(&body);
+        stream.write_all(&bytes).unwrap();
+        let reply = read_reply(&mut stream).unwrap();
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{framing:?}");
+        assert!(read_reply(&mut stream).is_none(), "the request behind it was answered");
+        rig.until_closed(0, "done");
+        assert_eq!(rig.outlet.blocks().len(), 1, "{framing:?}");
+    }
+}
+
 #[test]
 fn connections_beyond_the_limit_are_closed() {
     let rig = Rig::with_limits(DURABLE, 100, HttpLimits { max_connections: 2, ..limits() });
