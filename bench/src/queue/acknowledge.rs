@@ -1,12 +1,9 @@
-//! How long a producer waits until its block is durable, through ring, writer and sync thread, beside what the disk
-//! alone needs for the same bytes.
+//! How long a producer waits until its block is durable, through ring, writer and sync thread, and what the disk alone
+//! needs for the same bytes.
 //!
 //! One block at a time, so that nothing is shared and nothing waits for company.
 
-use std::fs::OpenOptions;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -19,13 +16,15 @@ use millrace::pipeline::outlet::{self, RingOutlet};
 use millrace::pipeline::sources::Admissions;
 use millrace::pipeline::sync::Syncer;
 use millrace::pipeline::writer::{LaneWriter, WriterOptions};
+use millrace::queue::StoredFile;
 use millrace::sys::clock;
 use millrace::sys::doorbell::Doorbell;
 use millrace::telemetry::health::Health;
 use millrace::telemetry::ledger;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::lane::{Lane, block};
+use super::disk::Places;
+use super::lane::Lane;
 
 const WARM_UP: usize = 50;
 const WAITS: usize = 1000;
@@ -39,27 +38,8 @@ pub(super) struct Waits {
     pub(super) p99_ms: f64,
 }
 
-/// A block written to a file whose bytes have been written before, and `fdatasync`.
-pub(super) fn disk(directory: &Path) -> Result<Waits> {
-    const FILE_BYTES: u64 = 64 << 20;
-    let path = directory.join(format!("millrace-bench-{}.sync", std::process::id()));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-    // Without a name it goes when it is closed, whatever happens.
-    std::fs::remove_file(&path)?;
-    let (payload, _) = block();
-    let stride = payload.len().next_multiple_of(4096) as u64;
-    file.write_all_at(&vec![0; usize::try_from(FILE_BYTES)?], 0)?;
-    file.sync_all()?;
-    let mut offset = 0;
-    waits(|| {
-        offset = if offset + 2 * stride > FILE_BYTES { 0 } else { offset + stride };
-        file.write_all_at(&payload, offset)?;
-        Ok(file.sync_data()?)
-    })
-}
-
-/// A block pushed by a producer, until its verdict is there.
-pub(super) fn durable(lane: Lane) -> Result<Waits> {
+/// A block written to `file` and synced by nobody but us, and one pushed by a producer, until its verdict is there.
+pub(super) fn beside_disk(file: &dyn StoredFile, lane: Lane) -> Result<[Waits; 2]> {
     let Lane { log, appender, meta, payload, _directory } = lane;
     let (health, parker) = (Health::new(), Parker::new());
     let tick = |name| health.thread(name, PATIENCE, clock::monotonic());
@@ -81,13 +61,19 @@ pub(super) fn durable(lane: Lane) -> Result<Waits> {
     std::thread::scope(|scope| {
         scope.spawn(|| syncer.run(&syncing));
         let writer = scope.spawn(move || LaneWriter::new(options, vec![end]).run(&parker, &writing));
-        let measured = waits(|| {
+        let mut places = Places::new(payload.len());
+        let disk = || {
+            file.write_at(places.next(), &payload)?;
+            Ok(file.sync()?)
+        };
+        let through_the_log = || {
             let mut block = Block::open(meta, outlet.spare());
             block.payload.extend_from_slice(&payload);
             block.awaited = true;
             outlet.push(block);
             until_durable(&mut outlet, &doorbell)
-        });
+        };
+        let measured = by_turns(disk, through_the_log);
         drop(outlet);
         writer.join().expect("the writer does not panic");
         stop.stop();
@@ -107,15 +93,22 @@ fn until_durable(outlet: &mut RingOutlet, doorbell: &Doorbell) -> Result<()> {
     }
 }
 
-fn waits(mut once: impl FnMut() -> Result<()>) -> Result<Waits> {
-    let mut waits_ms = Vec::with_capacity(WAITS);
+/// Runs each of two by turns, so that a busy neighbour hits both, and sorts their times.
+fn by_turns(mut one: impl FnMut() -> Result<()>, mut other: impl FnMut() -> Result<()>) -> Result<[Waits; 2]> {
+    let mut waits_ms = [Vec::with_capacity(WAITS), Vec::with_capacity(WAITS)];
     for number in 0..WARM_UP + WAITS {
         let began = clock::monotonic();
-        once()?;
+        one()?;
+        let between = clock::monotonic();
+        other()?;
+        let ended = clock::monotonic();
         if number >= WARM_UP {
-            waits_ms.push((clock::monotonic() - began).as_secs_f64() * 1e3);
+            waits_ms[0].push((between - began).as_secs_f64() * 1e3);
+            waits_ms[1].push((ended - between).as_secs_f64() * 1e3);
         }
     }
-    waits_ms.sort_by(f64::total_cmp);
-    Ok(Waits { p50_ms: waits_ms[WAITS / 2], p99_ms: waits_ms[WAITS * 99 / 100] })
+    Ok(waits_ms.map(|mut waits_ms| {
+        waits_ms.sort_by(f64::total_cmp);
+        Waits { p50_ms: waits_ms[WAITS / 2], p99_ms: waits_ms[WAITS * 99 / 100] }
+    }))
 }

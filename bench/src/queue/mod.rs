@@ -7,6 +7,7 @@
 mod acknowledge;
 mod append;
 mod backlog;
+mod disk;
 mod fan_out;
 mod lane;
 
@@ -60,17 +61,8 @@ pub(crate) fn measure(directory: &Path, backlog_bytes: u64) -> Result<String> {
         let packed = append::unsynced(&mut Lane::open(directory, at_rest(compression, encrypted)?)?)?;
         rows.push(row(what, packed.gigabytes, "GB/s", None));
     }
-    let lane = Lane::open(directory, at_rest(BlockCompression::None, false)?)?;
-    let durable = append::group_committed(lane)?;
-    rows.push(row("append with group commit, until durable", durable, "GB/s of wall", Some(Limit::AtLeast(0.5))));
-    let disk = acknowledge::disk(directory)?;
-    let acknowledged = acknowledge::durable(Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
-    rows.extend([
-        row("the disk's own write and fdatasync, p50", disk.p50_ms, "ms", None),
-        row("durable acknowledgement, p50", acknowledged.p50_ms, "ms", Some(Limit::AtMost(2.0 * disk.p50_ms))),
-        row("the disk's own write and fdatasync, p99", disk.p99_ms, "ms", None),
-        row("durable acknowledgement, p99", acknowledged.p99_ms, "ms", Some(Limit::AtMost(3.0 * disk.p99_ms))),
-    ]);
+    rows.extend(group_commit(directory)?);
+    rows.extend(acknowledgement(directory)?);
     let shares = fan_out::measure(&mut Lane::open(directory, at_rest(BlockCompression::None, false)?)?)?;
     rows.extend([
         row(
@@ -87,6 +79,47 @@ pub(crate) fn measure(directory: &Path, backlog_bytes: u64) -> Result<String> {
         row("its recovery", backlog.seconds, "s", Some(Limit::AtMost(2.0))),
     ]);
     Ok(table(&rows))
+}
+
+/// Group commit by turns with what the disk does with the same writes and syncs: on a disk that others load it is that, and not
+/// the log, that keeps it below half a gigabyte a second.
+fn group_commit(directory: &Path) -> Result<[Row; 2]> {
+    let (blocks, unsynced_bytes) = (append::GROUP_COMMITTED_BLOCKS, append::UNSYNCED_BYTES);
+    let file = disk::written(directory)?;
+    let mut lane = Lane::open(directory, at_rest(BlockCompression::None, false)?)?;
+    append::unsynced(&mut lane)?;
+    let (mut of_disk, mut of_log) = ([0.0; 3], [0.0; 3]);
+    for round in 0..of_disk.len() {
+        of_disk[round] = disk::group_committed(&*file, blocks, unsynced_bytes)?;
+        of_log[round] = append::group_committed(&mut lane)?;
+    }
+    of_disk.sort_by(f64::total_cmp);
+    of_log.sort_by(f64::total_cmp);
+    let limit = Limit::AtLeast(f64::min(0.5, 0.8 * of_disk[1]));
+    Ok([
+        row("the disk's own writes with the same syncs", of_disk[1], "GB/s of wall", None),
+        row("append with group commit, until durable", of_log[1], "GB/s of wall", Some(limit)),
+    ])
+}
+
+/// Acknowledgement in recycled segments, and in ones that were never used, each by turns with the disk and such a file.
+fn acknowledgement(directory: &Path) -> Result<[Row; 8]> {
+    let mut recycled = Lane::open(directory, at_rest(BlockCompression::None, false)?)?;
+    append::unsynced(&mut recycled)?;
+    let [disk, log] = acknowledge::beside_disk(&*disk::written(directory)?, recycled)?;
+    let new = Lane::open(directory, at_rest(BlockCompression::None, false)?)?;
+    let [new_disk, new_log] = acknowledge::beside_disk(&*disk::allocated(directory)?, new)?;
+    let at_most = |times, disk_ms| Some(Limit::AtMost(times * disk_ms));
+    Ok([
+        row("the disk's own write and fdatasync, p50", disk.p50_ms, "ms", None),
+        row("durable acknowledgement, p50", log.p50_ms, "ms", at_most(2.0, disk.p50_ms)),
+        row("the disk's own write and fdatasync, p99", disk.p99_ms, "ms", None),
+        row("durable acknowledgement, p99", log.p99_ms, "ms", at_most(3.0, disk.p99_ms)),
+        row("the disk's own in a new file, p50", new_disk.p50_ms, "ms", None),
+        row("durable acknowledgement in new segments, p50", new_log.p50_ms, "ms", at_most(2.0, new_disk.p50_ms)),
+        row("the disk's own in a new file, p99", new_disk.p99_ms, "ms", None),
+        row("durable acknowledgement in new segments, p99", new_log.p99_ms, "ms", at_most(3.0, new_disk.p99_ms)),
+    ])
 }
 
 fn row(what: &'static str, value: f64, unit: &'static str, limit: Option<Limit>) -> Row {
