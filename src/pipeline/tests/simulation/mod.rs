@@ -132,7 +132,7 @@ fn every_planted_bug_is_found() {
     // Each with a seed that is known to find it soon; any other would do, after some more.
     let bugs = [
         (Sabotage::VerdictBeforeSync, 22),
-        (Sabotage::UnknownAcknowledged, 14),
+        (Sabotage::UnknownAcknowledged, 674),
         (Sabotage::FullAcknowledged, 1),
         (Sabotage::RefusedNotBooked, 1),
         (Sabotage::HeldForgotten, 8),
