@@ -80,6 +80,7 @@ impl<'t> Builder<'t> {
             return Err(Stop { at, message });
         }
         let before = self.nodes;
+        let quoted = matches!(event, Event::Scalar(_, style, ..) if style != ScalarStyle::Plain);
         let (anchor, data) = match event {
             Event::Scalar(text, style, anchor, _) => (anchor, self.scalar(&text, style, &at)),
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
@@ -87,7 +88,7 @@ impl<'t> Builder<'t> {
             Event::Alias(anchor) => return self.alias(anchor, at),
             _ => return Err(Stop { at, message: "a value was expected here".to_owned() }),
         };
-        let value = Value { data, origin: at };
+        let value = Value { data, origin: at, quoted };
         if anchor > 0 {
             self.anchors.insert(anchor, (value.clone(), self.nodes - before + 1));
         }

@@ -1,4 +1,4 @@
-//! The exporters: `otlphttp` (also spelt `otlp_http`) and `influxdb`, and the `batch` processor that sets their batches.
+//! The exporters: `otlphttp` (also spelt `otlp_http`) and `influxdb`.
 //!
 //! Keys are those of the Collector's exporters where the meaning is the same. Where two settings say the same thing
 //! (`processors.batch` and an exporter's `sending_queue.batch`; `endpoint` and `traces_endpoint`) the stronger layer
@@ -10,6 +10,7 @@ use std::time::Duration;
 use ureq::http::Uri;
 
 use super::pipelines::Pipeline;
+use super::processors::BatchDefaults;
 use super::receivers::{check_name, kind};
 use super::section::{Reader, Section, Sourced, hint};
 use super::tree::Origin;
@@ -35,48 +36,6 @@ const LATER: [(&str, &str); 10] = [
     ("file", "remove it"),
     ("debug", "use `service.telemetry.logs.level: debug`"),
 ];
-
-/// Processors that this version lacks, each with what to do instead.
-const LATER_PROCESSORS: [(&str, &str); 9] = [
-    ("airdig", "remove it"),
-    ("memory_limiter", "memory is fixed at start and checked against `memory_limit`; remove it"),
-    ("attributes", "remove it"),
-    ("resource", "remove it"),
-    ("filter", "remove it"),
-    ("transform", "remove it"),
-    ("redaction", "remove it"),
-    ("probabilistic_sampler", "remove it"),
-    ("tail_sampling", "remove it"),
-];
-
-/// When batches are sent, as `processors.batch` says it for every exporter.
-pub(super) struct BatchDefaults {
-    send_spans: Sourced<usize>,
-    timeout: Sourced<Duration>,
-    max_spans: Sourced<usize>,
-}
-
-/// Reads `processors`.
-pub(super) fn read_processors(mut section: Section<'_>, reader: &Reader) -> BatchDefaults {
-    for (name, at, _) in section.children() {
-        match LATER_PROCESSORS.iter().find(|(later, _)| *later == kind(name)) {
-            _ if name == "batch" => {}
-            Some((later, instead)) => {
-                reader.problem(at, format!("the processor {later:?} is not available in this version: {instead}"));
-            }
-            None => reader.problem(at, format!("unknown processor {name:?}{}", hint(name, &["batch"]))),
-        }
-    }
-    let mut batch = section.section("batch");
-    let defaults = BatchDefaults {
-        send_spans: batch.read("send_batch_size", &AT_LEAST_ONE, 200),
-        timeout: batch.read("timeout", &DURATION, Duration::from_millis(200)),
-        max_spans: batch.read("send_batch_max_size", &COUNT, 0),
-    };
-    batch.finish();
-    section.finish();
-    defaults
-}
 
 /// Reads `exporters`, in the order of the pipeline.
 pub(super) fn read(

@@ -13,6 +13,8 @@ mod document;
 mod exporters;
 mod loops;
 mod pipelines;
+mod plugins;
+mod processors;
 mod queue;
 mod receivers;
 mod section;
@@ -25,6 +27,9 @@ mod words;
 
 use std::net::IpAddr;
 
+pub use plugins::{
+    Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
+};
 pub use queue::{SEGMENTS_A_LANE, too_small};
 pub use section::{ConfigError, Explained, Problem};
 pub use settings::{SETTINGS, Setting};

@@ -11,7 +11,7 @@ use super::section::{Reader, Section, hint};
 use super::tree::{Origin, Value};
 use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, SWITCH};
 use super::{Config, LogOutput, Mapping, OtherSourcetypes, Uberagent};
-use super::{exporters, queue, receivers};
+use super::{exporters, processors, queue, receivers};
 
 /// The receivers that run when no file names any.
 const DEFAULT_RECEIVERS: [&[&str]; 3] = [
@@ -126,7 +126,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
     let uberagent = read_uberagent(root.section("uberagent"));
     let receivers = receivers::read(root.section("receivers"), reader);
     let queue = queue::read(root.section("queue"), lanes, reader);
-    let batch = exporters::read_processors(root.section("processors"), reader);
+    let (batch, plugins) = processors::read(root.section("processors"), pipeline);
     let exporters = exporters::read(root.section("exporters"), pipeline, &batch, queue.max_bytes);
     root.refuse("extensions", "health and metrics are always served on the management port; remove it");
     root.refuse("connectors", "no connector exists");
@@ -155,6 +155,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
         lanes,
         receivers,
         uberagent,
+        plugins,
         queue,
         exporters,
         management: listen,

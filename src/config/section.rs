@@ -239,6 +239,13 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// What stands under a key, whatever it is: it belongs to somebody else, may be a secret, and is not remembered.
+    pub(super) fn hidden(&mut self, key: &'t str) -> Option<&'t Value> {
+        let value = self.ask(key)?;
+        self.reader.remember(self.key(key), "***".to_owned(), &value.origin);
+        Some(value)
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&mut self, key: &'t str, words: &[(&str, T)], default: &str) -> Sourced<T> {
         let of = |wanted: &str| words.iter().find(|(word, _)| *word == wanted).map(|(_, value)| *value);

@@ -56,6 +56,8 @@ impl fmt::Display for Origin {
 pub(super) struct Value {
     pub(super) data: Data,
     pub(super) origin: Origin,
+    /// Written in quotes, so text even where it looks like a number.
+    pub(super) quoted: bool,
 }
 
 /// What a node is.
@@ -80,7 +82,7 @@ pub(super) struct Entry {
 impl Value {
     /// The tree of a layer that says nothing.
     pub(super) fn empty_map() -> Value {
-        Value { data: Data::Map(Vec::new()), origin: Origin::Default }
+        Value { data: Data::Map(Vec::new()), origin: Origin::Default, quoted: false }
     }
 
     /// The entries of a map; none for anything else.
@@ -110,7 +112,7 @@ impl Value {
         let Data::Map(entries) = &mut self.data else { return None };
         let found = entries.iter().position(|entry| entry.key == key);
         let index = found.unwrap_or_else(|| {
-            let value = Value { data: Data::Null, origin: origin.clone() };
+            let value = Value { data: Data::Null, origin: origin.clone(), quoted: false };
             entries.push(Entry { key: key.to_owned(), at: origin.clone(), value });
             entries.len() - 1
         });
@@ -138,7 +140,7 @@ impl Value {
                 None => return,
             }
         }
-        *value = Value { data: Data::Text(text.to_owned()), origin: origin.clone() };
+        *value = Value { data: Data::Text(text.to_owned()), origin: origin.clone(), quoted: false };
     }
 
     /// Lays a word under the tree: only where nothing is said.

@@ -18,6 +18,8 @@ pub struct Config {
     pub receivers: Vec<Receiver>,
     /// How uberAgent's rows become spans.
     pub uberagent: Uberagent,
+    /// The plugins, in the order in which they see a block.
+    pub plugins: Vec<super::Plugin>,
     /// The log.
     pub queue: Queue,
     /// The destinations, in order.

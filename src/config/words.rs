@@ -52,7 +52,24 @@ pub(super) const HOST: Kind<IpAddr> = Kind { parse: host, show: IpAddr::to_strin
 
 pub(super) const ADDRESS: Kind<SocketAddr> = Kind { parse: address, show: SocketAddr::to_string };
 
+/// A SHA-256 in hexadecimal digits.
+pub(super) const SHA256: Kind<[u8; 32]> =
+    Kind { parse: sha256, show: |digest| digest.iter().map(|byte| format!("{byte:02x}")).collect() };
+
 pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: bool::to_string };
+
+fn sha256(text: &str) -> Result<[u8; 32], &'static str> {
+    const EXPECTED: &str = "a SHA-256 as 64 hexadecimal digits";
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(EXPECTED);
+    }
+    for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).map_err(|_| EXPECTED)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| EXPECTED)?;
+    }
+    Ok(digest)
+}
 
 /// Go's durations: numbers, with a fraction if need be, each with a unit.
 fn duration(text: &str) -> Result<Duration, &'static str> {
