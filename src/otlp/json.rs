@@ -189,12 +189,12 @@ fn write_scalar(kind: Kind, value: Value<'_>, out: &mut Vec<u8>) {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn json_text(text: &str, out: &mut Vec<u8>) {
+pub(super) fn json_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 
 /// Protobuf's JSON mapping has words for what JSON numbers cannot say.
-fn double(value: f64, out: &mut Vec<u8>) {
+pub(super) fn double(value: f64, out: &mut Vec<u8>) {
     if value.is_finite() {
         serde_json::to_writer(out, &value).expect("writing to memory does not fail");
     } else if value.is_nan() {
@@ -205,7 +205,7 @@ fn double(value: f64, out: &mut Vec<u8>) {
 }
 
 /// RFC 4648 section 4, with padding.
-fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     out.push(b'"');
     for group in bytes.chunks(3) {

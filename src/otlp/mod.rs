@@ -1,13 +1,16 @@
 //! OTLP as bytes: the wire format is the working format.
 //!
 //! Nothing here builds a tree of objects on the hot path. [`check`] proves that a peer's bytes are what they claim to
-//! be, [`slice`] cuts them at span boundaries, [`view`] lends whoever must look inside borrowed views, [`ids`] names the
-//! two identifiers and [`messages`] holds the few answers that are worth a struct. All but `check` take bytes that have
-//! passed the check (or that we wrote ourselves); given other bytes they see less, they never panic.
+//! be, [`slice`] cuts them at span boundaries, [`view`] lends whoever must look inside borrowed views, [`columns`] takes
+//! declared fields out for many records at once, [`ids`] names the two identifiers and [`messages`] holds the few answers
+//! that are worth a struct. All but `check` take bytes that have passed the check (or that we wrote ourselves); given
+//! other bytes they see less, they never panic.
 //!
 //! Concatenation is the merge: two checked `ExportTraceServiceRequest`s behind each other are one.
 
 pub mod check;
+pub mod columns;
+pub mod edit;
 pub mod fields;
 pub mod from_json;
 pub mod ids;
