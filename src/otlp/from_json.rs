@@ -387,7 +387,7 @@ mod tests {
         "status":{"code":2,"message":"no"},"links":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"}],
         "events":[{"timeUnixNano":"7","name":"e"}],"attributes":[
         {"key":"s","value":{"stringValue":"some value"}},{"key":"i","value":{"intValue":"-12"}},{"key":"j","value":{"intValue":12}},
-        {"key":"b","value":{"boolValue":true}},{"key":"d","value":{"doubleValue":1.5}},{"key":"x","value":{"bytesValue":"aGk="}},
+        {"key":"b","value":{"boolValue":true}},{"key":"d","value":{"doubleValue":-7.430360533928741e-274}},{"key":"x","value":{"bytesValue":"aGk="}},
         {"key":"a","value":{"arrayValue":{"values":[{"intValue":1},{"stringValue":"t"}]}}},
         {"key":"m","value":{"kvlistValue":{"values":[{"key":"k","value":{"intValue":"1"}}]}}}]}]}]}]}"#;
 
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(values[1], Any::IntValue(-12));
         assert_eq!(values[2], Any::IntValue(12));
         assert_eq!(values[3], Any::BoolValue(true));
-        assert_eq!(values[4], Any::DoubleValue(1.5));
+        assert_eq!(values[4], Any::DoubleValue(-7.430360533928741e-274), "to the last bit");
         assert_eq!(values[5], Any::BytesValue(b"hi".to_vec()));
         assert!(matches!(&values[6], Any::ArrayValue(array) if array.values.len() == 2));
         assert!(matches!(&values[7], Any::KvlistValue(map) if map.values[0].key == "k"));
