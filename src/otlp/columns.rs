@@ -130,6 +130,7 @@ pub struct Columns {
     /// For each row and each slot of the selection where the value stands.
     pub(super) spots: Vec<Spot>,
     pub(super) summary: Summary,
+    pub(super) payload_bytes: usize,
 }
 
 impl Default for Columns {
@@ -142,6 +143,7 @@ impl Default for Columns {
             times: Vec::new(),
             spots: Vec::new(),
             summary: Summary::EMPTY,
+            payload_bytes: 0,
         }
     }
 }
@@ -187,7 +189,6 @@ pub(super) struct Groups {
 
 /// A message of the payload: offsets of its key, its body and its end.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(dead_code, reason = "who edits reads it")]
 pub(super) struct Place {
     pub(super) start: u32,
     pub(super) body: u32,

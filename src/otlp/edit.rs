@@ -1,9 +1,26 @@
-//! Edits of a payload: which rows go, which values are set, which are removed.
+//! Edits of a payload: which rows go, which values are set, which are removed; applied by rewriting the bytes.
 //!
-//! A [`Patch`] is raw: it comes from somebody who may be wrong. Rows and fields are those of the
-//! [`columns`](super::columns) that it answers.
+//! A [`Patch`] is raw: it comes from somebody who may be wrong. [`check`] proves all of it against the [`columns`] that it
+//! answers, before anything is changed, and makes [`Edits`]; [`apply`] copies the payload with the edits in it. What no
+//! edit touches is copied in runs as it stands, unknown fields included; a touched record is copied around the places that
+//! gathering remembered; wrappers that have lost all their rows vanish. The result passes the check that the payload
+//! passed. Nothing here knows where a patch comes from, nor what is done about a bad one.
+//!
+//! Of several attributes with an edited key the first is replaced and the others removed; a value that was absent is put
+//! behind the last.
+//!
+//! [`columns`]: super::columns
 
+use super::Summary;
 use super::columns::{NumColumn, TextColumn};
+
+mod apply;
+mod check;
+mod json_value;
+mod message;
+
+pub use apply::apply;
+pub use check::{BadEdit, MAX_EDIT_BYTES, check};
 
 /// What to change, as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,3 +61,83 @@ pub struct Unset {
     /// Ascending; rows that have no such value stay as they are.
     pub rows: Vec<u32>,
 }
+
+/// A patch that has passed [`check`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    drop: Vec<u32>,
+    lists: Vec<List>,
+}
+
+impl Edits {
+    /// Whether nothing is to be changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.drop.is_empty() && self.lists.is_empty()
+    }
+
+    /// Rows that will be dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u32 {
+        u32::try_from(self.drop.len()).expect("rows are counted in 32 bits")
+    }
+}
+
+/// Edits of one field; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct List {
+    field: usize,
+    /// Ascending; of groups their first rows.
+    rows: Vec<u32>,
+    values: Values,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Values {
+    /// Where each ends, and the bytes; of JSON the encoded `AnyValue`s.
+    Text(Vec<u32>, Vec<u8>),
+    Num(Vec<i64>),
+    Unset,
+}
+
+/// A value that an edit gives.
+#[derive(Clone, Copy, Debug)]
+enum New<'a> {
+    Text(&'a [u8]),
+    Num(i64),
+    Unset,
+}
+
+impl List {
+    /// The value at `index` of the rows.
+    #[inline]
+    fn value(&self, index: usize) -> New<'_> {
+        match &self.values {
+            Values::Text(ends, bytes) => {
+                let start = if index == 0 { 0 } else { ends[index - 1] };
+                New::Text(&bytes[start as usize..ends[index] as usize])
+            }
+            Values::Num(values) => New::Num(values[index]),
+            Values::Unset => New::Unset,
+        }
+    }
+}
+
+/// What became of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// There was nothing to change: the payload is still good, and the output empty.
+    Unchanged,
+    /// The output is the new payload.
+    Changed {
+        /// What it holds.
+        summary: Summary,
+        /// Rows in it that an edit names, themselves or by their resource or scope.
+        edited: u32,
+        /// Rows that are no longer there.
+        dropped: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::view::Span;
 
 /// Bytes of a wrapper's key and its fixed-width length.
 const WRAPPER_BYTES: usize = 1 + LENGTH_BYTES;
-const LENGTH_BYTES: usize = 4;
+pub(super) const LENGTH_BYTES: usize = 4;
 
 const RESOURCE_SPANS: u8 = 0x0a;
 const SCOPE_SPANS: u8 = 0x12;
@@ -116,13 +116,19 @@ impl<'a> Wrapper<'a> {
     }
 
     fn close(&mut self, out: &mut [u8]) {
-        let Some(at) = self.opened_at.take() else { return };
-        let length = out.len() - at;
-        debug_assert!(length < 1 << (7 * LENGTH_BYTES), "a wrapper of {length} bytes");
-        for (index, byte) in out[at - LENGTH_BYTES..at].iter_mut().enumerate() {
-            let more = if index + 1 < LENGTH_BYTES { 0x80 } else { 0 };
-            *byte = (length >> (7 * index)).to_le_bytes()[0] & 0x7f | more;
+        if let Some(at) = self.opened_at.take() {
+            close_length(out, at);
         }
+    }
+}
+
+/// Writes the length of a wrapper whose body starts at `at` and ends with the output.
+pub(super) fn close_length(out: &mut [u8], at: usize) {
+    let length = out.len() - at;
+    debug_assert!(length < 1 << (7 * LENGTH_BYTES), "a wrapper of {length} bytes");
+    for (index, byte) in out[at - LENGTH_BYTES..at].iter_mut().enumerate() {
+        let more = if index + 1 < LENGTH_BYTES { 0x80 } else { 0 };
+        *byte = (length >> (7 * index)).to_le_bytes()[0] & 0x7f | more;
     }
 }
 

@@ -315,8 +315,9 @@ pub fn push_int_attribute(out: &mut Vec<u8>, tag: u8, key: &Key, value: i64) {
     push_varint(out, value);
 }
 
+/// Appends a varint.
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

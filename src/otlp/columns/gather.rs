@@ -21,6 +21,7 @@ impl Selection {
     pub fn gather(&self, payload: &[u8], columns: &mut Columns) {
         assert!(u32::try_from(payload.len()).is_ok(), "a payload of {} bytes", payload.len());
         self.reset(columns);
+        columns.payload_bytes = payload.len();
         let mut walk = Walk { selection: self, base: payload.as_ptr() as usize, columns };
         for field in Fields::of(payload) {
             if let WireField { number: 1, value: Value::Bytes(body), .. } = field {
