@@ -15,8 +15,8 @@ mod gather;
 pub(super) mod selection;
 pub(super) mod value;
 
-pub use gather::{keys, text};
-pub use selection::{FieldError, MAX_FIELDS, Selection};
+pub use gather::{column, keys};
+pub use selection::{FieldError, MAX_EXTRA_FIELDS, MAX_FIELDS, Selection};
 
 /// Where a field is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,13 +56,15 @@ pub enum Kind {
     Bytes = 4,
     /// JSON text of any value.
     Json = 5,
+    /// Text of any value: text as it is, everything else as JSON. Written as text.
+    Any = 6,
 }
 
 impl Kind {
     /// The kind with this number, if there is one.
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Kind> {
-        let all = [Kind::Text, Kind::Integer, Kind::Double, Kind::Boolean, Kind::Bytes, Kind::Json];
+        let all = [Kind::Text, Kind::Integer, Kind::Double, Kind::Boolean, Kind::Bytes, Kind::Json, Kind::Any];
         all.get(usize::from(number)).copied()
     }
 
@@ -112,7 +114,7 @@ pub struct NumColumn {
 /// The column of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// Of text, bytes and JSON.
+    /// Of text, bytes, JSON and any value.
     Text(TextColumn),
     /// Of integers, floating point numbers and booleans.
     Num(NumColumn),
@@ -129,6 +131,8 @@ pub struct Columns {
     pub(super) times: Vec<(u64, u64)>,
     /// For each row and each slot of the selection where the value stands.
     pub(super) spots: Vec<Spot>,
+    /// Field and row of what is written and stands there several times.
+    pub(super) duplicates: Vec<(usize, u32)>,
     pub(super) summary: Summary,
     pub(super) payload_bytes: usize,
 }
@@ -142,6 +146,7 @@ impl Default for Columns {
             records: Vec::new(),
             times: Vec::new(),
             spots: Vec::new(),
+            duplicates: Vec::new(),
             summary: Summary::EMPTY,
             payload_bytes: 0,
         }

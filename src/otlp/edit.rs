@@ -7,7 +7,8 @@
 //! passed. Nothing here knows where a patch comes from, nor what is done about a bad one.
 //!
 //! Of several attributes with an edited key the first is replaced and the others removed; a value that was absent is put
-//! behind the last.
+//! behind the last. Of an attribute that may be written the others are removed in any case: who has seen one value and
+//! left it must not have left another.
 //!
 //! [`columns`]: super::columns
 
@@ -98,6 +99,8 @@ enum Values {
     Text(Vec<u32>, Vec<u8>),
     Num(Vec<i64>),
     Unset,
+    /// All but the first of several.
+    First,
 }
 
 /// A value that an edit gives.
@@ -106,6 +109,7 @@ enum New<'a> {
     Text(&'a [u8]),
     Num(i64),
     Unset,
+    First,
 }
 
 impl List {
@@ -119,6 +123,7 @@ impl List {
             }
             Values::Num(values) => New::Num(values[index]),
             Values::Unset => New::Unset,
+            Values::First => New::First,
         }
     }
 }

@@ -116,6 +116,16 @@ pub fn encode(signal: Signal, payloads: &[&[u8]], out: &mut Vec<u8>) {
     message(table, payloads, out);
 }
 
+/// Appends a `Span.Event` as JSON.
+pub(super) fn event(body: &[u8], out: &mut Vec<u8>) {
+    message(&EVENT, &[body], out);
+}
+
+/// Appends a `Span.Link` as JSON.
+pub(super) fn link(body: &[u8], out: &mut Vec<u8>) {
+    message(&LINK, &[body], out);
+}
+
 fn request(signal: Signal) -> Option<&'static [Field]> {
     match signal {
         Signal::Traces => Some(&TRACES),

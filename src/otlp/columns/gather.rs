@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use super::super::fields::{Field as WireField, Fields, Value};
-use super::super::{Summary, keys as known_keys};
-use super::selection::{Form, Keys, Layout, STATUS, Target, Wanted, length_bit};
+use super::super::{Summary, json};
+use super::selection::{Keys, STATUS, Target, Wanted, length_bit};
 use super::value::{Cell, cell, odd_pair, plain_pair, push_json};
-use super::{Column, Columns, FieldError, Groups, Level, NumColumn, Place, Selection, Spot, TextColumn};
+use super::{Column, Columns, Field, FieldError, Groups, Kind, Level, NumColumn, Place, Selection, Spot, TextColumn};
 use crate::block::Signal;
 
 /// Fields that a record has by number, the last of which is `Span.flags`.
@@ -39,12 +39,13 @@ impl Selection {
         columns.records.clear();
         columns.times.clear();
         columns.spots.clear();
+        columns.duplicates.clear();
         columns.summary = Summary::EMPTY;
         let mut count = 0;
         for wanted in self.wanted().filter(|wanted| wanted.column.is_some()) {
             count += 1;
             let index = wanted.column.unwrap_or_default();
-            let is_num = matches!(wanted.form, Form::Kind(kind) if kind.is_num());
+            let is_num = wanted.kind.is_num();
             while columns.columns.len() <= index {
                 columns.columns.push(Column::Text(TextColumn::default()));
             }
@@ -112,16 +113,11 @@ impl Column {
                 push_json(value, 0, &mut column.bytes);
                 column.end(row);
             }
-            // A number among texts, for those who asked for a plain text of whatever there is.
-            (Column::Text(column), Cell::Num(number)) => {
-                column.bytes.extend_from_slice(number.to_string().as_bytes());
-                column.end(row);
-            }
             (Column::Num(column), Cell::Num(number)) => {
                 column.rows.push(row);
                 column.values.push(*number);
             }
-            (Column::Num(_), Cell::Text(_) | Cell::Json(_)) | (_, Cell::None) => {}
+            (Column::Num(_), Cell::Text(_) | Cell::Json(_)) | (Column::Text(_), Cell::Num(_)) | (_, Cell::None) => {}
         }
     }
 
@@ -180,6 +176,7 @@ impl Walk<'_> {
             let place = self.place(field, body);
             self.columns.scopes.push(first_row, place);
             self.group_attributes(Level::Scope, first_row, body);
+            self.scope_texts(first_row, body);
         }
     }
 
@@ -190,10 +187,28 @@ impl Walk<'_> {
             return;
         }
         let number = u32::from(self.selection.layout.attribute_tags[level as usize] >> 3);
-        let mut row =
-            Row { row: first_row, seen: 0, base: self.base, spots: &mut [], columns: &mut self.columns.columns };
+        let columns = &mut *self.columns;
+        let mut row = Row {
+            row: first_row,
+            seen: 0,
+            base: self.base,
+            spots: &mut [],
+            columns: &mut columns.columns,
+            duplicates: &mut columns.duplicates,
+        };
         for pair in Fields::of(body).each(1).flat_map(|group| Fields::of(group).each(number)) {
             row.attribute(keys, pair, pair);
+        }
+    }
+
+    /// Gives every row of the scope what is the scope's.
+    fn scope_texts(&mut self, first_row: u32, body: &[u8]) {
+        for wanted in &self.selection.intrinsics {
+            let (Target::ScopeText(number), Some(column)) = (wanted.target, wanted.column) else { continue };
+            let text = Fields::of(body).each(1).filter_map(|scope| Fields::of(scope).bytes(number.into())).last();
+            for row in first_row..u32_of(self.columns.records.len()) {
+                text_cell(&mut self.columns.columns[column], row, text.unwrap_or_default());
+            }
         }
     }
 
@@ -205,7 +220,14 @@ impl Walk<'_> {
         columns.spots.resize(spots_from + selection.slot_count, Spot::ABSENT);
         let row = u32_of(columns.records.len());
         let spots = &mut columns.spots[spots_from..];
-        let mut row = Row { row, seen: 0, base: self.base, spots, columns: &mut columns.columns };
+        let mut row = Row {
+            row,
+            seen: 0,
+            base: self.base,
+            spots,
+            columns: &mut columns.columns,
+            duplicates: &mut columns.duplicates,
+        };
         let (mut start_ns, mut end_ns) = (0, 0);
         let mut plain = PlainFields { found: 0, several: 0, raw: [&[]; RECORD_NUMBERS] };
         let [attribute_tag, ..] = layout.attribute_tags;
@@ -254,6 +276,7 @@ struct Row<'a> {
     /// Its part of [`Columns::spots`].
     spots: &'a mut [Spot],
     columns: &'a mut [Column],
+    duplicates: &'a mut Vec<(usize, u32)>,
 }
 
 impl Row<'_> {
@@ -275,8 +298,11 @@ impl Row<'_> {
             let again = self.seen & wanted.bit != 0;
             self.seen |= wanted.bit;
             self.spot(wanted, raw, again);
+            if again && wanted.write {
+                self.duplicates.push((wanted.bit.trailing_zeros() as usize, self.row));
+            }
             if let Some(column) = wanted.column.filter(|_| !again) {
-                self.columns[column].push(self.row, &cell(value, wanted.form));
+                self.columns[column].push(self.row, &cell(value, wanted.kind));
             }
         }
     }
@@ -333,7 +359,7 @@ impl<'a> PlainFields<'a> {
             match wanted.target {
                 Target::Id(_) => match self.value(number).bytes() {
                     [] => {}
-                    id if wanted.form == Form::Kind(super::Kind::Bytes) => column.push(row.row, &Cell::Text(id)),
+                    id if wanted.kind == Kind::Bytes => column.push(row.row, &Cell::Text(id)),
                     id => column.push_hex(row.row, id),
                 },
                 Target::Text(_) => text_cell(column, row.row, self.value(number).bytes()),
@@ -341,7 +367,7 @@ impl<'a> PlainFields<'a> {
                 Target::Value(_) if self.found & 1 << number == 0 => {}
                 Target::Value(_) => {
                     let value = self.message(number, record, &mut together);
-                    column.push(row.row, &cell(value, wanted.form));
+                    column.push(row.row, &cell(value, wanted.kind));
                 }
                 Target::StatusCode => {
                     let status = Fields::of(self.message(STATUS, record, &mut together));
@@ -352,8 +378,10 @@ impl<'a> PlainFields<'a> {
                     let status = Fields::of(self.message(STATUS, record, &mut together));
                     text_cell(column, row.row, status.bytes(2).unwrap_or_default());
                 }
+                Target::Events(_) => list_cell(column, row.row, Fields::of(record).each(number.into()), json::event),
+                Target::Links(_) => list_cell(column, row.row, Fields::of(record).each(number.into()), json::link),
                 Target::Start | Target::End | Target::Duration => time_cell(column, row.row, wanted.target, times),
-                Target::Attribute => {}
+                Target::Attribute | Target::ScopeText(_) => {}
             }
         }
     }
@@ -365,38 +393,48 @@ fn text_cell(column: &mut Column, row: u32, text: &[u8]) {
     }
 }
 
-/// Times are given where they are stated; a record that ends before it starts has a negative duration.
+/// A repeated message as a JSON array, each element written by `push`.
+fn list_cell<'a>(
+    column: &mut Column,
+    row: u32,
+    messages: impl Iterator<Item = &'a [u8]>,
+    push: fn(&[u8], &mut Vec<u8>),
+) {
+    let Column::Text(column) = column else { return };
+    let start = column.bytes.len();
+    for message in messages {
+        column.bytes.push(if column.bytes.len() == start { b'[' } else { b',' });
+        push(message, &mut column.bytes);
+    }
+    if column.bytes.len() > start {
+        column.bytes.push(b']');
+        column.end(row);
+    }
+}
+
+/// Times are given where they are stated; what ends before it starts has no duration.
 fn time_cell(column: &mut Column, row: u32, target: Target, (start_ns, end_ns): (u64, u64)) {
     let (is_stated, time_ns) = match target {
         Target::Start => (start_ns != 0, start_ns),
         Target::End => (end_ns != 0, end_ns),
-        _ => (start_ns != 0 && end_ns != 0, end_ns.wrapping_sub(start_ns)),
+        _ => (start_ns != 0 && end_ns != 0, end_ns.saturating_sub(start_ns)),
     };
     if is_stated {
-        column.push(row, &Cell::Num(time_ns.cast_signed()));
+        column.push(row, &Cell::Num(i64::try_from(time_ns).unwrap_or(i64::MAX)));
     }
 }
 
-/// One column of a checked payload, whatever its values: text as it is, everything else as JSON. Allocates; for what
-/// nobody declared.
-pub fn text(signal: Signal, payload: &[u8], level: Level, key: &str) -> Result<TextColumn, FieldError> {
-    let layout = Layout::of(signal)?;
-    let target = if level == Level::Intrinsic { layout.known(key)?.3 } else { Target::Attribute };
-    let key = if level == Level::Intrinsic { known_keys::SOURCETYPE } else { key };
-    let mut selection = Selection::empty(layout);
-    let key = key.as_bytes().into();
-    selection.want(level, Wanted { key, target, form: Form::Plain, bit: 1, column: Some(0), slot: None });
+/// One column of a checked payload, as a field of that kind would be given. Allocates; for what nobody declared.
+pub fn column(signal: Signal, payload: &[u8], level: Level, key: &str, kind: Kind) -> Result<Column, FieldError> {
+    let field = Field { level, key: key.to_owned(), kind, read: true, write: false };
     let mut columns = Columns::default();
-    selection.gather(payload, &mut columns);
-    match columns.columns.pop() {
-        Some(Column::Text(column)) => Ok(column),
-        _ => Ok(TextColumn::default()),
-    }
+    Selection::new(signal, vec![field])?.gather(payload, &mut columns);
+    Ok(columns.columns.pop().expect("a field that is read has a column"))
 }
 
 /// The distinct keys of a level in the order in which they first appear; of the intrinsics all names. Allocates.
 pub fn keys(signal: Signal, payload: &[u8], level: Level) -> Result<Vec<String>, FieldError> {
-    let layout = Layout::of(signal)?;
+    let layout = Selection::new(signal, Vec::new())?.layout;
     if level == Level::Intrinsic {
         return Ok(layout.intrinsics.iter().map(|known| known.0.to_owned()).collect());
     }

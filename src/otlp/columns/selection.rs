@@ -10,6 +10,9 @@ use crate::block::Signal;
 /// Fields of one selection: a word has a bit for each.
 pub const MAX_FIELDS: usize = 64;
 
+/// Fields that one patch may bring.
+pub const MAX_EXTRA_FIELDS: usize = 256;
+
 /// A field that cannot be selected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
@@ -47,6 +50,12 @@ pub enum FieldError {
         /// Those of the signal that can.
         writable: Vec<&'static str>,
     },
+    /// The field is neither read nor written.
+    #[error("{key:?} is neither read nor written")]
+    Unused {
+        /// The key or name.
+        key: String,
+    },
     /// Two fields write the same value.
     #[error("{key:?} is written by two fields")]
     WrittenTwice {
@@ -63,6 +72,8 @@ pub struct Selection {
     /// The slot of each field that is written in records.
     pub(in crate::otlp) slots: Vec<Option<usize>>,
     pub(in crate::otlp) slot_count: usize,
+    /// Whether each field can be set, not only unset.
+    pub(in crate::otlp) settable: Vec<bool>,
     pub(in crate::otlp) layout: &'static Layout,
     pub(super) keys: [Keys; 3],
     pub(super) intrinsics: Vec<Wanted>,
@@ -88,18 +99,34 @@ pub(in crate::otlp) enum Target {
     Value(u8),
     StatusCode,
     StatusMessage,
+    /// The events, whose fields have this number.
+    Events(u8),
+    /// The links, whose fields have this number.
+    Links(u8),
+    /// The text in the field with this number of the scope.
+    ScopeText(u8),
 }
 
 /// Number of `Span.status`.
 pub(in crate::otlp) const STATUS: u8 = 15;
 
 impl Target {
+    /// Whether it stands in the record.
+    fn is_in_record(self) -> bool {
+        !matches!(self, Target::ScopeText(_))
+    }
+
     /// The number of the field that holds it, of those that are not found by key.
     pub(in crate::otlp) fn number(self) -> Option<u8> {
         match self {
-            Target::Id(number) | Target::Text(number) | Target::Number(number) | Target::Value(number) => Some(number),
+            Target::Id(number)
+            | Target::Text(number)
+            | Target::Number(number)
+            | Target::Value(number)
+            | Target::Events(number)
+            | Target::Links(number) => Some(number),
             Target::StatusCode | Target::StatusMessage => Some(STATUS),
-            Target::Attribute | Target::Start | Target::End | Target::Duration => None,
+            Target::Attribute | Target::Start | Target::End | Target::Duration | Target::ScopeText(_) => None,
         }
     }
 }
@@ -116,9 +143,17 @@ pub(in crate::otlp) struct Layout {
     pub(super) intrinsics: &'static [Intrinsic],
 }
 
-/// Name, kinds, whether it can be written, place.
+/// What may be done to an intrinsic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    No,
+    Unset,
+    Set,
+}
+
+/// Name, kinds, what may be done to it, place.
 #[derive(Debug)]
-pub(super) struct Intrinsic(pub(super) &'static str, &'static [Kind], bool, pub(super) Target);
+pub(super) struct Intrinsic(pub(super) &'static str, &'static [Kind], Change, pub(super) Target);
 
 static SPANS: Layout = Layout {
     attribute_tags: [0x4a, 0x0a, 0x1a],
@@ -126,17 +161,22 @@ static SPANS: Layout = Layout {
     end_tag: 0x41,
     records: "spans",
     intrinsics: &[
-        Intrinsic("trace-id", ID, false, Target::Id(1)),
-        Intrinsic("span-id", ID, false, Target::Id(2)),
-        Intrinsic("parent-span-id", ID, false, Target::Id(4)),
-        Intrinsic("name", TEXT, true, Target::Text(5)),
-        Intrinsic("kind", INTEGER, false, Target::Number(6)),
-        Intrinsic("start", INTEGER, false, Target::Start),
-        Intrinsic("end", INTEGER, false, Target::End),
-        Intrinsic("duration", INTEGER, false, Target::Duration),
-        Intrinsic("status", INTEGER, true, Target::StatusCode),
-        Intrinsic("status-message", TEXT, true, Target::StatusMessage),
-        Intrinsic("sourcetype", TEXT, false, Target::Attribute),
+        Intrinsic("trace-id", ID, Change::No, Target::Id(1)),
+        Intrinsic("span-id", ID, Change::No, Target::Id(2)),
+        Intrinsic("parent-span-id", ID, Change::No, Target::Id(4)),
+        Intrinsic("name", TEXT, Change::Set, Target::Text(5)),
+        Intrinsic("kind", INTEGER, Change::Set, Target::Number(6)),
+        Intrinsic("start", INTEGER, Change::No, Target::Start),
+        Intrinsic("end", INTEGER, Change::No, Target::End),
+        Intrinsic("duration", INTEGER, Change::No, Target::Duration),
+        Intrinsic("status", INTEGER, Change::Set, Target::StatusCode),
+        Intrinsic("status-message", TEXT, Change::Set, Target::StatusMessage),
+        Intrinsic("trace-state", TEXT, Change::Unset, Target::Text(3)),
+        Intrinsic("events", JSON, Change::Unset, Target::Events(11)),
+        Intrinsic("links", JSON, Change::Unset, Target::Links(13)),
+        Intrinsic("sourcetype", TEXT, Change::No, Target::Attribute),
+        Intrinsic("scope-name", TEXT, Change::No, Target::ScopeText(1)),
+        Intrinsic("scope-version", TEXT, Change::No, Target::ScopeText(2)),
     ],
 };
 
@@ -146,20 +186,23 @@ static LOGS: Layout = Layout {
     end_tag: 0x09, // A log record ends when it starts.
     records: "log records",
     intrinsics: &[
-        Intrinsic("start", INTEGER, false, Target::Start),
-        Intrinsic("severity", INTEGER, true, Target::Number(2)),
-        Intrinsic("severity-text", TEXT, true, Target::Text(3)),
-        Intrinsic("body", ANY, true, Target::Value(5)),
-        Intrinsic("trace-id", ID, false, Target::Id(9)),
-        Intrinsic("span-id", ID, false, Target::Id(10)),
-        Intrinsic("sourcetype", TEXT, false, Target::Attribute),
+        Intrinsic("start", INTEGER, Change::No, Target::Start),
+        Intrinsic("severity", INTEGER, Change::Set, Target::Number(2)),
+        Intrinsic("severity-text", TEXT, Change::Set, Target::Text(3)),
+        Intrinsic("body", BODY, Change::Set, Target::Value(5)),
+        Intrinsic("trace-id", ID, Change::No, Target::Id(9)),
+        Intrinsic("span-id", ID, Change::No, Target::Id(10)),
+        Intrinsic("sourcetype", TEXT, Change::No, Target::Attribute),
+        Intrinsic("scope-name", TEXT, Change::No, Target::ScopeText(1)),
+        Intrinsic("scope-version", TEXT, Change::No, Target::ScopeText(2)),
     ],
 };
 
 const TEXT: &[Kind] = &[Kind::Text];
 const INTEGER: &[Kind] = &[Kind::Integer];
 const ID: &[Kind] = &[Kind::Text, Kind::Bytes];
-const ANY: &[Kind] = &[Kind::Text, Kind::Integer, Kind::Double, Kind::Boolean, Kind::Bytes, Kind::Json];
+const BODY: &[Kind] = &[Kind::Text, Kind::Json, Kind::Any];
+const JSON: &[Kind] = &[Kind::Json, Kind::Any];
 
 /// The attributes that are wanted of one level.
 #[derive(Clone, Debug, Default)]
@@ -175,56 +218,88 @@ pub(super) struct Wanted {
     /// The attribute's key.
     pub(super) key: Box<[u8]>,
     pub(super) target: Target,
-    pub(super) form: Form,
+    pub(super) kind: Kind,
     /// Its bit among the fields.
     pub(super) bit: u64,
     pub(super) column: Option<usize>,
     pub(super) slot: Option<usize>,
-}
-
-/// How a value becomes a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::otlp) enum Form {
-    /// As the kind says.
-    Kind(Kind),
-    /// Text as it is, everything else as JSON.
-    Plain,
+    pub(super) write: bool,
 }
 
 impl Selection {
-    /// Checks `fields` for payloads of `signal`. The intrinsics of both signals: `trace-id`, `span-id` (text: lower-case
-    /// hex; or bytes), `start` (integer, Unix nanoseconds) and `sourcetype` (text). Of spans: `parent-span-id`, `name`,
-    /// `status-message` (text), `kind`, `status` (integer, OTLP's numbers), `end`, `duration` (integer, nanoseconds). Of log
-    /// records: `body` (any kind), `severity` (integer) and `severity-text` (text). Absent are empty texts and ids, and
-    /// times that are not stated.
+    /// Checks `fields` for payloads of `signal`.
+    ///
+    /// The intrinsics of both signals: `trace-id`, `span-id` (text: lower-case hex; or bytes), `start` (integer, Unix
+    /// nanoseconds), `sourcetype`, `scope-name` and `scope-version` (text). Of spans: `parent-span-id` (as `span-id`), `name`,
+    /// `status-message`, `trace-state` (text), `kind`, `status` (integer, OTLP's numbers), `end`, `duration` (integer,
+    /// nanoseconds), `events` and `links` (JSON, or any). Of log records: `body` (text, JSON or any), `severity` (integer) and
+    /// `severity-text` (text). Each has one cell a row; absent are empty texts, ids and lists, and times that are not stated.
     pub fn new(signal: Signal, fields: Vec<Field>) -> Result<Selection, FieldError> {
-        let layout = Layout::of(signal)?;
+        let layout = match signal {
+            Signal::Traces => &SPANS,
+            Signal::Logs => &LOGS,
+            Signal::Metrics => return Err(FieldError::Metrics),
+        };
         if fields.len() > MAX_FIELDS {
             return Err(FieldError::TooMany(fields.len()));
         }
-        for (index, field) in fields.iter().enumerate() {
-            let writes_the_same = |other: &Field| other.write && (other.level, &other.key) == (field.level, &field.key);
-            if field.write && fields[..index].iter().any(writes_the_same) {
-                return Err(FieldError::WrittenTwice { key: field.key.clone() });
-            }
-        }
-        let mut selection = Selection::empty(layout);
+        let mut selection = Selection {
+            fields: Vec::new(),
+            targets: Vec::new(),
+            slots: Vec::new(),
+            slot_count: 0,
+            settable: Vec::new(),
+            layout,
+            keys: Default::default(),
+            intrinsics: Vec::new(),
+            numbers: 0,
+        };
         let mut columns = 0;
-        for (index, field) in fields.iter().enumerate() {
-            let target = layout.target(field)?;
-            let in_records = matches!(field.level, Level::Record | Level::Intrinsic);
+        for (index, field) in fields.into_iter().enumerate() {
+            let level = field.level;
+            let target = selection.declare(&field)?;
+            let in_records = matches!(level, Level::Record | Level::Intrinsic) && target.is_in_record();
             let slot = (field.write && in_records).then_some(selection.slot_count);
+            selection.slot_count += usize::from(slot.is_some());
             let column = field.read.then_some(columns);
             columns += usize::from(field.read);
-            selection.slot_count += usize::from(slot.is_some());
-            let key = if field.level == Level::Intrinsic { keys::SOURCETYPE } else { &field.key };
-            let (key, form) = (key.as_bytes().into(), Form::Kind(field.kind));
-            selection.want(field.level, Wanted { key, target, form, bit: 1 << index, column, slot });
-            selection.targets.push(target);
+            let key = if level == Level::Intrinsic { keys::SOURCETYPE } else { &field.key };
+            let (key, kind, write) = (key.as_bytes().into(), field.kind, field.write);
+            selection.want(level, Wanted { key, target, kind, bit: 1 << index, column, slot, write });
             selection.slots.push(slot);
+            selection.fields.push(field);
         }
-        selection.fields = fields;
         Ok(selection)
+    }
+
+    /// A copy that can write `extra` fields too, numbered after its own: to check and apply a patch that brings fields of its
+    /// own, on columns that this selection has gathered. What it gathers itself is the same, the extra fields are not in it.
+    pub fn extended(&self, extra: Vec<Field>) -> Result<Selection, FieldError> {
+        if extra.len() > MAX_EXTRA_FIELDS {
+            return Err(FieldError::TooMany(extra.len()));
+        }
+        let mut selection = self.clone();
+        for field in extra {
+            selection.declare(&field)?;
+            selection.slots.push(None);
+            selection.fields.push(field);
+        }
+        Ok(selection)
+    }
+
+    /// Checks one more field.
+    fn declare(&mut self, field: &Field) -> Result<Target, FieldError> {
+        if !field.read && !field.write {
+            return Err(FieldError::Unused { key: field.key.clone() });
+        }
+        let writes_the_same = |other: &Field| other.write && (other.level, &other.key) == (field.level, &field.key);
+        if field.write && self.fields.iter().any(writes_the_same) {
+            return Err(FieldError::WrittenTwice { key: field.key.clone() });
+        }
+        let (target, change) = self.layout.target(field)?;
+        self.targets.push(target);
+        self.settable.push(change == Change::Set);
+        Ok(target)
     }
 
     /// The fields, as they were given.
@@ -233,20 +308,7 @@ impl Selection {
         &self.fields
     }
 
-    pub(super) fn empty(layout: &'static Layout) -> Selection {
-        Selection {
-            fields: Vec::new(),
-            targets: Vec::new(),
-            slots: Vec::new(),
-            slot_count: 0,
-            layout,
-            keys: Default::default(),
-            intrinsics: Vec::new(),
-            numbers: 0,
-        }
-    }
-
-    pub(super) fn want(&mut self, level: Level, wanted: Wanted) {
+    fn want(&mut self, level: Level, wanted: Wanted) {
         if wanted.target != Target::Attribute {
             self.numbers |= wanted.target.number().map_or(0, |number| 1 << number);
             self.intrinsics.push(wanted);
@@ -266,31 +328,23 @@ pub(super) fn length_bit(bytes: usize) -> u64 {
 }
 
 impl Layout {
-    pub(super) fn of(signal: Signal) -> Result<&'static Layout, FieldError> {
-        match signal {
-            Signal::Traces => Ok(&SPANS),
-            Signal::Logs => Ok(&LOGS),
-            Signal::Metrics => Err(FieldError::Metrics),
-        }
-    }
-
-    fn target(&self, field: &Field) -> Result<Target, FieldError> {
+    fn target(&self, field: &Field) -> Result<(Target, Change), FieldError> {
         if field.level != Level::Intrinsic {
-            return Ok(Target::Attribute);
+            return Ok((Target::Attribute, Change::Set));
         }
-        let Intrinsic(_, kinds, writable, target) = self.known(&field.key)?;
+        let Intrinsic(_, kinds, change, target) = self.known(&field.key)?;
         let name = field.key.clone();
         if !kinds.contains(&field.kind) {
             return Err(FieldError::Kind { name, kind: field.kind, kinds });
         }
-        if field.write && !writable {
-            let writable = self.intrinsics.iter().filter(|known| known.2).map(|known| known.0).collect();
+        if field.write && *change == Change::No {
+            let writable = self.intrinsics.iter().filter(|known| known.2 != Change::No).map(|known| known.0).collect();
             return Err(FieldError::NotWritable { name, writable });
         }
-        Ok(*target)
+        Ok((*target, *change))
     }
 
-    pub(super) fn known(&self, name: &str) -> Result<&'static Intrinsic, FieldError> {
+    fn known(&self, name: &str) -> Result<&'static Intrinsic, FieldError> {
         self.intrinsics.iter().find(|known| known.0 == name).ok_or_else(|| {
             let distance = |known: &&Intrinsic| strsim::damerau_levenshtein(name, known.0);
             let nearest = self.intrinsics.iter().min_by_key(distance).map_or("", |known| known.0);

@@ -196,12 +196,12 @@ fn log_records_are_read_by_their_own_numbers() {
 #[test]
 fn what_was_not_declared_can_be_read_as_text() {
     let payload = trace();
-    let read = |level, key| texts(&Column::Text(text(Signal::Traces, &payload, level, key).unwrap()));
+    let read = |level, key| texts(&column(Signal::Traces, &payload, level, key, Kind::Any).unwrap());
     assert_eq!(read(Level::Record, "n"), (vec![1, 3], strings(&["-3", "true"])));
     assert_eq!(read(Level::Record, "url.full"), (vec![0, 2, 3], strings(&["1", "7", "4"])));
     assert_eq!(read(Level::Resource, "host.name"), (vec![], strings(&["h1", "h2"])));
-    assert_eq!(read(Level::Intrinsic, "kind"), (vec![], strings(&["2"; 4])));
-    assert!(matches!(text(Signal::Traces, &payload, Level::Intrinsic, "body"), Err(FieldError::Unknown { .. })));
+    let body = column(Signal::Traces, &payload, Level::Intrinsic, "body", Kind::Text);
+    assert!(matches!(body, Err(FieldError::Unknown { .. })));
     assert_eq!(keys(Signal::Traces, &payload, Level::Record).unwrap(), strings(&["url.full", "n", "list"]));
     assert_eq!(keys(Signal::Traces, &payload, Level::Scope).unwrap(), strings(&["s"]));
     assert!(keys(Signal::Traces, &payload, Level::Intrinsic).unwrap().contains(&"duration".to_owned()));
@@ -215,10 +215,12 @@ fn fields_that_cannot_be_are_refused_with_what_could() {
     let kind = refused(Signal::Logs, read(Level::Intrinsic, "severity", Kind::Text));
     assert_eq!(kind, "intrinsic \"severity\" is not Text, it can be [Integer]");
     let write = Field { write: true, ..read(Level::Intrinsic, "start", Kind::Integer) };
-    let expected =
-        "intrinsic \"start\" cannot be written, those that can are [\"name\", \"status\", \"status-message\"]";
+    let expected = "intrinsic \"start\" cannot be written, those that can are [\"name\", \"kind\", \"status\", \
+                    \"status-message\", \"trace-state\", \"events\", \"links\"]";
     assert_eq!(refused(Signal::Traces, write), expected);
     assert_eq!(refused(Signal::Metrics, read(Level::Record, "a", Kind::Text)), FieldError::Metrics.to_string());
+    let unused = refused(Signal::Traces, Field { read: false, ..read(Level::Record, "a", Kind::Text) });
+    assert_eq!(unused, "\"a\" is neither read nor written");
     let twice = Field { write: true, ..read(Level::Record, "a", Kind::Text) };
     let twice = vec![twice.clone(), Field { kind: Kind::Json, ..twice }];
     assert!(matches!(Selection::new(Signal::Traces, twice), Err(FieldError::WrittenTwice { .. })));

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use super::super::fields::{Field, Fields, Value};
 use super::super::json;
 use super::Kind;
-use super::selection::Form;
 
 /// Values inside values that become JSON: more than the check lets pass.
 const MAX_JSON_DEPTH: u32 = 32;
@@ -59,7 +58,7 @@ pub(in crate::otlp) fn odd_pair(pair: &[u8]) -> (&[u8], Cow<'_, [u8]>) {
 
 /// The cell of a value, the body of an `AnyValue`.
 #[inline]
-pub(super) fn cell(value: &[u8], form: Form) -> Cell<'_> {
+pub(super) fn cell(value: &[u8], kind: Kind) -> Cell<'_> {
     let last = if let [0x0a, bytes @ ..0x80, text @ ..] = value
         && text.len() == usize::from(*bytes)
     {
@@ -67,18 +66,18 @@ pub(super) fn cell(value: &[u8], form: Form) -> Cell<'_> {
     } else {
         last_kind(value)
     };
-    match (form, last) {
-        (Form::Kind(Kind::Text | Kind::Bytes) | Form::Plain, Some((1, Value::Bytes(text)))) => Cell::Text(text),
-        (Form::Kind(Kind::Bytes), Some((7, Value::Bytes(bytes)))) => Cell::Text(bytes),
-        (Form::Kind(Kind::Integer), Some((3, Value::Varint(number)))) => Cell::Num(number.cast_signed()),
-        (Form::Kind(Kind::Boolean), Some((2, Value::Varint(number)))) => Cell::Num(i64::from(number != 0)),
-        (Form::Kind(Kind::Double), Some((4, Value::Fixed64(bits)))) => Cell::Num(bits.cast_signed()),
-        (Form::Kind(Kind::Double), Some((3, Value::Varint(number)))) => {
+    match (kind, last) {
+        (Kind::Text | Kind::Bytes | Kind::Any, Some((1, Value::Bytes(text)))) => Cell::Text(text),
+        (Kind::Bytes, Some((7, Value::Bytes(bytes)))) => Cell::Text(bytes),
+        (Kind::Integer, Some((3, Value::Varint(number)))) => Cell::Num(number.cast_signed()),
+        (Kind::Boolean, Some((2, Value::Varint(number)))) => Cell::Num(i64::from(number != 0)),
+        (Kind::Double, Some((4, Value::Fixed64(bits)))) => Cell::Num(bits.cast_signed()),
+        (Kind::Double, Some((3, Value::Varint(number)))) => {
             #[expect(clippy::cast_precision_loss, reason = "who asks for a floating point number gets one")]
             let double = number.cast_signed() as f64;
             Cell::Num(double.to_bits().cast_signed())
         }
-        (Form::Kind(Kind::Json) | Form::Plain, _) => Cell::Json(value),
+        (Kind::Json | Kind::Any, _) => Cell::Json(value),
         _ => Cell::None,
     }
 }

@@ -31,6 +31,12 @@ pub enum BadEdit {
         /// The field.
         key: String,
     },
+    /// The field can only be unset.
+    #[error("{key:?} can be unset, not set")]
+    OnlyUnset {
+        /// The field.
+        key: String,
+    },
     /// Texts for numbers, or numbers for texts.
     #[error("{key:?} is {kind:?} and got values of another form")]
     Form {
@@ -147,7 +153,7 @@ pub enum BadEdit {
 
 /// Checks `patch`, the answer to `columns`, which adds at most `max_bytes` (and [`MAX_EDIT_BYTES`]) with its keys.
 pub fn check(selection: &Selection, columns: &Columns, patch: Patch, max_bytes: usize) -> Result<Edits, BadEdit> {
-    let mut checker = Checker { selection, columns, lists: Vec::new(), set: 0, unset: 0 };
+    let mut checker = Checker { selection, columns, lists: Vec::new() };
     checker.size(&patch, max_bytes.min(MAX_EDIT_BYTES))?;
     checker.ascending("drop", &patch.drop)?;
     for edits in patch.text {
@@ -158,11 +164,12 @@ pub fn check(selection: &Selection, columns: &Columns, patch: Patch, max_bytes: 
     }
     for edits in patch.unset {
         let (index, field) = checker.field(edits.field)?;
-        once(&mut checker.unset, index, field)?;
+        checker.once(index, field, |values| *values == Values::Unset)?;
         checker.rows(field, &edits.rows)?;
         checker.push(index, edits.rows, Values::Unset);
     }
     checker.cells_once()?;
+    checker.duplicates();
     // What is new in a message is put there in the order of the fields.
     checker.lists.sort_by_key(|list| list.field);
     Ok(Edits { drop: patch.drop, lists: checker.lists })
@@ -172,10 +179,6 @@ struct Checker<'a> {
     selection: &'a Selection,
     columns: &'a Columns,
     lists: Vec<List>,
-    /// A bit for each field that has values.
-    set: u64,
-    /// A bit for each field that has removals.
-    unset: u64,
 }
 
 impl<'a> Checker<'a> {
@@ -203,12 +206,12 @@ impl<'a> Checker<'a> {
         if field.kind.is_num() {
             return Err(BadEdit::Form { key: field.key.clone(), kind: field.kind });
         }
-        once(&mut self.set, index, field)?;
+        self.settable(index, field)?;
         let TextColumn { rows, ends, bytes } = cells;
         let rows = self.rows_of(field, rows, ends.len())?;
         ends_fit(field, &ends, &bytes)?;
         let values = match field.kind {
-            Kind::Text => {
+            Kind::Text | Kind::Any => {
                 is_text(field, &rows, &ends, &bytes)?;
                 Values::Text(ends, bytes)
             }
@@ -224,12 +227,13 @@ impl<'a> Checker<'a> {
         if !field.kind.is_num() {
             return Err(BadEdit::Form { key: field.key.clone(), kind: field.kind });
         }
-        once(&mut self.set, index, field)?;
+        self.settable(index, field)?;
         let rows = self.rows_of(field, rows, values.len())?;
         let max = match (field.kind, self.selection.targets[index]) {
             (Kind::Boolean, _) => 1,
             (_, Target::StatusCode) => 2, // STATUS_CODE_ERROR
-            (_, Target::Number(_)) => 24, // SEVERITY_NUMBER_FATAL4; the one number that can be written
+            (_, Target::Number(6)) => 5,  // SPAN_KIND_CONSUMER
+            (_, Target::Number(_)) => 24, // SEVERITY_NUMBER_FATAL4
             _ => i64::MAX,
         };
         if max < i64::MAX
@@ -239,6 +243,22 @@ impl<'a> Checker<'a> {
         }
         self.push(index, rows, Values::Num(values));
         Ok(())
+    }
+
+    /// Whether the field can have values, and has none yet.
+    fn settable(&self, index: usize, field: &Field) -> Result<(), BadEdit> {
+        if !self.selection.settable[index] {
+            return Err(BadEdit::OnlyUnset { key: field.key.clone() });
+        }
+        self.once(index, field, |values| *values != Values::Unset)
+    }
+
+    /// Whether the field has no list of that form yet.
+    fn once(&self, index: usize, field: &Field, is_same: impl Fn(&Values) -> bool) -> Result<(), BadEdit> {
+        match self.lists.iter().any(|list| list.field == index && is_same(&list.values)) {
+            true => Err(BadEdit::FieldTwice { key: field.key.clone() }),
+            false => Ok(()),
+        }
     }
 
     fn push(&mut self, field: usize, rows: Vec<u32>, values: Values) {
@@ -301,15 +321,22 @@ impl<'a> Checker<'a> {
         }
         Ok(())
     }
-}
 
-fn once(seen: &mut u64, index: usize, field: &Field) -> Result<(), BadEdit> {
-    let bit = 1 << index;
-    if *seen & bit != 0 {
-        return Err(BadEdit::FieldTwice { key: field.key.clone() });
+    /// What is there several times and may be written is there once afterwards, edited or not.
+    fn duplicates(&mut self) {
+        let edited = self.lists.len();
+        for &(field, row) in &self.columns.duplicates {
+            let (lists, added) = self.lists.split_at_mut(edited);
+            if lists.iter().any(|list| list.field == field && list.rows.binary_search(&row).is_ok()) {
+                continue;
+            }
+            match added.iter_mut().find(|list| list.field == field) {
+                Some(list) if list.rows.last() == Some(&row) => {}
+                Some(list) => list.rows.push(row),
+                None => self.lists.push(List { field, rows: vec![row], values: Values::First }),
+            }
+        }
     }
-    *seen |= bit;
-    Ok(())
 }
 
 /// Whether the values lie behind each other and take all bytes.

@@ -36,11 +36,14 @@ pub(super) struct Editor<'a> {
     texts: Vec<u8>,
     /// The bodies of the message's statuses, where there are several.
     status: Vec<u8>,
+    /// Which operations have met what they change.
+    met: Vec<bool>,
 }
 
 impl<'a> Editor<'a> {
     pub(super) fn new(selection: &'a Selection) -> Editor<'a> {
-        Editor { selection, operations: Vec::new(), splices: Vec::new(), texts: Vec::new(), status: Vec::new() }
+        let (operations, splices, texts, status, met) = Default::default();
+        Editor { selection, operations, splices, texts, status, met }
     }
 
     /// Appends the record with this body as a field, edited at the places that `spots` names by the selection's slots;
@@ -108,8 +111,8 @@ impl<'a> Editor<'a> {
     /// Makes splices of a message, of which nothing is known yet.
     fn splices_by_walk(&mut self, body: &[u8], level: Level) {
         let number = u32::from(self.selection.layout.attribute_tags[level as usize] >> 3);
-        // A bit for each operation whose value has been met.
-        let mut met = 0u64;
+        self.met.clear();
+        self.met.resize(self.operations.len(), false);
         let mut at = 0;
         for field in Fields::of(body) {
             let place = (at, at + field.raw.len());
@@ -125,15 +128,17 @@ impl<'a> Editor<'a> {
             };
             let Some(index) = found else { continue };
             let text_start = self.texts.len();
-            if met & 1 << index == 0 {
+            let is_first = !std::mem::replace(&mut self.met[index], true);
+            if is_first && matches!(self.operations[index].new, New::First) {
+                continue;
+            }
+            if is_first {
                 self.push_operation(index, body);
             }
-            met |= 1 << index;
             self.splice(Some(place), body.len(), text_start);
         }
         for index in 0..self.operations.len() {
-            let is_first = |index| self.same_field(index) == index;
-            if met & 1 << index == 0 && is_first(index) {
+            if !self.met[index] && self.same_field(index) == index {
                 let text_start = self.texts.len();
                 self.push_operation(index, body);
                 self.splice(None, body.len(), text_start);
@@ -207,7 +212,7 @@ impl<'a> Editor<'a> {
         let declared = &self.selection.fields()[field];
         let out = &mut self.texts;
         match (self.selection.targets[field], new) {
-            (_, New::Unset) => {}
+            (_, New::Unset | New::First) => {}
             (Target::Text(number), New::Text(text)) => push_bytes_field(out, number << 3 | 2, text),
             (Target::Number(number), New::Num(value)) => {
                 out.push(number << 3);
@@ -252,7 +257,7 @@ fn value_bytes(kind: Kind, new: New<'_>) -> usize {
         (_, New::Text(text)) => 1 + varint_bytes(text.len() as u64) + text.len(),
         (Kind::Double, _) => 9,
         (_, New::Num(number)) => 1 + varint_bytes(number.cast_unsigned()),
-        (_, New::Unset) => 0,
+        (_, New::Unset | New::First) => 0,
     }
 }
 
@@ -275,6 +280,6 @@ fn push_value(kind: Kind, new: New<'_>, out: &mut Vec<u8>) {
             out.push(0x18);
             push_varint(out, value.cast_unsigned());
         }
-        (_, New::Unset) => {}
+        (_, New::Unset | New::First) => {}
     }
 }

@@ -128,6 +128,11 @@ impl Model {
                 Level::Resource => attribute(&self.resource(row).resource.as_ref()?.attributes, field),
                 Level::Scope => attribute(&self.scope(row).scope.as_ref()?.attributes, field),
                 Level::Record => attribute(self.row(row).attributes(), field),
+                Level::Intrinsic if field.key.starts_with("scope-") => {
+                    let scope = self.scope(row).scope.as_ref()?;
+                    let text = if field.key == "scope-name" { &scope.name } else { &scope.version };
+                    (!text.is_empty()).then(|| Cell::Bytes(text.clone().into_bytes()))
+                }
                 Level::Intrinsic => intrinsic(self.row(row), field),
             };
             cell.map(|cell| (row, cell))
@@ -153,6 +158,20 @@ impl Model {
             Level::Record => set_attribute(self.row(row).attributes(), field, new),
             Level::Intrinsic => set_intrinsic(self.row(row), field, new),
         }
+    }
+
+    /// Removes all but the first value; whether there were several.
+    pub(super) fn first_only(&mut self, field: &Field, row: u32) -> bool {
+        let attributes = match field.level {
+            Level::Resource => self.resource(row).resource.as_mut().map(|resource| &mut resource.attributes),
+            Level::Scope => self.scope(row).scope.as_mut().map(|scope| &mut scope.attributes),
+            Level::Record => Some(self.row(row).attributes()),
+            Level::Intrinsic => None,
+        };
+        let Some(attributes) = attributes else { return false };
+        let (before, mut seen) = (attributes.len(), false);
+        attributes.retain(|attribute| attribute.key != field.key || !std::mem::replace(&mut seen, true));
+        attributes.len() < before
     }
 
     pub(super) fn drop(&mut self, row: u32) {
@@ -232,13 +251,13 @@ fn attribute(attributes: &[KeyValue], field: &Field) -> Option<Cell> {
 
 fn value(value: Option<&Any>, kind: Kind) -> Option<Cell> {
     Some(match (kind, value) {
-        (Kind::Text | Kind::Bytes, Some(Any::StringValue(text))) => Cell::Bytes(text.clone().into_bytes()),
+        (Kind::Text | Kind::Bytes | Kind::Any, Some(Any::StringValue(text))) => Cell::Bytes(text.clone().into_bytes()),
         (Kind::Bytes, Some(Any::BytesValue(bytes))) => Cell::Bytes(bytes.clone()),
         (Kind::Integer, Some(Any::IntValue(number))) => Cell::Num(*number),
         (Kind::Double, Some(Any::DoubleValue(double))) => Cell::Num(double.to_bits().cast_signed()),
         (Kind::Double, Some(Any::IntValue(number))) => Cell::Num((*number as f64).to_bits().cast_signed()),
         (Kind::Boolean, Some(Any::BoolValue(value))) => Cell::Num(i64::from(*value)),
-        (Kind::Json, value) => Cell::Json(json(value)),
+        (Kind::Json | Kind::Any, value) => Cell::Json(json(value)),
         _ => return None,
     })
 }
@@ -276,12 +295,15 @@ fn intrinsic(row: &Row, field: &Field) -> Option<Cell> {
         ("start", _) => time(start_ns),
         ("end", _) => time(end_ns),
         ("duration", _) if start_ns == 0 || end_ns == 0 => None,
-        ("duration", _) => num(end_ns.cast_signed() - start_ns.cast_signed()),
+        ("duration", _) => num(i64::try_from(end_ns.saturating_sub(start_ns)).unwrap()),
         ("sourcetype", _) => None,
         ("trace-id", Row::Span(span)) => id(&span.trace_id),
         ("span-id", Row::Span(span)) => id(&span.span_id),
         ("parent-span-id", Row::Span(span)) => id(&span.parent_span_id),
         ("name", Row::Span(span)) => text(&span.name),
+        ("trace-state", Row::Span(span)) => text(&span.trace_state),
+        ("events", Row::Span(span)) => list(&span.events, crate::otlp::json::event),
+        ("links", Row::Span(span)) => list(&span.links, crate::otlp::json::link),
         ("kind", Row::Span(span)) => num(span.kind.into()),
         ("status", Row::Span(span)) => num(span.status.as_ref().map_or(0, |status| status.code.into())),
         ("status-message", Row::Span(span)) => text(span.status.as_ref().map_or("", |status| &status.message)),
@@ -292,6 +314,16 @@ fn intrinsic(row: &Row, field: &Field) -> Option<Cell> {
         ("body", Row::Log(record)) => value(record.body.as_ref()?.value.as_ref(), field.kind),
         (other, _) => panic!("no intrinsic {other}"),
     }
+}
+
+/// Messages as OTLP/JSON; that mapping has its own oracle.
+fn list(messages: &[impl Message], push: fn(&[u8], &mut Vec<u8>)) -> Option<Cell> {
+    let json = |message: &_| {
+        let mut text = Vec::new();
+        push(&Message::encode_to_vec(message), &mut text);
+        serde_json::from_slice::<Json>(&text).unwrap()
+    };
+    (!messages.is_empty()).then(|| Cell::Json(messages.iter().map(json).collect()))
 }
 
 fn set_attribute(attributes: &mut Vec<KeyValue>, field: &Field, new: Option<&Cell>) {
@@ -321,6 +353,10 @@ fn set_intrinsic(row: &mut Row, field: &Field, new: Option<&Cell>) {
     };
     match (field.key.as_str(), row) {
         ("name", Row::Span(span)) => span.name = text(),
+        ("kind", Row::Span(span)) => span.kind = num(),
+        ("trace-state", Row::Span(span)) => span.trace_state = text(),
+        ("events", Row::Span(span)) => span.events.clear(),
+        ("links", Row::Span(span)) => span.links.clear(),
         ("status" | "status-message", Row::Span(span)) if span.status.is_none() && new.is_none() => {}
         ("status", Row::Span(span)) => span.status.get_or_insert_default().code = num(),
         ("status-message", Row::Span(span)) => span.status.get_or_insert_default().message = text(),
@@ -333,7 +369,7 @@ fn set_intrinsic(row: &mut Row, field: &Field, new: Option<&Cell>) {
 
 fn any_value(kind: Kind, cell: &Cell) -> AnyValue {
     let value = match (kind, cell) {
-        (Kind::Text, Cell::Bytes(text)) => Any::StringValue(String::from_utf8(text.clone()).unwrap()),
+        (Kind::Text | Kind::Any, Cell::Bytes(text)) => Any::StringValue(String::from_utf8(text.clone()).unwrap()),
         (Kind::Bytes, Cell::Bytes(bytes)) => Any::BytesValue(bytes.clone()),
         (Kind::Integer, Cell::Num(number)) => Any::IntValue(*number),
         (Kind::Double, Cell::Num(bits)) => Any::DoubleValue(f64::from_bits(bits.cast_unsigned())),

@@ -116,10 +116,18 @@ fn span(rng: &mut Rng) -> Vec<u8> {
     (0..about_one(rng)).for_each(|_| span.fixed64(7, rng.u64(0..1000)));
     (0..about_one(rng)).for_each(|_| span.fixed64(8, rng.u64(0..1000)));
     attributes(rng, &mut span, 9);
-    if rng.bool() {
+    (0..about_one(rng)).for_each(|_| span.bytes(3, text(rng).as_bytes()));
+    for _ in 0..about_one(rng) {
         let mut event = Message::new();
-        attributes(rng, &mut event, 3);
+        event.fixed64(1, rng.u64(1..));
+        event.bytes(2, b"event");
         span.bytes(11, &event.finish(rng));
+    }
+    for _ in 0..about_one(rng) {
+        let mut link = Message::new();
+        link.bytes(1, &id(rng, 16));
+        link.bytes(2, &id(rng, 8));
+        span.bytes(13, &link.finish(rng));
     }
     for _ in 0..about_one(rng) {
         let mut status = Message::new();
@@ -149,7 +157,8 @@ fn scope(rng: &mut Rng, signal: Signal) -> Vec<u8> {
     let mut wrapper = Message::new();
     for _ in 0..about_one(rng) {
         let mut scope = Message::new();
-        scope.bytes(1, text(rng).as_bytes());
+        (0..about_one(rng)).for_each(|_| scope.bytes(1, text(rng).as_bytes()));
+        (0..about_one(rng)).for_each(|_| scope.bytes(2, text(rng).as_bytes()));
         attributes(rng, &mut scope, 3);
         wrapper.bytes(1, &scope.finish(rng));
     }
