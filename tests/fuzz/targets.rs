@@ -12,6 +12,8 @@ use std::sync::Arc;
 use millrace::block::{Block, MAX_BYTES, Made, Meta, Signal, SourceId};
 use millrace::config::{self, Mapping, OtherSourcetypes, Uberagent, budget};
 use millrace::export::reply;
+use millrace::otlp::columns::{Columns, Field, Kind, Level, NumColumn, Selection, TextColumn};
+use millrace::otlp::edit::{self, Applied, NumEdits, Patch, TextEdits, Unset};
 use millrace::otlp::view::AnyValue;
 use millrace::otlp::{check, from_json, json, slice, view};
 use millrace::queue::{Budget, Cursor, Entry, Log, Options, Position, Storage};
@@ -30,12 +32,13 @@ use prost::Message;
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 11] = [
     ("row_json", row_json),
     ("row_csv", row_csv),
     ("lines", lines),
     ("otlp_protobuf", otlp_protobuf),
     ("otlp_json", otlp_json),
+    ("edits", edits),
     ("bulk", bulk),
     ("content_encoding", content_encoding),
     ("log_files", log_files),
@@ -170,6 +173,103 @@ fn otlp_protobuf(data: &[u8]) {
     let mut text = Vec::new();
     json::encode(Signal::Traces, &[payload], &mut text);
     serde_json::from_slice::<serde_json::Value>(&text).expect("JSON that we write is JSON");
+}
+
+/// A patch and the payload that it is for: it is refused, or what it makes passes the check and has the rows that it left.
+/// The first byte chooses the signal, the second says how many bytes are the patch.
+fn edits(data: &[u8]) {
+    let [choice, patch_bytes, rest @ ..] = data else { return };
+    let Some((patch, payload)) = rest.split_at_checked(usize::from(*patch_bytes)) else { return };
+    let signal = if choice & 1 == 0 { Signal::Traces } else { Signal::Logs };
+    // Log records have no check of ours: those that another encoder has written are as good as checked.
+    let good = match signal {
+        Signal::Traces => {
+            check::check(payload).is_ok_and(|checked| checked.cut_out.is_none()).then(|| payload.to_vec())
+        }
+        _ => ExportLogsServiceRequest::decode(payload).ok().map(|request| request.encode_to_vec()),
+    };
+    edit_with(signal, patch, payload, false);
+    if let Some(good) = good {
+        edit_with(signal, patch, &good, true);
+    }
+}
+
+/// Applies a raw patch without a panic, whatever the payload; one that is `good` becomes another.
+fn edit_with(signal: Signal, patch: &[u8], payload: &[u8], good: bool) {
+    let selection = Selection::new(signal, fields_to_edit(signal)).expect("all of them are there");
+    let (mut columns, mut again, mut out) = (Columns::default(), Columns::default(), Vec::new());
+    selection.gather(payload, &mut columns);
+    let patch = raw_patch(patch);
+    let Ok(edits) = edit::check(&selection, &columns, patch.clone(), 4096) else { return };
+    let applied = edit::apply(payload, &selection, &columns, &edits, &mut out);
+    let Applied::Changed { summary, edited, dropped } = applied else { return assert!(edits.is_empty()) };
+    if !good {
+        return;
+    }
+    assert_eq!((summary.spans, dropped), (columns.rows() - edits.dropped(), edits.dropped()));
+    assert!(edited <= summary.spans);
+    selection.gather(&out, &mut again);
+    assert_eq!(again.summary(), summary);
+    if signal == Signal::Traces {
+        let checked = check::check(&out).expect("what we write passes our own check");
+        assert_eq!((checked.cut_out, checked.summary), (None, summary));
+        ExportTraceServiceRequest::decode(&out[..]).expect("what we write is protobuf");
+    }
+    // Nothing is left to do the second time: what was to be removed is gone.
+    let removals = Patch { unset: patch.unset, ..Patch::default() };
+    if patch.drop.is_empty() && edit::check(&selection, &again, removals.clone(), 4096).is_ok() {
+        let edits = edit::check(&selection, &again, removals, 4096).expect("it has just passed");
+        let mut twice = Vec::new();
+        edit::apply(&out, &selection, &again, &edits, &mut twice);
+        let (mut once, mut then) = (Columns::default(), Columns::default());
+        selection.gather(&out, &mut once);
+        selection.gather(if edits.is_empty() { &out } else { &twice }, &mut then);
+        assert_eq!(once.columns(), then.columns());
+    }
+}
+
+fn fields_to_edit(signal: Signal) -> Vec<Field> {
+    let field = |level, key: &str, kind| Field { level, key: key.to_owned(), kind, read: true, write: true };
+    let (text, number) = if signal == Signal::Traces { ("name", "status") } else { ("body", "severity") };
+    vec![
+        field(Level::Record, "a", Kind::Text),
+        field(Level::Resource, "a", Kind::Json),
+        field(Level::Scope, "a", Kind::Bytes),
+        field(Level::Intrinsic, text, Kind::Text),
+        field(Level::Intrinsic, number, Kind::Integer),
+        field(Level::Record, "b", Kind::Double),
+        field(Level::Record, "c", Kind::Any),
+    ]
+}
+
+/// Any bytes as a patch: lists with a byte for what they are, one for their field, one for how many rows and values, one
+/// for how many bytes.
+fn raw_patch(mut bytes: &[u8]) -> Patch {
+    let mut patch = Patch::default();
+    while let [what, field, counts, length, rest @ ..] = bytes {
+        let mut rest = rest;
+        let mut take = |count: u8| {
+            let (taken, left) = rest.split_at(usize::from(count).min(rest.len()));
+            rest = left;
+            taken.to_vec()
+        };
+        let numbers = |bytes: Vec<u8>| -> Vec<u32> { bytes.into_iter().map(u32::from).collect() };
+        let (rows, cells, field) = (numbers(take(counts & 15)), take(counts >> 4), u16::from(*field));
+        match what % 4 {
+            0 => patch.drop = rows,
+            1 => {
+                let cells = TextColumn { rows, ends: numbers(cells), bytes: take(*length) };
+                patch.text.push(TextEdits { field, cells });
+            }
+            2 => {
+                let values = cells.into_iter().map(|value| i64::from(value) - 1).collect();
+                patch.num.push(NumEdits { field, cells: NumColumn { rows, values } });
+            }
+            _ => patch.unset.push(Unset { field, rows }),
+        }
+        bytes = rest;
+    }
+    patch
 }
 
 fn walk(value: AnyValue<'_>) {
