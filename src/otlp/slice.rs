@@ -1,7 +1,7 @@
-//! Cuts a payload of traces at span boundaries; the resource and scope around each span are repeated in every piece.
+//! Cuts a payload at span boundaries; the resource and scope around each span are repeated in every piece.
 //!
 //! One pass, one copy of each span's bytes, whatever is asked: pieces of at most so many bytes and spans, the spans
-//! `[a, b)`, or everything but some. Wrappers without a span and unknown fields of the request itself do not survive.
+//! `[a, b)`, some of them, or everything but some. Log records are cut as spans are; they differ in where their time is. Wrappers without a span and unknown fields of the request itself do not survive.
 //! The lengths of the two wrappers are written as varints of a fixed four bytes, patched when the wrapper is closed:
 //! legal protobuf, and the reason why a piece stays under 256 MiB.
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::Summary;
 use super::fields::{Field, Fields};
-use super::view::Span;
+use crate::block::Signal;
 
 /// Bytes of a wrapper's key and its fixed-width length.
 const WRAPPER_BYTES: usize = 1 + LENGTH_BYTES;
@@ -45,25 +45,40 @@ pub struct Pieces {
     pub too_big_spans: u32,
 }
 
-/// Cuts a checked payload into as few pieces as a single pass can.
+/// Cuts a checked payload of traces into as few pieces as a single pass can.
 #[must_use]
 pub fn pieces(payload: &[u8], bounds: Bounds) -> Pieces {
-    let mut cutter = Cutter::new(Vec::new(), bounds);
+    let mut cutter = Cutter::new(Signal::Traces, Vec::new(), bounds);
     cutter.run(payload, |_, _| true);
     cutter.finish_piece();
     Pieces { pieces: cutter.done, too_big_spans: cutter.too_big_spans }
 }
 
 /// Appends the spans with these positions (0 is the payload's first) to `out`, as a payload.
-pub fn range(payload: &[u8], spans: Range<u32>, out: &mut Vec<u8>) -> Summary {
-    append(payload, out, |index, _| spans.contains(&index))
+pub fn range(payload: &[u8], spans: Range<u32>, out: &mut Vec<u8>) {
+    append(Signal::Traces, payload, out, |index, _| spans.contains(&index));
+}
+
+/// Appends the spans with these ascending positions to `chosen`, as a payload, and all others to `rest`: together they are
+/// what the payload was, for the concatenation of payloads is their merge.
+pub fn part(
+    signal: Signal,
+    payload: &[u8],
+    positions: &[u32],
+    chosen: &mut Vec<u8>,
+    rest: &mut Vec<u8>,
+) -> (Summary, Summary) {
+    let mut ahead = positions.iter().peekable();
+    let chosen = append(signal, payload, chosen, |index, _| ahead.next_if_eq(&&index).is_some());
+    let mut ahead = positions.iter().peekable();
+    (chosen, append(signal, payload, rest, |index, _| ahead.next_if_eq(&&index).is_none()))
 }
 
 /// Appends everything but the spans whose bodies start at these ascending offsets to `out`.
 pub(super) fn without(payload: &[u8], offsets: &[usize], out: &mut Vec<u8>) {
     let start = payload.as_ptr() as usize;
     let mut bad = offsets.iter().map(|offset| start + offset).peekable();
-    append(payload, out, |_, body| bad.next_if_eq(&(body.as_ptr() as usize)).is_none());
+    append(Signal::Traces, payload, out, |_, body| bad.next_if_eq(&(body.as_ptr() as usize)).is_none());
 }
 
 /// Spans in a checked payload.
@@ -75,9 +90,9 @@ pub fn count_spans(payload: &[u8]) -> u32 {
     scopes.map(|scope_spans| u32::try_from(messages(scope_spans, 2).count()).unwrap_or(u32::MAX)).sum()
 }
 
-fn append(payload: &[u8], out: &mut Vec<u8>, keep: impl FnMut(u32, &[u8]) -> bool) -> Summary {
+fn append(signal: Signal, payload: &[u8], out: &mut Vec<u8>, keep: impl FnMut(u32, &[u8]) -> bool) -> Summary {
     let unbounded = Bounds { max_bytes: usize::MAX, max_spans: u32::MAX };
-    let mut cutter = Cutter::new(std::mem::take(out), unbounded);
+    let mut cutter = Cutter::new(signal, std::mem::take(out), unbounded);
     cutter.run(payload, keep);
     cutter.close_resource();
     *out = cutter.out;
@@ -133,6 +148,8 @@ pub(super) fn close_length(out: &mut [u8], at: usize) {
 }
 
 struct Cutter<'a> {
+    /// Tags of a span's start and end.
+    time_tags: (u8, u8),
     out: Vec<u8>,
     bounds: Bounds,
     summary: Summary,
@@ -143,9 +160,11 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(out: Vec<u8>, bounds: Bounds) -> Cutter<'a> {
+    fn new(signal: Signal, out: Vec<u8>, bounds: Bounds) -> Cutter<'a> {
+        // A log record ends when it starts.
+        let time_tags = if signal == Signal::Logs { (0x09, 0x09) } else { (0x39, 0x41) };
         let (resource, scope) = (Wrapper::default(), Wrapper::default());
-        Cutter { out, bounds, summary: Summary::EMPTY, resource, scope, done: Vec::new(), too_big_spans: 0 }
+        Cutter { time_tags, out, bounds, summary: Summary::EMPTY, resource, scope, done: Vec::new(), too_big_spans: 0 }
     }
 
     fn run(&mut self, payload: &'a [u8], mut keep: impl FnMut(u32, &[u8]) -> bool) {
@@ -181,7 +200,16 @@ impl<'a> Cutter<'a> {
             self.scope.open(SCOPE_SPANS, &mut self.out);
         }
         self.out.extend_from_slice(span.raw);
-        let (start_ns, end_ns) = Span::new(span.value.bytes()).times();
+        let (mut start_ns, mut end_ns) = (0, 0);
+        for field in Fields::of(span.value.bytes()) {
+            let tag = field.raw.first().copied().unwrap_or_default();
+            if tag == self.time_tags.0 {
+                start_ns = field.value.number();
+            }
+            if tag == self.time_tags.1 {
+                end_ns = field.value.number();
+            }
+        }
         self.summary.add_span(start_ns, end_ns);
     }
 

@@ -81,11 +81,6 @@ pub struct SpanFields<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// The span with this message body.
-    pub(super) fn new(body: &'a [u8]) -> Span<'a> {
-        Span(body)
-    }
-
     /// Its message body.
     #[must_use]
     pub fn body(self) -> &'a [u8] {

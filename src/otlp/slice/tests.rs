@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
 use super::*;
+use crate::block::Signal;
 use crate::otlp::check::check;
 use crate::otlp::view;
 
@@ -81,12 +82,37 @@ fn a_range_is_those_spans() {
         let start = rng.u32(0..=spans);
         let end = rng.u32(start..=spans);
         let mut out = b"kept".to_vec();
-        let summary_of_range = range(&payload, start..end, &mut out);
+        range(&payload, start..end, &mut out);
         assert_eq!(&out[..4], b"kept");
         assert_eq!(placed(&out[4..]), all[start as usize..end as usize]);
-        assert_eq!(summary_of_range, summary(&out[4..]));
         assert_eq!(count_spans(&payload), spans);
     }
+}
+
+#[test]
+fn two_parts_are_the_whole() {
+    for (mut rng, payload) in requests(6) {
+        let all = placed(&payload);
+        let is_chosen: Vec<bool> = all.iter().map(|_| rng.bool()).collect();
+        let positions: Vec<u32> = (0..).zip(&is_chosen).filter(|(_, is)| **is).map(|(position, _)| position).collect();
+        let (mut chosen, mut rest) = (Vec::new(), Vec::new());
+        let summaries = part(Signal::Traces, &payload, &positions, &mut chosen, &mut rest);
+        assert_eq!(summaries, (summary(&chosen), summary(&rest)));
+        let of =
+            |what: bool| all.iter().zip(&is_chosen).filter(move |(_, is)| **is == what).map(|(span, _)| span.clone());
+        assert_eq!((placed(&chosen), placed(&rest)), (of(true).collect(), of(false).collect()));
+    }
+}
+
+#[test]
+fn log_records_are_cut_by_their_own_time() {
+    // ResourceLogs, ScopeLogs, two records with a time (field 1), a dropped count (7) and flags (8).
+    let record = |time| [&[0x12, 16, 0x09, time, 0, 0, 0, 0, 0, 0, 0, 0x38, 3, 0x45], [9; 4].as_slice()].concat();
+    let payload = [&[0x0a, 38, 0x12, 36][..], &record(5), &record(7)].concat();
+    let (mut chosen, mut rest) = (Vec::new(), Vec::new());
+    let summaries = part(Signal::Logs, &payload, &[1], &mut chosen, &mut rest);
+    let expected = |time| Summary { spans: 1, first_start_ns: time, last_end_ns: time };
+    assert_eq!(summaries, (expected(7), expected(5)));
 }
 
 #[test]
