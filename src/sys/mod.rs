@@ -7,6 +7,7 @@ pub mod affinity;
 pub mod bytes;
 pub mod clock;
 pub mod doorbell;
+pub mod executable;
 pub mod file;
 pub mod handshake;
 pub mod mapping;
