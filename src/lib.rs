@@ -24,6 +24,10 @@ pub mod telemetry;
 pub mod receive;
 pub mod uberagent;
 
+// The sandbox in which the user's transforms run.
+#[cfg(feature = "plugins")]
+pub mod plugin;
+
 // The log, and what carries blocks out of it.
 pub mod deliver;
 pub mod export;

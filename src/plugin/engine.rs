@@ -1,0 +1,196 @@
+//! The one engine of the process: compiles components, holds the memory that instances live in, lets time pass for them.
+//!
+//! There are two settings of it, by class. Light plugins live in slots that are reserved once, so that an instance is made in
+//! microseconds; heavy ones are few and big and take their memory from the system. What no plugin needs is switched off:
+//! WASI is not even compiled in, nor are threads, 64-bit memories, garbage collection, exceptions or asynchrony.
+//!
+//! A thread advances the epoch every millisecond. That alone stops nobody: it makes running guests look at their processor
+//! time (`sandbox`). The thread exists only as long as the engine, and there is one only where plugins are configured.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::config::PluginClass;
+use crate::sys::executable;
+
+/// How often running plugins look at their processor time: half of what the shortest budget may be overdrawn by.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Bytes of stack that WebAssembly may use on the caller's thread. The lanes' threads have 2 MiB.
+const LIGHT_STACK_BYTES: usize = 256 << 10;
+/// Bytes of stack of interpreters: QuickJS and CPython need 2 MiB; their threads have more.
+const HEAVY_STACK_BYTES: usize = 4 << 20;
+
+/// Plugins that there is always room for, so that a reload may add some.
+const LEAST_PLUGINS: u32 = 16;
+
+/// Parts of one component: `millrace plugin build` makes three core instances and two tables.
+const LIGHT_CORE_INSTANCES: u32 = 16;
+const LIGHT_TABLES: u32 = 8;
+
+/// Addresses set aside for the memory of one instance: all that 32 bits can name.
+const SLOT_BYTES: usize = 4 << 30;
+
+/// Frames of a trap's backtrace: the first few say where.
+const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(8).expect("it is not zero");
+
+/// How many instances to have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Lanes of the process.
+    pub lanes: u32,
+    /// Light plugins in the configuration.
+    pub plugins: u32,
+}
+
+impl Pool {
+    /// Two generations of each plugin on each lane, and one that is being tried.
+    fn instances(self) -> u32 {
+        self.plugins.max(LEAST_PLUGINS).saturating_mul(self.lanes.saturating_mul(2).saturating_add(1))
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel refuses to run machine code that the process makes.
+    #[error(
+        "plugins need memory that can be made executable, and this process may not have any ({0}); under systemd \
+         install the drop-in systemd/millrace.service.d/plugins.conf"
+    )]
+    NotExecutable(std::io::Error),
+    /// The memory for instances cannot be reserved, or the processor is not one that code can be made for.
+    #[error("the engine of plugins cannot be started: {0}")]
+    Unusable(String),
+}
+
+/// See the module.
+pub struct Engine {
+    light: wasmtime::Engine,
+    heavy: wasmtime::Engine,
+    stop: Arc<AtomicBool>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// The engine of this process, with its ticking thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`].
+    pub fn start(pool: Pool) -> Result<Engine, EngineError> {
+        executable::may_be_made().map_err(EngineError::NotExecutable)?;
+        let unusable = |error: wasmtime::Error| EngineError::Unusable(format!("{error:#}"));
+        let light = wasmtime::Engine::new(&light(pool)).map_err(unusable)?;
+        let heavy = wasmtime::Engine::new(&heavy()).map_err(unusable)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ticked, stopped) = ([light.clone(), heavy.clone()], Arc::clone(&stop));
+        let ticker = thread::Builder::new()
+            .name("plugin-ticker".to_owned())
+            .spawn(move || tick(&ticked, &stopped))
+            .map_err(|error| EngineError::Unusable(error.to_string()))?;
+        Ok(Engine { light, heavy, stop, ticker: Some(ticker) })
+    }
+
+    pub(super) fn of(&self, class: PluginClass) -> &wasmtime::Engine {
+        match class {
+            PluginClass::Light => &self.light,
+            PluginClass::Heavy => &self.heavy,
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Relaxed: the thread is joined below.
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(ticker) = self.ticker.take() {
+            ticker.thread().unpark();
+            // It does nothing that could panic.
+            ticker.join().ok();
+        }
+    }
+}
+
+/// The thread's body.
+fn tick(engines: &[wasmtime::Engine], stop: &AtomicBool) {
+    // Relaxed: a flag that publishes nothing; `drop` unparks the thread after setting it.
+    while !stop.load(Ordering::Relaxed) {
+        thread::park_timeout(TICK);
+        engines.iter().for_each(wasmtime::Engine::increment_epoch);
+    }
+}
+
+/// The version of wasmtime that is compiled in.
+#[must_use]
+pub fn wasmtime_version() -> &'static str {
+    // The crate does not say; the lock file is what it was built from.
+    let lock = include_str!("../../Cargo.lock");
+    let after = lock.split_once("name = \"wasmtime\"\nversion = \"").map_or("unknown\"", |(_, after)| after);
+    after.split('"').next().unwrap_or_default()
+}
+
+fn light(pool: Pool) -> Config {
+    let instances = pool.instances();
+    let mut slots = PoolingAllocationConfig::new();
+    slots
+        .total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(LIGHT_CORE_INSTANCES))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(LIGHT_TABLES))
+        .max_core_instances_per_component(LIGHT_CORE_INSTANCES)
+        .max_memories_per_component(1)
+        .max_tables_per_component(LIGHT_TABLES)
+        // As much as a slot reserves so that accesses need no check: what a plugin may have is metered in its store.
+        .max_memory_size(SLOT_BYTES)
+        // Clearing this much is cheaper than giving it back to the kernel and faulting it in again.
+        .linear_memory_keep_resident(64 << 10);
+    let mut config = common();
+    config.max_wasm_stack(LIGHT_STACK_BYTES).allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
+    config
+}
+
+fn heavy() -> Config {
+    let mut config = common();
+    config.max_wasm_stack(HEAVY_STACK_BYTES).async_stack_size(2 * HEAVY_STACK_BYTES);
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+}
+
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        // Images of memories would be made by memfd_create, which the service's filter of system calls refuses.
+        .memory_init_cow(false)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
+        // The same floats on every machine: a plugin that is run again says the same.
+        .relaxed_simd_deterministic(true)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_tail_call(false);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_long_term_line() {
+        let version = wasmtime_version();
+        assert!(version.starts_with("48.") && version.split('.').count() == 3, "{version}");
+    }
+
+    #[test]
+    fn there_is_room_for_two_generations_on_every_lane() {
+        assert_eq!(Pool { lanes: 4, plugins: 2 }.instances(), 16 * 9);
+        assert_eq!(Pool { lanes: 4, plugins: 100 }.instances(), 100 * 9);
+    }
+}

@@ -1,0 +1,161 @@
+//! What the lanes share of a plugin that can go live: code, what it declared, limits, tables.
+//!
+//! A generation is made on a thread that serves nobody, by trying: the plugin is linked, an instance is made and
+//! configured, and what it declares is judged. Only then do lanes see it. It never changes; a new file, configuration or
+//! table makes a new generation, with the next number.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use super::bindings::{Transform, TransformPre};
+use super::error::{CallError, LoadError, MESSAGE_BYTES, clean};
+use super::host::{Environment, Host, Kept};
+use super::imports::lookup::{Table, Tables};
+use super::load::Package;
+use super::manifest::World;
+use super::sandbox::Sandbox;
+use crate::block::Signal;
+use crate::config::{Isolation, Plugin, PluginComponent};
+use crate::otlp::columns::{Field, Selection};
+
+/// Bytes of a field's key, and of a plugin's name and version, at most.
+const KEY_BYTES: usize = 256;
+
+/// Who a plugin says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its name for itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// What it does.
+    pub description: String,
+    /// A JSON Schema of its configuration; empty for none.
+    pub config_schema: String,
+}
+
+/// What a plugin wants, as its configuration made it say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// The signals that it is given.
+    pub signals: Vec<Signal>,
+    /// The columns that it reads and writes.
+    pub fields: Vec<Field>,
+    /// Rows of the largest batch that it wants; 0 for any.
+    pub max_rows: u32,
+    /// A batch that it fails on may not pass.
+    pub fail_closed: bool,
+    /// Keys and values that hosts may know.
+    pub hints: Vec<(String, String)>,
+}
+
+/// See the module.
+pub struct Generation {
+    /// Counts the generations of the plugin, from 1.
+    pub number: u64,
+    /// The component's file.
+    pub sha256: [u8; 32],
+    /// Who it says it is.
+    pub info: Info,
+    /// What it wants.
+    pub setup: Setup,
+    /// How long its instances live.
+    pub(super) isolation: Isolation,
+    /// What `configure` is given.
+    pub(super) config: String,
+    pub(super) environment: Arc<Environment>,
+    pub(super) pre: TransformPre<Host>,
+    selections: Vec<(Signal, Selection)>,
+}
+
+impl Generation {
+    /// Makes a generation of a plugin: links, configures one instance and throws it away. `component` is what `package` was
+    /// loaded from.
+    ///
+    /// # Errors
+    ///
+    /// When a table cannot be read, the plugin does not fit the interface, refuses its configuration or declares what
+    /// cannot be.
+    pub fn new(
+        package: Package,
+        plugin: &Plugin,
+        component: &PluginComponent,
+        number: u64,
+    ) -> Result<Generation, LoadError> {
+        if package.world != World::Transform {
+            return Err(LoadError::World(format!("{}, which is not called here", package.world.name())));
+        }
+        let tables = tables(&plugin.lookups)?;
+        let environment = Arc::new(Environment {
+            name: plugin.name.clone(),
+            class: plugin.class,
+            limits: plugin.limits.clone(),
+            tables,
+        });
+        let unfit = |error: wasmtime::Error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES));
+        let mut linker = Linker::new(package.component.engine());
+        Transform::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host).map_err(unfit)?;
+        let pre = linker.instantiate_pre(&package.component).and_then(TransformPre::new).map_err(unfit)?;
+        let mut scratch = Sandbox::new(&pre, &environment).map_err(LoadError::Configure)?;
+        let info = scratch.describe().map_err(LoadError::Configure)?;
+        let setup = scratch.configure(&mut Kept::default(), &component.config).map_err(LoadError::Configure)?;
+        check(&info, &setup)?;
+        let select =
+            |signal: &Signal| Selection::new(*signal, setup.fields.clone()).map(|selection| (*signal, selection));
+        let selections = setup.signals.iter().map(select).collect::<Result<_, _>>();
+        Ok(Generation {
+            number,
+            sha256: package.sha256,
+            info,
+            selections: selections.map_err(|error| LoadError::Setup(error.to_string()))?,
+            setup,
+            isolation: plugin.isolation,
+            config: component.config.clone(),
+            environment,
+            pre,
+        })
+    }
+
+    /// The plugin's fields for a signal; `None` if it does not want the signal.
+    #[must_use]
+    pub fn selection(&self, signal: Signal) -> Option<&Selection> {
+        self.selections.iter().find(|(wanted, _)| *wanted == signal).map(|(_, selection)| selection)
+    }
+
+    /// A configured sandbox, which declared what the first one did.
+    pub(super) fn sandbox(&self, kept: &mut Kept) -> Result<Sandbox, CallError> {
+        let mut sandbox = Sandbox::new(&self.pre, &self.environment)?;
+        let setup = sandbox.configure(kept, &self.config).map_err(|error| CallError::Start(error.to_string()))?;
+        match setup == self.setup {
+            true => Ok(sandbox),
+            false => Err(CallError::Start("the same configuration made it declare something else".to_owned())),
+        }
+    }
+}
+
+fn tables(lookups: &[(String, PathBuf)]) -> Result<Tables, LoadError> {
+    let load = |(name, path): &(String, PathBuf)| Ok((name.clone(), Arc::new(Table::load(path)?)));
+    lookups.iter().map(load).collect::<Result<_, _>>().map_err(LoadError::Table)
+}
+
+/// What [`Selection`] does not look at.
+fn check(info: &Info, setup: &Setup) -> Result<(), LoadError> {
+    for text in setup.fields.iter().map(|field| &field.key).chain([&info.name, &info.version]) {
+        if text.is_empty() || text.len() > KEY_BYTES {
+            let what = format!(
+                "{:?} as a name, a version or a key, of which each has 1 to {KEY_BYTES} bytes",
+                clean(text, 64)
+            );
+            return Err(LoadError::Setup(what));
+        }
+    }
+    if let Some(field) = setup.fields.iter().find(|field| !field.read && !field.write) {
+        return Err(LoadError::Setup(format!("the field {:?}, which is neither read nor written", field.key)));
+    }
+    match setup.signals.is_empty() {
+        true => Err(LoadError::Setup("no signal: it would never be called".to_owned())),
+        false => Ok(()),
+    }
+}

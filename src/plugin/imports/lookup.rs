@@ -1,0 +1,140 @@
+//! Tables that the operator gives: read once a generation, shared by all lanes, never written.
+//!
+//! A CSV file (RFC 4180) has the names of its columns in the first line and the key in the first column; a JSON file is one
+//! object of rows by key. Each row is kept as the JSON that plugins are given, so that a look-up copies and nothing else.
+
+mod csv;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use wasmtime::component::Resource;
+
+use crate::plugin::bindings::millrace::plugin::lookup;
+use crate::plugin::host::Host;
+
+/// Bytes of a table's file at most.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Bytes of the answers to one call at most: keys are cheap to repeat, rows are not.
+const ANSWER_BYTES: usize = 8 << 20;
+
+/// The tables of a plugin, by name.
+pub(in crate::plugin) type Tables = Vec<(String, Arc<Table>)>;
+
+/// A plugin's handle: the number of the table.
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings name it")]
+pub struct OpenTable;
+
+/// Rows by key.
+#[derive(Debug)]
+pub(in crate::plugin) struct Table(HashMap<Box<str>, Box<str>>);
+
+/// Why a table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not what its name says.
+    #[error("{}: {what}", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        what: String,
+    },
+}
+
+impl Table {
+    /// Reads a table; the file's name ends in `.csv` or `.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is too big, or is not what its name says.
+    pub(in crate::plugin) fn load(path: &Path) -> Result<Table, TableError> {
+        let read = |source| TableError::Read { path: path.to_owned(), source };
+        let broken = |what| TableError::Broken { path: path.to_owned(), what };
+        let mut bytes = Vec::new();
+        File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(broken(format!("a table has at most {FILE_BYTES} bytes")));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => Table::from_csv(&text).map_err(broken),
+            Some("json") => Table::from_json(&text).map_err(broken),
+            _ => Err(broken("a table is a .csv or a .json file".to_owned())),
+        }
+    }
+
+    fn from_csv(text: &str) -> Result<Table, String> {
+        let mut records = csv::records(text);
+        let (_, names) = records.next().ok_or("there is no first line with names")??;
+        let mut rows = HashMap::new();
+        for record in records {
+            let (line, cells) = record?;
+            if cells.len() != names.len() {
+                return Err(format!("line {line} has {} cells, the first line {}", cells.len(), names.len()));
+            }
+            let pairs = names.iter().cloned().zip(cells.iter().cloned().map(Value::String)).skip(1);
+            let row = Value::Object(pairs.collect()).to_string();
+            if rows.insert(Box::from(cells[0].as_str()), Box::from(row)).is_some() {
+                return Err(format!("line {line}: the key {:?} is there twice", cells[0]));
+            }
+        }
+        Ok(Table(rows))
+    }
+
+    fn from_json(text: &str) -> Result<Table, String> {
+        let rows: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if let Some((key, _)) = rows.iter().find(|(_, row)| !row.is_object()) {
+            return Err(format!("the row {key:?} is not an object"));
+        }
+        Ok(Table(rows.into_iter().map(|(key, row)| (key.into(), row.to_string().into())).collect()))
+    }
+
+    /// The row of this key, as a JSON object.
+    fn row(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(AsRef::as_ref)
+    }
+}
+
+impl lookup::Host for Host {}
+
+impl lookup::HostTable for Host {
+    fn open(&mut self, name: String) -> wasmtime::Result<Result<Resource<OpenTable>, String>> {
+        let tables = &self.environment.tables;
+        let Some(number) = tables.iter().position(|(known, _)| *known == name) else {
+            let known: Vec<&str> = tables.iter().map(|(known, _)| known.as_str()).collect();
+            return Ok(Err(format!("there is no such table; the tables are: {}", known.join(", "))));
+        };
+        Ok(Ok(Resource::new_own(u32::try_from(number).expect("an operator names no billions of tables"))))
+    }
+
+    fn get_many(&mut self, table: Resource<OpenTable>, keys: Vec<String>) -> wasmtime::Result<Vec<Option<String>>> {
+        let Some((_, table)) = self.environment.tables.get(table.rep() as usize) else {
+            wasmtime::bail!("there is no such table");
+        };
+        let rows: Vec<Option<&str>> = keys.iter().map(|key| table.row(key)).collect();
+        let bytes: usize = rows.iter().flatten().map(|row| row.len()).sum();
+        if bytes > ANSWER_BYTES {
+            wasmtime::bail!("{} keys ask for {bytes} bytes of rows; one call gets at most {ANSWER_BYTES}", keys.len());
+        }
+        Ok(rows.into_iter().map(|row| row.map(str::to_owned)).collect())
+    }
+
+    fn drop(&mut self, _: Resource<OpenTable>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}

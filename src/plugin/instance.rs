@@ -1,0 +1,157 @@
+//! A plugin on one lane: the place where calls are made, over sandboxes and generations.
+//!
+//! A sandbox is made when it is needed. One that failed is dropped with all its memory, and the next call gets a new one. One
+//! that has grown over its high-water mark is replaced by way of `save` and `restore`. Under [`Isolation::Batch`] each call
+//! gets a sandbox of its own.
+//!
+//! Calls are one transaction until their answers are accepted: what they wrote to `state` and added to counters counts
+//! then. It is forgotten when they are rejected, or when one of them fails: whoever wants the batch done gives all of it again.
+//!
+//! Not shared: it belongs to the thread that makes the calls.
+
+use std::sync::Arc;
+
+use super::counters::Counters;
+use super::error::CallError;
+use super::generation::Generation;
+use super::host::Kept;
+use super::sandbox::Sandbox;
+use crate::block::Signal;
+use crate::config::Isolation;
+use crate::otlp::columns::Columns;
+use crate::otlp::edit::Patch;
+use crate::sys::clock;
+
+/// One call of a plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What the rows are; one that the plugin wants.
+    pub signal: Signal,
+    /// The rows, gathered by the selection of the plugin's generation.
+    pub columns: &'a Columns,
+    /// When the block was received, Unix nanoseconds.
+    pub received_ns: u64,
+}
+
+/// See the module.
+pub struct Instance {
+    generation: Arc<Generation>,
+    sandbox: Option<Sandbox>,
+    kept: Kept,
+}
+
+impl Instance {
+    /// A plugin's place on a lane, counting in `counters`. The first sandbox is made by the first call.
+    #[must_use]
+    pub fn new(generation: Arc<Generation>, counters: Arc<Counters>) -> Instance {
+        counters.generation.set(generation.number);
+        Instance { generation, sandbox: None, kept: Kept { counters, ..Kept::default() } }
+    }
+
+    /// The generation that is live here.
+    #[must_use]
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// What is counted here.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.kept.counters
+    }
+
+    /// Makes a call. The payload is what the columns were gathered from; the plugin may look into it, and it is as it was when
+    /// this returns. What comes back is unchecked.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]. Then what the calls since the last [`accept`](Self::accept) wrote is forgotten; the next call may be
+    /// made in every case.
+    pub fn transform(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Patch, CallError> {
+        let begin_ns = clock::thread_cpu_ns();
+        let answer = self.ready().and_then(|mut sandbox| {
+            let answer = sandbox.transform(&mut self.kept, call, payload);
+            self.after(sandbox, &answer);
+            answer
+        });
+        let counters = &self.kept.counters;
+        counters.calls.add(1);
+        counters.rows.add(u64::from(call.columns.rows()));
+        counters.cpu_ns.add(clock::thread_cpu_ns().saturating_sub(begin_ns));
+        if let Err(error) = &answer {
+            counters.failed(error);
+            self.kept.reject();
+        }
+        answer
+    }
+
+    /// The answers since the last time were good: what the calls wrote counts.
+    pub fn accept(&mut self) {
+        self.kept.accept();
+    }
+
+    /// They were not, or only looked at: what the calls wrote is forgotten.
+    pub fn reject(&mut self) {
+        self.kept.reject();
+    }
+
+    /// Makes another generation live, between two transactions: it is configured, and given what the old one saves. State and
+    /// counters stay.
+    ///
+    /// # Errors
+    ///
+    /// When the new one cannot be started; the old one goes on as it was.
+    pub fn swap(&mut self, generation: Arc<Generation>) -> Result<(), CallError> {
+        let next = self.successor(&generation);
+        match next {
+            Ok(_) => self.kept.accept(),
+            Err(_) => self.kept.reject(),
+        }
+        self.sandbox = Some(next?);
+        self.kept.counters.generation.set(generation.number);
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// The sandbox for the next call.
+    fn ready(&mut self) -> Result<Sandbox, CallError> {
+        let mark_bytes = self.generation.environment.limits.memory_bytes / 2;
+        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.memory_bytes() as u64 > mark_bytes) {
+            let generation = Arc::clone(&self.generation);
+            // One that cannot hand over is replaced all the same.
+            self.sandbox = self.successor(&generation).ok();
+        }
+        match self.sandbox.take() {
+            Some(sandbox) => Ok(sandbox),
+            None => start(&self.generation, &mut self.kept),
+        }
+    }
+
+    /// Decides what becomes of a sandbox after a call.
+    fn after(&mut self, sandbox: Sandbox, answer: &Result<Patch, CallError>) {
+        self.kept.counters.memory_bytes.set(sandbox.memory_bytes() as u64);
+        let is_usable = matches!(answer, Ok(_) | Err(CallError::Refused(_)));
+        if is_usable && self.generation.isolation == Isolation::Lane {
+            self.sandbox = Some(sandbox);
+        }
+    }
+
+    /// A sandbox of `generation` that was given what the present one saves. The present one stays, unless it failed.
+    fn successor(&mut self, generation: &Generation) -> Result<Sandbox, CallError> {
+        let mut saved = None;
+        if let Some(mut sandbox) = self.sandbox.take() {
+            saved = Some(sandbox.save(&mut self.kept)?);
+            self.sandbox = Some(sandbox);
+        }
+        let mut next = start(generation, &mut self.kept)?;
+        if let Some(saved) = saved {
+            next.restore(&mut self.kept, &saved).map_err(|error| CallError::Start(error.to_string()))?;
+        }
+        Ok(next)
+    }
+}
+
+fn start(generation: &Generation, kept: &mut Kept) -> Result<Sandbox, CallError> {
+    kept.counters.starts.add(1);
+    generation.sandbox(kept)
+}

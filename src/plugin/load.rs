@@ -1,0 +1,118 @@
+//! From a file to compiled code that may be linked: read, compared with its pin, judged by its names, compiled.
+//!
+//! All on a thread that serves nobody: compiling takes from a tenth of a second to half a minute. The sha256 of the file
+//! names what runs, in logs, metrics and the cache.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ring::digest::{SHA256, digest};
+use wasmtime::component::Component;
+
+use super::cache::{Cache, CacheError};
+use super::engine::Engine;
+use super::error::{LoadError, MESSAGE_BYTES, clean};
+use super::manifest::{Manifest, World, name};
+use crate::config::{Plugin, PluginClass, PluginComponent};
+
+/// Bytes of a component at most. The biggest, a Python interpreter, has 18 MB.
+const COMPONENT_BYTES: u64 = 64 << 20;
+
+/// A component that was read and judged.
+#[derive(Debug)]
+pub struct Source {
+    bytes: Vec<u8>,
+    /// Of the file.
+    pub sha256: [u8; 32],
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+impl Source {
+    /// Reads a component.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is too big, or cannot be a plugin of this host.
+    pub fn read(path: &Path) -> Result<Source, LoadError> {
+        let read = |source| LoadError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        File::open(path).map_err(read)?.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+        Source::new(bytes)
+    }
+
+    pub(super) fn new(bytes: Vec<u8>) -> Result<Source, LoadError> {
+        if bytes.len() as u64 > COMPONENT_BYTES {
+            return Err(LoadError::TooBig { limit: COMPONENT_BYTES });
+        }
+        let manifest = Manifest::read(&bytes)?;
+        let sha256 = *digest(&SHA256, &bytes).as_ref().first_chunk().expect("the digest has 32 bytes");
+        Ok(Source { bytes, sha256, manifest })
+    }
+
+    /// Whether the operator wants this file and allows what it uses.
+    fn check(&self, plugin: &Plugin, component: &PluginComponent) -> Result<(), LoadError> {
+        if let Some(wanted) = component.sha256
+            && wanted != self.sha256
+        {
+            return Err(LoadError::Pin { wanted: hex(&wanted), found: hex(&self.sha256) });
+        }
+        match self.manifest.uses.iter().find(|capability| !plugin.capabilities.contains(capability)) {
+            Some(capability) => Err(LoadError::NotAllowed(name(*capability))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A component that was compiled.
+pub struct Package {
+    /// What it does.
+    pub world: World,
+    /// Of the file.
+    pub sha256: [u8; 32],
+    pub(super) component: Component,
+}
+
+/// Loads a component of a plugin (its own or its shadow's): from the cache if it is there, else by compiling it.
+///
+/// # Errors
+///
+/// See [`LoadError`]. A cache that cannot be trusted is said in the log and not used.
+pub fn load(
+    engine: &Engine,
+    plugin: &Plugin,
+    component: &PluginComponent,
+    cache: Option<&Cache>,
+) -> Result<Package, LoadError> {
+    let source = Source::read(&component.path)?;
+    source.check(plugin, component)?;
+    let engine = engine.of(plugin.class);
+    let stored = cache.and_then(|cache| match cache.read(engine, &source.sha256) {
+        Ok(component) => component,
+        Err(error) => {
+            tracing::warn!(plugin = plugin.name, %error, "the cache of compiled plugins is not used");
+            None
+        }
+    });
+    let component = match stored {
+        Some(component) => component,
+        None => Component::from_binary(engine, &source.bytes)
+            .map_err(|error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES)))?,
+    };
+    Ok(Package { world: source.manifest.world, sha256: source.sha256, component })
+}
+
+/// Compiles a component for a cache; what `millrace plugin install` does.
+///
+/// # Errors
+///
+/// When it cannot be a plugin of this host, does not compile, or cannot be stored.
+pub fn install(engine: &Engine, class: PluginClass, source: &Source, cache: &Cache) -> Result<PathBuf, CacheError> {
+    cache.install(engine.of(class), &source.bytes)
+}
+
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,173 @@
+//! What a component says by its names alone: its world, the version it was built for, what it imports.
+//!
+//! Read before anything of it is compiled, so that a file that is not wanted costs nothing and is refused with a reason. Only
+//! the outermost imports and exports count: what is inside of a component can reach nothing that is not imported there.
+//! The names say what a component wants; that the types behind them fit is found when it is linked.
+
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
+
+use super::error::LoadError;
+use crate::config::Capability;
+
+/// The package of `wit/`.
+const PACKAGE: &str = "millrace:plugin/";
+
+/// The version of `wit/`, major and minor: a plugin of a lower minor version fits too.
+const VERSION: (u64, u64) = (1, 0);
+const VERSION_TEXT: &str = "1.0";
+
+/// The one job of a plugin: which world it was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// Changes or drops spans and log records.
+    Transform,
+    /// Keeps or drops whole traces.
+    Sample,
+    /// Adds attributes that follow from a few values.
+    Enrich,
+    /// Reads an input format of its own.
+    Decode,
+    /// Writes an output format of its own.
+    Encode,
+}
+
+impl World {
+    /// The world that exports this interface.
+    fn of_export(interface: &str) -> Option<World> {
+        match interface {
+            "transformer" => Some(World::Transform),
+            "sampler" => Some(World::Sample),
+            "enricher" => Some(World::Enrich),
+            "decoder" => Some(World::Decode),
+            "encoder" => Some(World::Encode),
+            _ => None,
+        }
+    }
+
+    /// Its name in `wit/`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            World::Transform => "transform",
+            World::Sample => "sample",
+            World::Enrich => "enrich",
+            World::Decode => "decode",
+            World::Encode => "encode",
+        }
+    }
+}
+
+/// What an operator allows by name. The batch that a plugin is called with needs no permission.
+const CAPABILITIES: [Capability; 5] =
+    [Capability::Log, Capability::Metrics, Capability::Clock, Capability::State, Capability::Lookup];
+
+/// The interface of `wit/` that a capability gives.
+pub(super) fn name(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Log => "log",
+        Capability::Metrics => "metrics",
+        Capability::Clock => "clock",
+        Capability::State => "state",
+        Capability::Lookup => "lookup",
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// What it does.
+    pub world: World,
+    /// The version of `millrace:plugin` that it was built for.
+    pub version: String,
+    /// What it imports and needs permission for.
+    pub uses: Vec<Capability>,
+}
+
+impl Manifest {
+    /// Reads the names of a component.
+    ///
+    /// # Errors
+    ///
+    /// Everything that keeps it from being a plugin of this host.
+    pub fn read(component: &[u8]) -> Result<Manifest, LoadError> {
+        let names = names(component)?;
+        let mut uses = Vec::new();
+        for import in &names.imports {
+            let (interface, _) = ours(import)?.ok_or_else(|| LoadError::Import(import.clone()))?;
+            match CAPABILITIES.into_iter().find(|capability| name(*capability) == interface) {
+                Some(capability) => uses.push(capability),
+                // What the exports are described by.
+                None if ["types", "rest"].contains(&interface) => {}
+                None => return Err(LoadError::Import(import.clone())),
+            }
+        }
+        let mut worlds = Vec::new();
+        for export in &names.exports {
+            if let Some((interface, version)) = ours(export)?
+                && let Some(world) = World::of_export(interface)
+            {
+                worlds.push((world, version.to_owned()));
+            }
+        }
+        match worlds.as_slice() {
+            [(world, version)] => Ok(Manifest { world: *world, version: version.clone(), uses }),
+            [] => Err(LoadError::World("none of them".to_owned())),
+            several => {
+                let several: Vec<&str> = several.iter().map(|(world, _)| world.name()).collect();
+                Err(LoadError::World(format!("the worlds {}", several.join(", "))))
+            }
+        }
+    }
+}
+
+/// Interface and version of a name of our package, if it is one that this host knows.
+fn ours(name: &str) -> Result<Option<(&str, &str)>, LoadError> {
+    let Some((interface, version)) = name.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')) else {
+        return Ok(None);
+    };
+    let mut numbers = version.split('.').map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if major == VERSION.0 && minor <= VERSION.1 => {
+            Ok(Some((interface, version)))
+        }
+        _ => Err(LoadError::Version { found: version.to_owned(), host: VERSION_TEXT }),
+    }
+}
+
+#[derive(Default)]
+struct Names {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+/// The outermost names.
+fn names(component: &[u8]) -> Result<Names, LoadError> {
+    let broken = |error: wasmparser::BinaryReaderError| LoadError::NotAComponent(error.message().to_owned());
+    let mut names = Names::default();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(broken)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                let what = "it is a core module; `millrace plugin build` makes a component of it";
+                return Err(LoadError::NotAComponent(what.to_owned()));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                for import in imports {
+                    names.imports.push(import.map_err(broken)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(exports) if depth == 0 => {
+                for export in exports {
+                    let export = export.map_err(broken)?;
+                    if export.kind == ComponentExternalKind::Instance {
+                        names.exports.push(export.name.name.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,36 @@
+//! The host of plugins: runs components of users in a sandbox and believes nothing that they say.
+//!
+//! [`Engine`] is one a process; [`load`] reads a file, judges it by its names and compiles it; a [`Generation`] is what all
+//! lanes share of a plugin that was loaded and configured; an [`Instance`] is its place on one lane, where calls are made.
+//! A [`Worker`] gives an instance a thread of its own, for interpreters. `wit/` is the contract with the plugin.
+//!
+//! A call takes columns and gives back a raw patch, or says why not ([`CallError`]). The batch itself never enters the
+//! sandbox: whatever happens there, it is as it was. Whether the patch is good is for [`edit::check`](crate::otlp::edit) to say:
+//! this module knows nothing of policies or chains, and no type of wasmtime is seen outside of it.
+
+mod bindings;
+mod cache;
+pub mod circuit;
+pub mod counters;
+mod engine;
+mod error;
+mod generation;
+mod host;
+mod imports;
+mod instance;
+pub mod load;
+mod manifest;
+mod sandbox;
+mod worker;
+
+pub use cache::{Cache, CacheError};
+pub use engine::{Engine, EngineError, Pool, wasmtime_version};
+pub use error::{CallError, LoadError};
+pub use generation::{Generation, Info, Setup};
+pub use imports::lookup::TableError;
+pub use instance::{Call, Instance};
+pub use manifest::{Manifest, World};
+pub use worker::{Worker, WorkerOptions};
+
+#[cfg(test)]
+mod tests;

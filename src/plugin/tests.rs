@@ -1,0 +1,118 @@
+//! Guests against the host: a good one, and many that are not.
+
+mod guest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
+use prost::Message;
+
+use super::counters::Counters;
+use super::engine::{Engine, Pool};
+use super::error::CallError;
+use super::generation::Generation;
+use super::instance::{Call, Instance};
+use super::load;
+use crate::block::Signal;
+use crate::config::{
+    Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
+};
+use crate::otlp::columns::{Columns, TextColumn};
+use crate::otlp::edit::{Patch, TextEdits};
+use guest::Guest;
+
+/// An engine, and a directory with one plugin.
+struct Bench {
+    engine: Engine,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let engine = Engine::start(Pool { lanes: 2, plugins: 2 }).unwrap();
+        Bench { engine, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn plugin(&self, guest: &Guest) -> Plugin {
+        let path = self.directory.path().join("guest.wasm");
+        std::fs::write(&path, guest.component()).unwrap();
+        Plugin {
+            name: "plugin/tried".to_owned(),
+            component: PluginComponent { path, sha256: None, config: "{}".to_owned() },
+            shadow: None,
+            on_error: OnError::Quarantine,
+            isolation: Isolation::Lane,
+            class: PluginClass::Light,
+            filter: PluginFilter::default(),
+            capabilities: vec![Capability::Log, Capability::Metrics, Capability::Clock, Capability::State],
+            lookups: Vec::new(),
+            limits: PluginLimits {
+                memory_bytes: 64 << 20,
+                cpu: Duration::from_millis(5),
+                cpu_per_row: Duration::from_micros(20),
+                patch_bytes: 4 << 20,
+                state_bytes: 1 << 20,
+                log_lines_per_second: 10,
+            },
+            circuit: Circuit {
+                failures: 5,
+                window: Duration::from_secs(10),
+                backoff: Duration::from_secs(1),
+                max_backoff: Duration::from_secs(60),
+            },
+        }
+    }
+
+    fn generation(&self, plugin: &Plugin) -> Arc<Generation> {
+        let package = load::load(&self.engine, plugin, &plugin.component, None).unwrap();
+        Arc::new(Generation::new(package, plugin, &plugin.component, 1).unwrap())
+    }
+
+    fn instance(&self, guest: &Guest) -> Instance {
+        Instance::new(self.generation(&self.plugin(guest)), Arc::new(Counters::default()))
+    }
+}
+
+/// Three spans, of which the first and the last have a URL.
+fn payload() -> Vec<u8> {
+    let span = |url: Option<&str>| {
+        let value = |url: &str| Some(AnyValue { value: Some(Value::StringValue(url.to_owned())) });
+        let attribute = |url| KeyValue { key: "url.full".to_owned(), value: value(url) };
+        Span { attributes: url.map(attribute).into_iter().collect(), ..Span::default() }
+    };
+    let spans = [Some("abc"), None, Some("de")].map(span).to_vec();
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+}
+
+fn call(instance: &mut Instance) -> Result<Patch, CallError> {
+    let mut columns = Columns::default();
+    let mut payload = payload();
+    instance.generation().selection(Signal::Traces).unwrap().gather(&payload, &mut columns);
+    let before = payload.clone();
+    let call = Call { signal: Signal::Traces, columns: &columns, received_ns: 1_747_033_200_000_000_000 };
+    let answer = instance.transform(&call, &mut payload);
+    assert_eq!(payload, before, "the payload comes back whatever happens");
+    answer
+}
+
+#[test]
+fn a_column_crosses_over_and_comes_back() {
+    let bench = Bench::new();
+    let mut instance = bench.instance(&Guest::new(include_str!("../../tests/guests/echo.wat")));
+    let generation = Arc::clone(instance.generation());
+    assert_eq!((generation.info.name.as_str(), generation.info.version.as_str()), ("guest", "1.0.0"));
+    assert_eq!(
+        (generation.setup.fields[0].key.as_str(), &generation.setup.signals[..]),
+        ("url.full", &[Signal::Traces][..])
+    );
+    for _ in 0..3 {
+        let cells = TextColumn { rows: vec![0, 2], ends: vec![3, 5], bytes: b"abcde".to_vec() };
+        let patch = Patch { text: vec![TextEdits { field: 0, cells }], ..Patch::default() };
+        assert_eq!(call(&mut instance), Ok(patch));
+    }
+    let counters = instance.counters();
+    assert_eq!((counters.calls.get(), counters.rows.get(), counters.starts.get()), (3, 9, 1));
+}
