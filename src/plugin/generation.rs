@@ -151,9 +151,6 @@ fn check(info: &Info, setup: &Setup) -> Result<(), LoadError> {
             return Err(LoadError::Setup(what));
         }
     }
-    if let Some(field) = setup.fields.iter().find(|field| !field.read && !field.write) {
-        return Err(LoadError::Setup(format!("the field {:?}, which is neither read nor written", field.key)));
-    }
     match setup.signals.is_empty() {
         true => Err(LoadError::Setup("no signal: it would never be called".to_owned())),
         false => Ok(()),

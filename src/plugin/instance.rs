@@ -18,7 +18,7 @@ use super::host::Kept;
 use super::sandbox::Sandbox;
 use crate::block::Signal;
 use crate::config::Isolation;
-use crate::otlp::columns::Columns;
+use crate::otlp::columns::{Columns, Field};
 use crate::otlp::edit::Patch;
 use crate::sys::clock;
 
@@ -31,6 +31,17 @@ pub struct Call<'a> {
     pub columns: &'a Columns,
     /// When the block was received, Unix nanoseconds.
     pub received_ns: u64,
+}
+
+/// What a plugin answered, unchecked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Fields of this patch alone, numbered after the plugin's own: for [`Selection::extended`].
+    ///
+    /// [`Selection::extended`]: crate::otlp::columns::Selection::extended
+    pub extra: Vec<Field>,
+    /// What to change.
+    pub patch: Patch,
 }
 
 /// See the module.
@@ -67,7 +78,7 @@ impl Instance {
     ///
     /// See [`CallError`]. Then what the calls since the last [`accept`](Self::accept) wrote is forgotten; the next call may be
     /// made in every case.
-    pub fn transform(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Patch, CallError> {
+    pub fn transform(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Answer, CallError> {
         let begin_ns = clock::thread_cpu_ns();
         let answer = self.ready().and_then(|mut sandbox| {
             let answer = sandbox.transform(&mut self.kept, call, payload);
@@ -128,7 +139,7 @@ impl Instance {
     }
 
     /// Decides what becomes of a sandbox after a call.
-    fn after(&mut self, sandbox: Sandbox, answer: &Result<Patch, CallError>) {
+    fn after(&mut self, sandbox: Sandbox, answer: &Result<Answer, CallError>) {
         self.kept.counters.memory_bytes.set(sandbox.memory_bytes() as u64);
         let is_usable = matches!(answer, Ok(_) | Err(CallError::Refused(_)));
         if is_usable && self.generation.isolation == Isolation::Lane {

@@ -28,7 +28,7 @@ pub use engine::{Engine, EngineError, Pool, wasmtime_version};
 pub use error::{CallError, LoadError};
 pub use generation::{Generation, Info, Setup};
 pub use imports::lookup::TableError;
-pub use instance::{Call, Instance};
+pub use instance::{Answer, Call, Instance};
 pub use manifest::{Manifest, World};
 pub use worker::{Worker, WorkerOptions};
 

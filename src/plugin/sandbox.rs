@@ -18,9 +18,8 @@ use super::error::{CallError, MESSAGE_BYTES, clean};
 use super::generation::{Info, Setup};
 use super::host::{Current, Environment, Host, Kept, memory_limit};
 use super::imports::rest::Rows;
-use super::instance::Call;
+use super::instance::{Answer, Call};
 use crate::config::{PluginClass, PluginLimits};
-use crate::otlp::edit::Patch;
 use crate::sys::clock;
 
 /// Handles that a plugin may hold: to tables, and to the batch.
@@ -103,7 +102,7 @@ impl Sandbox {
         kept: &mut Kept,
         call: &Call<'_>,
         payload: &mut Vec<u8>,
-    ) -> Result<Patch, CallError> {
+    ) -> Result<Answer, CallError> {
         let rows = call.columns.rows();
         let columns: Vec<types::ColumnParam<'_>> = call.columns.columns().iter().map(convert::column).collect();
         let groups = types::Groups { resources: call.columns.resources(), scopes: call.columns.scopes() };
@@ -121,7 +120,7 @@ impl Sandbox {
         let host = self.store.data_mut();
         *payload = host.current.take().map(|current| current.payload).unwrap_or_default();
         host.received_ns = 0;
-        convert::patch(answer?.map_err(refused)?).map_err(CallError::Refused)
+        convert::answer(answer?.map_err(refused)?).map_err(CallError::Refused)
     }
 
     fn start_call<R>(

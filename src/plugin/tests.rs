@@ -1,6 +1,9 @@
 //! Guests against the host: a good one, and many that are not.
 
+mod cache;
 mod guest;
+mod hostile;
+mod life;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use super::counters::Counters;
 use super::engine::{Engine, Pool};
 use super::error::CallError;
 use super::generation::Generation;
-use super::instance::{Call, Instance};
+use super::instance::{Answer, Call, Instance};
 use super::load;
 use crate::block::Signal;
 use crate::config::{
@@ -75,21 +78,22 @@ impl Bench {
     }
 }
 
-/// Three spans, of which the first and the last have a URL.
-fn payload() -> Vec<u8> {
+/// So many spans, of which all but the second have a URL.
+fn payload(spans: usize) -> Vec<u8> {
     let span = |url: Option<&str>| {
         let value = |url: &str| Some(AnyValue { value: Some(Value::StringValue(url.to_owned())) });
         let attribute = |url| KeyValue { key: "url.full".to_owned(), value: value(url) };
         Span { attributes: url.map(attribute).into_iter().collect(), ..Span::default() }
     };
-    let spans = [Some("abc"), None, Some("de")].map(span).to_vec();
+    let spans = (0..spans).map(|row| span((row != 1).then_some("abc"))).collect();
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
 }
 
-fn call(instance: &mut Instance) -> Result<Patch, CallError> {
+/// A call on so many rows; hostile guests misbehave when they are odd.
+fn call(instance: &mut Instance, rows: usize) -> Result<Answer, CallError> {
     let mut columns = Columns::default();
-    let mut payload = payload();
+    let mut payload = payload(rows);
     instance.generation().selection(Signal::Traces).unwrap().gather(&payload, &mut columns);
     let before = payload.clone();
     let call = Call { signal: Signal::Traces, columns: &columns, received_ns: 1_747_033_200_000_000_000 };
@@ -98,10 +102,21 @@ fn call(instance: &mut Instance) -> Result<Patch, CallError> {
     answer
 }
 
+fn echo() -> Guest {
+    Guest::new(include_str!("../../tests/guests/echo.wat"))
+}
+
+/// What `echo` says to three rows.
+fn echoed() -> Answer {
+    let cells = TextColumn { rows: vec![0, 2], ends: vec![3, 6], bytes: b"abcabc".to_vec() };
+    let patch = Patch { text: vec![TextEdits { field: 0, cells }], ..Patch::default() };
+    Answer { extra: Vec::new(), patch }
+}
+
 #[test]
 fn a_column_crosses_over_and_comes_back() {
     let bench = Bench::new();
-    let mut instance = bench.instance(&Guest::new(include_str!("../../tests/guests/echo.wat")));
+    let mut instance = bench.instance(&echo());
     let generation = Arc::clone(instance.generation());
     assert_eq!((generation.info.name.as_str(), generation.info.version.as_str()), ("guest", "1.0.0"));
     assert_eq!(
@@ -109,9 +124,7 @@ fn a_column_crosses_over_and_comes_back() {
         ("url.full", &[Signal::Traces][..])
     );
     for _ in 0..3 {
-        let cells = TextColumn { rows: vec![0, 2], ends: vec![3, 5], bytes: b"abcde".to_vec() };
-        let patch = Patch { text: vec![TextEdits { field: 0, cells }], ..Patch::default() };
-        assert_eq!(call(&mut instance), Ok(patch));
+        assert_eq!(call(&mut instance, 3), Ok(echoed()));
     }
     let counters = instance.counters();
     assert_eq!((counters.calls.get(), counters.rows.get(), counters.starts.get()), (3, 9, 1));

@@ -5,7 +5,7 @@
 
 use wasmtime::component::Resource;
 
-use crate::otlp::columns::{self, Columns, Field, Kind, Level, Selection};
+use crate::otlp::columns::{self, Kind, Level};
 use crate::plugin::bindings::millrace::plugin::rest;
 use crate::plugin::bindings::millrace::plugin::types;
 use crate::plugin::host::{Current, Host};
@@ -26,7 +26,7 @@ impl rest::HostBatch for Host {
         kind: u8,
     ) -> wasmtime::Result<Result<types::ColumnResult, String>> {
         let current = current(self)?;
-        Ok(column(current, level, key, kind))
+        Ok(column(current, level, &key, kind))
     }
 
     fn keys(&mut self, _: Resource<Rows>, level: u8) -> wasmtime::Result<Vec<String>> {
@@ -45,14 +45,12 @@ fn current(host: &Host) -> wasmtime::Result<&Current> {
     host.current.as_ref().ok_or_else(|| wasmtime::format_err!("there is no batch"))
 }
 
-fn column(current: &Current, level: u8, key: String, kind: u8) -> Result<types::ColumnResult, String> {
+fn column(current: &Current, level: u8, key: &str, kind: u8) -> Result<types::ColumnResult, String> {
     let level = Level::from_u8(level).ok_or_else(|| format!("there is no level {level}"))?;
     let kind = Kind::from_u8(kind).ok_or_else(|| format!("there is no kind {kind}"))?;
-    let field = Field { level, key, kind, read: true, write: false };
-    let selection = Selection::new(current.signal, vec![field]).map_err(|error| error.to_string())?;
-    let mut columns = Columns::default();
-    selection.gather(&current.payload, &mut columns);
-    Ok(match columns.columns()[0].clone() {
+    let column =
+        columns::column(current.signal, &current.payload, level, key, kind).map_err(|error| error.to_string())?;
+    Ok(match column {
         columns::Column::Text(columns::TextColumn { rows, ends, bytes }) => {
             types::ColumnResult::Text(types::TextColumnResult { rows, ends, bytes })
         }

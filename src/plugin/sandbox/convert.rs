@@ -10,6 +10,7 @@ use crate::plugin::bindings::exports::millrace::plugin::lifecycle;
 use crate::plugin::bindings::millrace::plugin::types;
 use crate::plugin::error::{MESSAGE_BYTES, clean};
 use crate::plugin::generation::{Info, Setup};
+use crate::plugin::instance::Answer;
 
 /// The contract's number of a signal.
 pub(super) fn signal(signal: Signal) -> u8 {
@@ -53,10 +54,8 @@ pub(super) fn column(column: &Column) -> types::ColumnParam<'_> {
     }
 }
 
-pub(super) fn patch(patch: types::Patch) -> Result<Patch, String> {
-    if !patch.extra.is_empty() {
-        return Err("it wants fields for one patch alone".to_owned());
-    }
+pub(super) fn answer(patch: types::Patch) -> Result<Answer, String> {
+    let extra = patch.extra.into_iter().map(field).collect::<Result<_, _>>()?;
     let text = |edits: types::TextEdits| {
         let types::TextColumnResult { rows, ends, bytes } = edits.cells;
         TextEdits { field: edits.field, cells: TextColumn { rows, ends, bytes } }
@@ -65,12 +64,13 @@ pub(super) fn patch(patch: types::Patch) -> Result<Patch, String> {
         let types::NumColumnResult { rows, values } = edits.cells;
         NumEdits { field: edits.field, cells: NumColumn { rows, values } }
     };
-    Ok(Patch {
+    let patch = Patch {
         drop: patch.drop,
         text: patch.text.into_iter().map(text).collect(),
         num: patch.num.into_iter().map(num).collect(),
         unset: patch.unset.into_iter().map(|unset| Unset { field: unset.field, rows: unset.rows }).collect(),
-    })
+    };
+    Ok(Answer { extra, patch })
 }
 
 fn field(field: types::Field) -> Result<Field, String> {

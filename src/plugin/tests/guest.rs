@@ -6,33 +6,51 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// The answers of a guest that misbehaves elsewhere.
-const ANSWERS: [(&str, &str); 4] = [
+const ANSWERS: [(&str, &str); 6] = [
+    ("$behave", "(func $behave)"),
+    ("$misbehave", "(func $misbehave)"),
     ("$configure", "(func $configure (param i32 i32) (result i32) (i32.const 128))"),
     ("$save", "(func $save (result i32) (i32.const 240))"),
     ("$restore", "(func $restore (param i32 i32) (result i32) (i32.const 248))"),
-    ("$transform", "(func $transform (param i32 i32 i32) (result i32) (i32.const 176))"),
+    // Misbehaves when the number of rows is odd. An answer that it has made is not undone.
+    (
+        "$transform",
+        "(func $transform (param $rows i32) (param i32 i32) (result i32)
+            (if (i32.and (local.get $rows) (i32.const 1)) (then (call $misbehave)) (else (call $behave)))
+            (i32.const 176))",
+    ),
 ];
 
 /// A guest: what it does otherwise than `tests/guests/base.wat`.
 pub(super) struct Guest {
     code: String,
-    wit: Option<String>,
-    world: &'static str,
+    base: String,
 }
 
 impl Guest {
     pub(super) fn new(code: &str) -> Guest {
-        Guest { code: code.to_owned(), wit: None, world: "transform" }
+        Guest { code: code.to_owned(), base: include_str!("../../../tests/guests/base.wat").to_owned() }
+    }
+
+    /// Changes the guest's own code in one place.
+    pub(super) fn replace(&mut self, from: &str, to: &str) {
+        assert!(self.code.contains(from));
+        self.code = self.code.replace(from, to);
+    }
+
+    /// A guest whose base is another in one place.
+    pub(super) fn with_base(from: &str, to: &str) -> Guest {
+        let mut guest = Guest::new("");
+        assert!(guest.base.contains(from));
+        guest.base = guest.base.replace(from, to);
+        guest
     }
 
     /// The guest's component.
     pub(super) fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        let package = match &self.wit {
-            Some(wit) => resolve.push_str("other.wit", wit).unwrap(),
-            None => resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit")).unwrap().0,
-        };
-        let world = resolve.select_world(&[package], Some(self.world)).unwrap();
+        let package = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit")).unwrap().0;
+        let world = resolve.select_world(&[package], Some("transform")).unwrap();
         let mut module = wat::parse_str(self.module()).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
@@ -40,11 +58,12 @@ impl Guest {
 
     /// The core module's text: imports come first.
     fn module(&self) -> String {
-        let answers = ANSWERS.iter().filter(|(name, _)| !self.code.contains(&format!("(func {name} ")));
+        let answers = ANSWERS
+            .iter()
+            .filter(|(name, _)| ![" ", ")", "\n"].iter().any(|end| self.code.contains(&format!("(func {name}{end}"))));
         let answers: String = answers.map(|(_, answer)| *answer).collect();
-        let base = include_str!("../../../tests/guests/base.wat");
         let (imports, code): (Vec<&str>, Vec<&str>) =
-            base.lines().chain(self.code.lines()).partition(|line| line.starts_with("(import"));
+            self.base.lines().chain(self.code.lines()).partition(|line| line.starts_with("(import"));
         format!("(module\n{}\n{}\n{answers})", imports.join("\n"), code.join("\n"))
     }
 }

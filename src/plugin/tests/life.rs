@@ -1,0 +1,116 @@
+//! Instances over their life: generations, isolation, workers; and what keeps a file from being loaded.
+
+use super::*;
+use crate::plugin::error::LoadError;
+use crate::plugin::worker::{Worker, WorkerOptions};
+
+fn saves() -> Guest {
+    Guest::new(include_str!("../../../tests/guests/saves.wat"))
+}
+
+#[test]
+fn a_swap_hands_over_what_was_saved_and_keeps_the_old_one_when_the_new_one_fails() {
+    let bench = Bench::new();
+    let mut instance = bench.instance(&saves());
+    assert!(call(&mut instance, 2).is_ok());
+    let plugin = bench.plugin(&saves());
+    for number in 2..50 {
+        let package = load::load(&bench.engine, &plugin, &plugin.component, None).unwrap();
+        let next = Arc::new(Generation::new(package, &plugin, &plugin.component, number).unwrap());
+        instance.swap(next).unwrap();
+        assert!(call(&mut instance, 2).is_ok());
+    }
+    // What this one restores is not a 2a.
+    let mut other = saves();
+    other.replace("0x2a", "0x2b");
+    let error = instance.swap(bench.generation(&bench.plugin(&other))).unwrap_err();
+    assert!(matches!(error, CallError::Start(_)), "{error}");
+    assert_eq!((instance.generation().number, instance.counters().generation.get()), (49, 49));
+    let starts = instance.counters().starts.get();
+    assert!(call(&mut instance, 2).is_ok());
+    assert_eq!(instance.counters().starts.get(), starts, "the old sandbox went on");
+}
+
+#[test]
+fn under_isolation_each_call_has_an_instance_of_its_own() {
+    let bench = Bench::new();
+    let plugin = Plugin { isolation: Isolation::Batch, ..bench.plugin(&echo()) };
+    let mut instance = Instance::new(bench.generation(&plugin), Arc::new(Counters::default()));
+    for calls in 1..=20 {
+        assert_eq!(call(&mut instance, 3), Ok(echoed()));
+        assert_eq!(instance.counters().starts.get(), calls);
+    }
+}
+
+#[test]
+fn a_worker_does_its_jobs_in_order_and_gives_back_what_it_cannot_take() {
+    let bench = Bench::new();
+    let plugin = Plugin { class: PluginClass::Heavy, ..bench.plugin(&echo()) };
+    let (begin, begun) = crossbeam::channel::bounded::<()>(0);
+    let (woken, wakes) = crossbeam::channel::unbounded();
+    let work = move |instance: &mut Instance, job: usize| {
+        begun.recv().unwrap();
+        (job, call(instance, 3) == Ok(echoed()))
+    };
+    let options = WorkerOptions { capacity: 2, work, notify: move || woken.send(()).unwrap() };
+    let worker = Worker::start(bench.generation(&plugin), Arc::new(Counters::default()), options).unwrap();
+    let given: Vec<usize> = (0..10).filter(|job| worker.submit(*job).is_ok()).collect();
+    // Two wait, and one may have been begun.
+    assert!((2..=3).contains(&given.len()), "{given:?}");
+    assert_eq!(worker.poll(), None);
+    for job in given {
+        begin.send(()).unwrap();
+        wakes.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(worker.poll(), Some((job, true)));
+    }
+    worker.submit(7).unwrap();
+    drop(begin);
+    // The job panics now that nobody begins it; the worker ends and is joined all the same.
+    drop(worker);
+}
+
+#[test]
+fn big_and_broken_files_are_refused_or_loaded_and_never_more() {
+    let bench = Bench::new();
+    let plugin = bench.plugin(&echo());
+    let good = std::fs::read(&plugin.component.path).unwrap();
+    // A custom section behind the rest: its number, its length, the length of its name, and zeros.
+    let padded = |bytes: u32| {
+        let mut big = good.clone();
+        big.push(0);
+        let mut rest = bytes;
+        while rest >= 0x80 {
+            big.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
+            rest >>= 7;
+        }
+        big.push(u8::try_from(rest).unwrap());
+        big.resize(big.len() + bytes as usize, 0);
+        big
+    };
+    let load = |bytes: &[u8]| {
+        std::fs::write(&plugin.component.path, bytes).unwrap();
+        load::load(&bench.engine, &plugin, &plugin.component, None).map(|package| package.sha256)
+    };
+    load(&padded(50 << 20)).unwrap();
+    assert!(matches!(load(&padded(65 << 20)), Err(LoadError::TooBig { limit: 67_108_864 })));
+    for part in 0..40 {
+        assert!(load(&good[..good.len() * part / 40]).is_err());
+    }
+    assert!(matches!(load(b"\0asm\x01\0\0\0"), Err(LoadError::NotAComponent(what)) if what.contains("plugin build")));
+}
+
+#[test]
+fn pins_and_capabilities_are_kept() {
+    let bench = Bench::new();
+    let mut plugin = bench.plugin(&Guest::new(include_str!("../../../tests/guests/hostile/shouts.wat")));
+    let load =
+        |plugin: &Plugin| load::load(&bench.engine, plugin, &plugin.component, None).map(|package| package.sha256);
+    let sha256 = load(&plugin).unwrap();
+    plugin.component.sha256 = Some(sha256);
+    assert_eq!(load(&plugin).unwrap(), sha256);
+    plugin.capabilities.retain(|capability| *capability != Capability::Log);
+    let error = load(&plugin).unwrap_err().to_string();
+    assert_eq!(error, "the plugin uses `log`, which its `capabilities` do not list");
+    plugin.component.sha256 = Some([7; 32]);
+    assert!(matches!(load(&plugin), Err(LoadError::Pin { .. })));
+}

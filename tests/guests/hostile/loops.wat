@@ -1,0 +1,2 @@
+;; Never comes back.
+(func $misbehave (loop $for_ever (br $for_ever)))

@@ -1,0 +1,2 @@
+;; What a panic comes to.
+(func $misbehave unreachable)
