@@ -23,6 +23,12 @@ use clap::{Args, Parser, Subcommand};
 
 use source::Source;
 
+/// What `--version` prints: who reports a fault of a plugin has to know the sandbox too.
+#[cfg(feature = "plugins")]
+const VERSION: &str = crate::plugin::VERSION;
+#[cfg(not(feature = "plugins"))]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (without plugins)");
+
 /// What stands at the end of `--help`.
 const AFTER_HELP: &str = "\
 Every setting of the ProxyTrace service works as an environment variable, without a file:
@@ -34,7 +40,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 /// The command line of `millrace`.
 #[derive(Debug, Parser)]
-#[command(name = "millrace", version, about = "An ingest appliance for traces: uberAgent and OpenTelemetry in, durable \
+#[command(name = "millrace", version = VERSION, about = "An ingest appliance for traces: uberAgent and OpenTelemetry in, durable \
     log, every backend out.", after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
