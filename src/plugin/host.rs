@@ -130,3 +130,34 @@ impl ResourceLimiter for Memory {
         Ok(desired <= TABLE_ELEMENTS)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A host without a sandbox.
+    pub(in crate::plugin) fn host(tables: Tables) -> Host {
+        let limits = PluginLimits {
+            memory_bytes: 1 << 20,
+            cpu: Duration::from_millis(5),
+            cpu_per_row: Duration::ZERO,
+            patch_bytes: 1 << 20,
+            state_bytes: 1 << 20,
+            log_lines_per_second: 10,
+        };
+        Host::new(Arc::new(Environment { name: "plugin/tried".to_owned(), class: PluginClass::Light, limits, tables }))
+    }
+
+    #[test]
+    fn memories_are_metered_together_and_what_is_denied_is_known() {
+        let mut memory = host(Tables::new()).memory;
+        assert!(memory.memory_growing(0, 600 << 10, None).unwrap());
+        assert!(memory.memory_growing(0, 400 << 10, None).unwrap());
+        assert!(!memory.was_denied);
+        assert!(!memory.memory_growing(400 << 10, 500 << 10, None).unwrap());
+        assert_eq!((memory.bytes, memory.was_denied), (1000 << 10, true));
+        assert!(!memory.table_growing(0, 100_001, None).unwrap());
+    }
+}

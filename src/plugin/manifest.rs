@@ -171,3 +171,73 @@ fn names(component: &[u8]) -> Result<Names, LoadError> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a component with these imports and exports.
+    fn read(imports: &[&str], exports: &[&str]) -> Result<Manifest, String> {
+        let imports: String = imports.iter().map(|name| format!("(import {name:?} (instance))")).collect();
+        let exports: String = exports.iter().map(|name| format!("(export {name:?} (instance $i))")).collect();
+        let text = format!("(component {imports} (instance $i) {exports})");
+        Manifest::read(&wat::parse_str(text).unwrap()).map_err(|error| error.to_string())
+    }
+
+    const LIFECYCLE: &str = "millrace:plugin/lifecycle@1.0.0";
+
+    #[test]
+    fn worlds_and_what_they_use_are_read_off_the_names() {
+        for (interface, world) in [
+            ("transformer", World::Transform),
+            ("sampler", World::Sample),
+            ("enricher", World::Enrich),
+            ("decoder", World::Decode),
+            ("encoder", World::Encode),
+        ] {
+            let export = format!("millrace:plugin/{interface}@1.0.3");
+            let manifest =
+                read(&["millrace:plugin/types@1.0.0"], &[LIFECYCLE, &export, "someone:else/thing@0.1.0"]).unwrap();
+            assert_eq!(manifest, Manifest { world, version: "1.0.3".to_owned(), uses: Vec::new() });
+        }
+        let imports = ["lookup", "types", "log", "rest", "state"].map(|name| format!("millrace:plugin/{name}@1.0.0"));
+        let imports: Vec<&str> = imports.iter().map(String::as_str).collect();
+        let manifest = read(&imports, &["millrace:plugin/transformer@1.0.0"]).unwrap();
+        assert_eq!(manifest.uses, [Capability::Lookup, Capability::Log, Capability::State]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_plugin_is_refused_by_name() {
+        let transformer = "millrace:plugin/transformer@1.0.0";
+        let cases: [(&[&str], &[&str], &str); 9] = [
+            (&["wasi:cli/environment@0.2.0"], &[transformer], "the plugin imports `wasi:cli/environment@0.2.0`; only"),
+            (&["millrace:other/log@1.0.0"], &[transformer], "the plugin imports `millrace:other/log@1.0.0`; only"),
+            (&["millrace:plugin/network@1.0.0"], &[transformer], "the plugin imports `millrace:plugin/network@1.0.0`;"),
+            (&["anything"], &[transformer], "the plugin imports `anything`; only"),
+            (&["millrace:plugin/log@2.0.0"], &[transformer], "built for millrace:plugin@2.0.0, this host has 1.0"),
+            (&[], &["millrace:plugin/transformer@1.1.0"], "built for millrace:plugin@1.1.0, this host has 1.0"),
+            (&[], &["millrace:plugin/transformer@0.9.0"], "built for millrace:plugin@0.9.0, this host has 1.0"),
+            (&[], &[LIFECYCLE], "this one exports none of them"),
+            (&[], &[transformer, "millrace:plugin/encoder@1.0.0"], "exports the worlds transform, encode"),
+        ];
+        for (imports, exports, expected) in cases {
+            let refusal = read(imports, exports).unwrap_err();
+            assert!(refusal.contains(expected), "{refusal:?} instead of {expected:?}");
+        }
+    }
+
+    #[test]
+    fn names_inside_of_a_component_do_not_count() {
+        let inner = "(component (import \"wasi:cli/run@0.2.0\" (instance)))";
+        let text =
+            format!("(component {inner} (instance $i) (export \"millrace:plugin/transformer@1.0.0\" (instance $i)))");
+        assert!(Manifest::read(&wat::parse_str(text).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_no_component_are_an_error() {
+        for bytes in [&b""[..], b"\0", b"\0asm", b"#!/bin/sh", b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\xff"] {
+            assert!(Manifest::read(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

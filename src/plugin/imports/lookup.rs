@@ -138,3 +138,58 @@ impl lookup::HostTable for Host {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::component::Resource;
+
+    use super::lookup::HostTable;
+    use super::*;
+    use crate::plugin::host::tests::host;
+
+    fn load(name: &str, text: &str) -> Result<Table, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Table::load(&path).map_err(|error| error.to_string().rsplit_once(": ").unwrap().1.to_owned())
+    }
+
+    #[test]
+    fn rows_are_json_objects_by_key() {
+        let csv = load("sites.csv", "host,site,floor\nh1,\"Bern, \"\"CH\"\"\",2\nh2,,\n").unwrap();
+        assert_eq!(csv.row("h1"), Some(r#"{"floor":"2","site":"Bern, \"CH\""}"#));
+        assert_eq!((csv.row("h2"), csv.row("host")), (Some(r#"{"floor":"","site":""}"#), None));
+        let json = load("sites.json", r#"{"h1": {"floor": 2, "tags": [true]}}"#).unwrap();
+        assert_eq!((json.row("h1"), json.row("")), (Some(r#"{"floor":2,"tags":[true]}"#), None));
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_table_says_why() {
+        for (name, text, expected) in [
+            ("a.csv", "", "there is no first line with names"),
+            ("a.csv", "k,v\na,1\nb\n", "line 3 has 1 cells, the first line 2"),
+            ("a.csv", "k,v\na,1\na,2\n", "the key \"a\" is there twice"),
+            ("a.json", "{\"a\": 1}", "the row \"a\" is not an object"),
+            ("a.mmdb", "", "a table is a .csv or a .json file"),
+        ] {
+            assert_eq!(load(name, text).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn answers_come_in_the_order_of_the_keys_and_are_bounded() {
+        let big = format!("k,v\na,1\nb,{}\n", "x".repeat(1 << 20));
+        let mut host = host(vec![("sites".to_owned(), Arc::new(load("t.csv", &big).unwrap()))]);
+        let refusal = host.open("site".to_owned()).unwrap().unwrap_err();
+        assert_eq!(refusal, "there is no such table; the tables are: sites");
+        let number = host.open("sites".to_owned()).unwrap().unwrap().rep();
+        let ask = |host: &mut Host, key: &str, times: usize| {
+            host.get_many(Resource::new_own(number), vec![key.to_owned(); times]).map(|rows| rows.len())
+        };
+        assert_eq!(ask(&mut host, "b", 7).unwrap(), 7);
+        assert!(ask(&mut host, "b", 9).is_err(), "nine times a megabyte");
+        let keys = ["z", "a"].map(str::to_owned).to_vec();
+        assert_eq!(host.get_many(Resource::new_own(number), keys).unwrap(), [None, Some(r#"{"v":"1"}"#.to_owned())]);
+        assert!(host.get_many(Resource::new_own(9), Vec::new()).is_err());
+    }
+}

@@ -142,3 +142,83 @@ impl state::Host for Host {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const LIMIT_BYTES: usize = 2000;
+
+    fn entry(value: &[u8], until_ns: u64) -> Entry {
+        Entry { value: value.to_vec(), until_ns }
+    }
+
+    fn set(state: &mut State, key: &str, value: &[u8]) -> Result<(), String> {
+        state.set(key.to_owned(), entry(value, u64::MAX), 0, LIMIT_BYTES)
+    }
+
+    fn counted(state: &State) -> usize {
+        state.entries.iter().map(|(key, entry)| cost(key, entry)).sum()
+    }
+
+    #[test]
+    fn whatever_was_written_a_roll_back_undoes_it_and_the_bytes_are_right() {
+        let seed = fastrand::u64(..);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut state, mut model, mut before) = (State::default(), BTreeMap::new(), BTreeMap::new());
+        for step in 0..20_000 {
+            let key = format!("k{}", rng.u8(..12));
+            match rng.u8(..10) {
+                0 => (state.commit(), before = model.clone()).1,
+                1 => (state.roll_back(), model = before.clone()).1,
+                2..5 => {
+                    state.delete(key.clone());
+                    model.remove(&key);
+                }
+                _ => {
+                    let value = vec![rng.u8(..); rng.usize(..400)];
+                    if set(&mut state, &key, &value).is_ok() {
+                        model.insert(key, value);
+                    }
+                }
+            }
+            let held: BTreeMap<String, Vec<u8>> =
+                state.entries.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect();
+            assert_eq!(held, model, "seed {seed}, step {step}");
+            assert_eq!(state.bytes, counted(&state), "seed {seed}, step {step}");
+            assert!(state.bytes <= LIMIT_BYTES || !state.before.is_empty(), "seed {seed}, step {step}");
+        }
+    }
+
+    #[test]
+    fn limits_are_answers_that_say_which() {
+        let mut state = State::default();
+        let refusal = |outcome: Result<(), String>| outcome.unwrap_err();
+        assert_eq!(refusal(set(&mut state, &"k".repeat(257), b"")), "a key has at most 256 bytes");
+        assert_eq!(refusal(set(&mut state, "k", &[0; 65_537])), "a value has at most 65536 bytes");
+        assert_eq!(refusal(set(&mut state, "k", &[0; 2000])), "there is room for 2000 bytes in 16384 entries");
+        // Written and deleted again, over and over: what is put aside is bounded too.
+        let outcomes = (0..=ENTRIES).map(|n| {
+            let outcome = set(&mut state, &n.to_string(), b"");
+            state.delete(n.to_string());
+            outcome
+        });
+        let refused: Vec<String> = outcomes.filter_map(Result::err).collect();
+        assert_eq!(refused, ["one call writes at most 16384 keys"]);
+        state.commit();
+        assert_eq!(set(&mut state, "k", b"v"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_over_is_not_given_and_makes_room() {
+        let mut state = State::default();
+        state.set("old".to_owned(), entry(&[0; 1500], 100), 0, LIMIT_BYTES).unwrap();
+        assert_eq!(state.get("old", 99).map(<[u8]>::len), Some(1500));
+        assert_eq!(state.get("old", 100), None);
+        assert!(state.set("new".to_owned(), entry(&[0; 1500], 200), 99, LIMIT_BYTES).is_err());
+        state.set("new".to_owned(), entry(&[0; 1500], 200), 100, LIMIT_BYTES).unwrap();
+        assert_eq!((state.entries.len(), state.bytes), (1, counted(&state)));
+    }
+}

@@ -38,10 +38,10 @@ fn trap(guest: &Guest) -> String {
 fn a_loop_ends_with_its_processor_time() {
     let begin_ns = clock::thread_cpu_ns();
     let (outcome, instance) = meet(&hostile!("loops"));
-    assert_eq!(outcome, Err(CallError::TimeOut { budget: Duration::from_millis(5) }));
+    assert_eq!(outcome, Err(CallError::TimeOut { budget: Duration::from_millis(100) }));
     assert_eq!((instance.counters().time_outs.get(), instance.counters().starts.get()), (1, 2));
     let used_ns = instance.counters().cpu_ns.get();
-    assert!(used_ns >= 5_000_000, "stopped before its budget, after {used_ns} ns");
+    assert!(used_ns >= 100_000_000, "stopped before its budget, after {used_ns} ns");
     // The tick comes late on a busy machine, yet it comes; what compiling took is in this too.
     assert!(clock::thread_cpu_ns() - begin_ns < 20_000_000_000);
 }

@@ -70,3 +70,38 @@ fn quoted(mut text: &str) -> Result<(String, &str), &'static str> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::records;
+
+    #[test]
+    fn records_are_those_of_the_rfc() {
+        let text = "\u{feff}host,site\r\na,\"Bern, CH\"\n\n\"b \"\"x\"\"\",\"two\nlines\"\nc,\n,\nd,e";
+        let records: Vec<(usize, Vec<String>)> = records(text).map(Result::unwrap).collect();
+        let expected = [
+            (1, ["host", "site"]),
+            (2, ["a", "Bern, CH"]),
+            (4, ["b \"x\"", "two\nlines"]),
+            (6, ["c", ""]),
+            (7, ["", ""]),
+            (8, ["d", "e"]),
+        ];
+        assert_eq!(records, expected.map(|(line, cells)| (line, cells.map(str::to_owned).to_vec())));
+        assert_eq!(super::records("").count(), 0);
+        assert_eq!(super::records("\n\r\n").count(), 0);
+    }
+
+    #[test]
+    fn broken_records_name_their_line_and_end_the_reading() {
+        for (text, expected) in [
+            ("a\nb\"c\nd", "line 2: a quote inside of a cell without quotes"),
+            ("a\n\"b", "line 2: a quote that is not closed"),
+            ("\"a\"b\nc", "line 1: something follows a closing quote"),
+        ] {
+            let outcomes: Vec<_> = records(text).collect();
+            assert_eq!(outcomes.last().unwrap().as_ref().unwrap_err(), expected);
+            assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1);
+        }
+    }
+}
