@@ -26,6 +26,9 @@ struct Row<'b> {
 #[derive(Plugin)]
 struct NdJson;
 
+/// Why writing to a message is expected to work.
+const MEMORY: &str = "text is always JSON, and writing to memory cannot fail";
+
 #[encode]
 impl Encode for NdJson {
     type Row<'b> = Row<'b>;
@@ -42,14 +45,13 @@ impl Encode for NdJson {
             ("host", row.host.get()),
         ] {
             if let Some(value) = value {
-                // Writing to memory cannot fail.
-                let _ = write!(message, ",\"{key}\":");
+                write!(message, ",\"{key}\":").expect(MEMORY);
                 quote(value, message);
             }
         }
         for (key, value) in [("startNs", row.start_ns.get()), ("durationNs", row.duration_ns.get())] {
             if let Some(value) = value {
-                let _ = write!(message, ",\"{key}\":{value}");
+                write!(message, ",\"{key}\":{value}").expect(MEMORY);
             }
         }
         message.extend_from_slice(b"}\n");
@@ -58,8 +60,7 @@ impl Encode for NdJson {
 }
 
 fn quote(text: &str, message: &mut Vec<u8>) {
-    // Text is always JSON, and writing to memory cannot fail.
-    let _ = serde_json::to_writer(message, text);
+    serde_json::to_writer(message, text).expect(MEMORY);
 }
 
 #[cfg(test)]

@@ -68,6 +68,32 @@ impl Field {
 ///     duration_ns: Integer<'b>,
 /// }
 /// ```
+///
+/// What cannot be is refused by the compiler: to set a field that is only read,
+///
+/// ```compile_fail,E0599
+/// # use millrace_plugin::prelude::*;
+/// fn set(url: &mut Text<'_>) {
+///     url.set("x");
+/// }
+/// ```
+///
+/// and to write what the world cannot write.
+///
+/// ```compile_fail,E0080
+/// # use millrace_plugin::prelude::*;
+/// #[derive(Fields)]
+/// struct Row<'b> {
+///     #[field(intrinsic, "duration")]
+///     duration_ns: Integer<'b, Write>,
+/// }
+/// #[derive(Plugin)]
+/// struct Slower;
+/// #[transform]
+/// impl Transform for Slower {
+///     type Row<'b> = Row<'b>;
+/// }
+/// ```
 pub trait Fields<'b>: Sized {
     /// The fields in the order of the struct.
     const FIELDS: &'static [Field];

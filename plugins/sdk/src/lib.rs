@@ -1,6 +1,6 @@
 //! Write plugins for Millrace.
 //!
-//! A plugin says which fields of a span or log record it reads and writes, as a struct, and what to do with one row:
+//! A plugin says which fields it reads and writes, as a struct, and what to do with one row:
 //!
 //! ```
 //! use millrace_plugin::prelude::*;
@@ -34,23 +34,10 @@
 //! assert_eq!(after.text(0, "url.full"), Some("http://shop/?cut"));
 //! ```
 //!
-//! The struct of the plugin is also its configuration, which the operator writes as YAML or JSON; a plugin with state of its
-//! own implements [`Plugin`] instead of deriving it. Compiled for `wasm32-unknown-unknown`, the attribute exports the world;
-//! compiled natively, everything runs in plain `cargo test` over the batches of [`testing`].
-//!
-//! | world | trait | a row is |
-//! |---|---|---|
-//! | transform | [`Transform`] | a span or log record to edit or drop |
-//! | sample | [`Sample`] | a trace to keep or drop |
-//! | enrich | [`Enrich`] | a distinct combination of values to add something to |
-//! | decode | [`Decode`] | a span to make from bytes |
-//! | encode | [`Encode`] | a span or log record to write as bytes |
-//!
-//! # Speed
-//!
-//! Cells are slices of what the host gave, edits are appended to flat buffers: nothing is allocated for a row, and a plugin
-//! should not do it either. The host checks the time limit at every turn of every loop, so a search byte by byte costs
-//! twice what [`find`] does.
+//! The struct of the plugin is also its configuration; one with state of its own implements [`Plugin`]. Compiled for
+//! WebAssembly the attribute exports the world; natively everything runs in plain `cargo test`. The other worlds are
+//! [`Sample`] (traces to keep), [`Enrich`] (values to add to), [`Decode`] and [`Encode`] (bytes in and out). Cells are
+//! slices of what the host gave and edits go to flat buffers, so nothing is allocated for a row.
 
 // The attributes name the crate from outside; its own tests and examples do too.
 extern crate self as millrace_plugin;
