@@ -71,8 +71,10 @@ typedef struct {
     mr_patch patch;                /* what transform() fills in; lists of zero length change nothing */
 } mr_batch;
 
+#ifndef MR_OTHER_WORLD /* defined by a plugin of another world, which exports that world's functions itself */
 /* The plugin's work; NULL, or a literal that says why this batch cannot be transformed. */
 static const char *transform(mr_batch *batch);
+#endif
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
@@ -235,6 +237,7 @@ MR_EXPORT("millrace:plugin/lifecycle@1.0.0#restore") const mr_restored *mr_resto
     return &done;
 }
 
+#ifndef MR_OTHER_WORLD
 MR_EXPORT("millrace:plugin/transformer@1.0.0#transform")
 const mr_transformed *mr_transform(uint32_t signal, uint32_t rows, uint32_t *resources, size_t resource_count,
                                    uint32_t *scopes, size_t scope_count, const mr_column *columns, size_t column_count,
@@ -255,6 +258,7 @@ MR_EXPORT("cabi_post_millrace:plugin/transformer@1.0.0#transform") void mr_trans
     (void)answer;
     mr_top = mr_kept;
 }
+#endif
 #else
 static inline void mr_keep(void) {}
 #endif

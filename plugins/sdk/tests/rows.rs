@@ -53,7 +53,7 @@ fn each(batch: &testing::Batch, f: impl FnMut(&mut Row<'_>) + 'static) -> testin
         f(row);
         Verdict::Keep
     }));
-    testing::transform(&mut plugin, batch).unwrap()
+    testing::transform(&mut plugin, batch).expect("the plugin and its patch are right")
 }
 
 #[test]
