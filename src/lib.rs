@@ -28,6 +28,9 @@ pub mod uberagent;
 #[cfg(feature = "plugins")]
 pub mod plugin;
 
+// What changes blocks on their way to the log.
+pub mod transform;
+
 // The log, and what carries blocks out of it.
 pub mod deliver;
 pub mod export;

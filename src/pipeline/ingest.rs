@@ -25,7 +25,7 @@ use super::outlet::{self, RingOutlet, Waiting, WriterEnd};
 use super::shown;
 use super::sources::Admissions;
 use super::sync::SyncRequest;
-use super::writer::{LaneWriter, WriterOptions};
+use super::writer::{LaneWriter, Transforms, WriterOptions};
 use crate::block::{DeadLetterSender, SourceId};
 use crate::config::budget::Pools;
 use crate::config::{self, Config, Protocol, Uberagent};
@@ -360,7 +360,8 @@ fn start_writer(
     let name = format!("writer-{}", seat.number);
     let tick: Tick = shared.health.thread(&name, TICK_LIMIT, clock::monotonic());
     pinned(name, seat.core, move || {
-        LaneWriter::new(options, ends).run(&parker, &tick);
+        let transforms = Transforms::none(parker.unparker().clone());
+        LaneWriter::new(options, transforms, ends).run(&parker, &tick);
         tick.end();
     })
 }

@@ -15,6 +15,12 @@ pub(super) enum Sabotage {
     RefusedNotBooked,
     /// The block that waits for room is forgotten.
     HeldForgotten,
+    /// A sender is told yes although what is to be kept aside is not durable yet.
+    LetterAwaitedByNobody,
+    /// Half of a changed block is appended.
+    PieceForgotten,
+    /// What transforms dropped is booked as refused.
+    DroppedAsRefused,
     /// The sync thread ends without a last sync.
     NoLastSync,
     /// A cursor moves past what is durable.

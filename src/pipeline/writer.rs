@@ -5,9 +5,15 @@
 //! `block` keeps the block and stops taking from that ring until there is room, unless its sender awaits the answer: then
 //! it is refused, counted, and the sender told to come again. `drop_newest` refuses every block, counted.
 //!
+//! Between ring and log a block goes through the lane's transforms, once: what has to wait waits as their result. A block
+//! that they cannot do goes to the keeper of dead letters, and its sender is answered when it is durable there.
+//!
 //! The lane balance is kept here and only here, both sides at once, from the block's own counts.
 
-use std::collections::VecDeque;
+mod feed;
+mod transforms;
+mod work;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,12 +25,19 @@ use super::sabotage::{Sabotage, planted};
 use super::sources::Admissions;
 use super::sync::SyncRequest;
 use super::turn::Turn;
-use crate::block::{Block, Refusal, Ticket, VerdictOutcome};
+use crate::block::{Block, Meta, Refusal, VerdictOutcome};
 use crate::config::AckPolicy;
 use crate::queue::{AppendError, Appender, Log};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger;
+use crate::transform::{Cause, Outcome};
+
+pub use feed::Kept;
+use feed::{Fate, Feed, Reached, Side};
+use transforms::Handed;
+pub use transforms::{Change, Quarantined, Swap, Transforms};
+use work::{Held, Work};
 
 /// Blocks taken from one ring before the others get their turn.
 const BLOCKS_A_TURN: usize = 32;
@@ -34,25 +47,11 @@ const BLOCKS_A_TURN: usize = 32;
 const ANNOUNCE_BYTES: u64 = 512 * 1024;
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(2);
 
+/// Processor time of transforms after which a turn goes on to the sync, the answers and the destinations.
+const TRANSFORM_TIME: Duration = Duration::from_millis(2);
+
 /// The longest sleep: the time in which a lane that is idle writes its commit-mark and tends its pool.
 const IDLE: Duration = Duration::from_millis(50);
-
-/// What becomes of a ticket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Known(VerdictOutcome),
-    /// Durable once this sequence is.
-    Until(u64),
-}
-
-/// One producer as the writer sees it.
-struct Feed {
-    end: WriterEnd,
-    next: Ticket,
-    /// Taken, and the log was full.
-    held: Option<Block>,
-    unanswered: VecDeque<(Ticket, Fate)>,
-}
 
 /// What the writer is told once.
 pub struct WriterOptions {
@@ -77,7 +76,10 @@ pub struct WriterOptions {
 /// The writer of one lane.
 pub struct LaneWriter {
     options: WriterOptions,
+    transforms: Transforms,
     feeds: Vec<Feed>,
+    /// The feed whose turn is first: the one at which the last turn was broken off.
+    first: usize,
     /// Bytes that destinations have not been told of, and when they were last told of some.
     unannounced_bytes: u64,
     announced_at: Duration,
@@ -86,11 +88,12 @@ pub struct LaneWriter {
 impl LaneWriter {
     /// A writer for the producers behind `ends`.
     #[must_use]
-    pub fn new(options: WriterOptions, ends: Vec<WriterEnd>) -> LaneWriter {
-        let feed = |end| Feed { end, next: Ticket(0), held: None, unanswered: VecDeque::new() };
+    pub fn new(options: WriterOptions, transforms: Transforms, ends: Vec<WriterEnd>) -> LaneWriter {
         LaneWriter {
             options,
-            feeds: ends.into_iter().map(feed).collect(),
+            transforms,
+            feeds: ends.into_iter().map(Feed::new).collect(),
+            first: 0,
             unannounced_bytes: 0,
             announced_at: Duration::ZERO,
         }
@@ -113,7 +116,8 @@ impl LaneWriter {
     /// Takes what has come, appends, answers. Ended once every producer has dropped its outlet, every ticket is answered, and
     /// what is in the log is durable.
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
-        let took = self.take();
+        self.transforms.adopt();
+        let took = self.take(now);
         self.answer();
         self.announce(now);
         // Commit-marks. A full log is met when a block needs the room.
@@ -121,7 +125,7 @@ impl LaneWriter {
             Ok(()) | Err(AppendError::Full) => {}
             Err(error) => tracing::debug!(%error, "the log could not be maintained"),
         }
-        if self.feeds.iter().all(|feed| feed.held.is_none() && feed.unanswered.is_empty() && feed.end.is_finished()) {
+        if self.feeds.iter().all(Feed::is_finished) {
             if self.may_leave() {
                 return Turn::Ended;
             }
@@ -137,9 +141,7 @@ impl LaneWriter {
     /// Nothing in the log needs its writer any more: should a sync fail, nobody else moves the blocks to another file.
     fn may_leave(&self) -> bool {
         let log = &self.options.log;
-        // Relaxed: as in `waits`.
-        let gives_up = self.options.give_up.load(Ordering::Relaxed);
-        log.durable_sequence() >= log.published_sequence() || log.has_failed() || gives_up
+        log.durable_sequence() >= log.published_sequence() || log.has_failed() || self.gives_up()
     }
 
     /// After the last turn: the balance rides in a last mark.
@@ -153,24 +155,30 @@ impl LaneWriter {
     }
 
     /// Takes blocks from every ring in turn. True when there may be more at once.
-    fn take(&mut self) -> bool {
-        let mut took = false;
-        let mut awaited = false;
-        for index in 0..self.feeds.len() {
+    fn take(&mut self, now: Duration) -> bool {
+        let (mut took, mut awaited, mut broken_off) = (false, false, None);
+        for turn in 0..self.feeds.len() {
+            let index = (self.first + turn) % self.feeds.len();
             for _ in 0..BLOCKS_A_TURN {
                 let feed = &mut self.feeds[index];
-                let Some(block) = feed.held.take().or_else(|| feed.end.pop()) else { break };
-                awaited |= block.awaited && self.options.ack == AckPolicy::Durable;
-                if !self.admit(index, block) {
+                let Some(held) = feed.held.take().or_else(|| feed.end.pop().map(Held::New)) else { break };
+                awaited |= held.is_awaited() && self.options.ack == AckPolicy::Durable;
+                if let Some(wait) = self.admit(index, held, now) {
+                    self.feeds[index].held = Some(wait);
                     break;
                 }
                 took = true;
             }
+            if self.transforms.spent() >= TRANSFORM_TIME {
+                broken_off = Some((index + 1) % self.feeds.len());
+                break;
+            }
         }
+        self.first = broken_off.unwrap_or(0);
         if awaited || self.options.log.unsynced_bytes() >= self.options.sync_bytes {
             self.options.sync.request();
         }
-        took
+        took || broken_off.is_some()
     }
 
     /// Wakes the destinations when there is something worth it, or when it has waited long enough.
@@ -183,98 +191,144 @@ impl LaneWriter {
         }
     }
 
-    /// Appends one block or decides against it. False when it has to wait for room.
-    fn admit(&mut self, index: usize, block: Block) -> bool {
-        let fate = match self.options.appender.append(&block.meta, &block.payload) {
-            Ok(sequence) => {
-                self.book(&block, false);
-                self.unannounced_bytes += block.payload.len() as u64;
-                match (block.awaited, self.options.ack) {
-                    (true, AckPolicy::Durable) if !planted(Sabotage::VerdictBeforeSync) => Fate::Until(sequence),
-                    _ => Fate::Known(VerdictOutcome::Durable),
-                }
-            }
-            Err(AppendError::Full) if self.waits(&block) => {
-                if planted(Sabotage::HeldForgotten) {
-                    return false;
-                }
-                self.feeds[index].held = Some(block);
-                return false;
-            }
-            Err(AppendError::Full) if planted(Sabotage::FullAcknowledged) => {
-                self.book(&block, true);
-                Fate::Known(VerdictOutcome::Durable)
-            }
-            Err(error) => {
-                self.book(&block, true);
-                Fate::Known(VerdictOutcome::Refused(self.refusal(&error)))
-            }
-        };
-        let feed = &mut self.feeds[index];
-        feed.unanswered.push_back((feed.next, fate));
-        feed.next = Ticket(feed.next.0 + 1);
-        feed.end.recycle(block.payload);
-        true
+    /// Brings a block as far as it gets now; gives back what has to wait.
+    fn admit(&mut self, index: usize, held: Held, now: Duration) -> Option<Held> {
+        match held {
+            Held::New(block) if self.transforms.takes(&block) => self.transform(index, block, now),
+            Held::New(block) => self.append(index, Work::whole(block)),
+            Held::Work(work) => self.append(index, work),
+            Held::Aside(block, cause) => self.keep_aside(index, block, cause),
+        }
     }
 
-    /// A sender that awaits an answer is not kept waiting for room: it is told to come again.
-    fn waits(&self, block: &Block) -> bool {
+    fn transform(&mut self, index: usize, mut block: Block, now: Duration) -> Option<Held> {
+        // What would be refused for want of room is not worth the work: it will come again.
+        if block.awaited && !self.options.appender.has_room() {
+            self.refuse(index, std::iter::once(&block.meta), self.refusal(&AppendError::Full));
+            return None;
+        }
+        match self.transforms.run(&mut block, now) {
+            Outcome::Untouched => self.append(index, Work::whole(block)),
+            Outcome::Aside(cause) => self.keep_aside(index, block, cause),
+            Outcome::Changed(pieces) => {
+                let Block { meta: whole, payload, awaited } = block;
+                self.transforms.recycle(payload);
+                if pieces.is_empty() {
+                    book(&self.options.ledger, &whole, Side::Dropped);
+                    self.feeds[index].decide(Fate::Known(VerdictOutcome::Durable));
+                    return None;
+                }
+                self.append(index, Work::pieces(&whole, pieces, awaited))
+            }
+        }
+    }
+
+    /// Appends every piece or decides against those that are left.
+    fn append(&mut self, index: usize, mut work: Work) -> Option<Held> {
+        loop {
+            let Work { block, .. } = &work;
+            let sequence = match self.options.appender.append(&block.meta, &block.payload) {
+                Ok(sequence) => sequence,
+                Err(AppendError::Full) if self.waits(&work) => {
+                    return (!planted(Sabotage::HeldForgotten)).then_some(Held::Work(work));
+                }
+                Err(error) => {
+                    self.not_appended(index, &work, &error);
+                    return None;
+                }
+            };
+            book(&self.options.ledger, &block.meta, Side::Appended);
+            let (awaited, bytes) = (block.awaited, block.payload.len() as u64);
+            if let Some(dropped) = work.take_dropped() {
+                book(&self.options.ledger, &dropped, Side::Dropped);
+            }
+            self.options.ledger.appended_blocks.add(1);
+            self.options.ledger.appended_bytes.add(bytes);
+            self.unannounced_bytes += bytes;
+            let (more, buffer) = work.advance(sequence);
+            self.feeds[index].end.recycle(buffer);
+            if !more {
+                let fate = match (awaited, self.options.ack) {
+                    (true, AckPolicy::Durable) if !planted(Sabotage::VerdictBeforeSync) => Fate::Until(sequence),
+                    _ => Fate::Known(VerdictOutcome::Durable),
+                };
+                self.feeds[index].decide(fate);
+                return None;
+            }
+        }
+    }
+
+    /// What is left of a block cannot be appended. If some of it was, nobody can say yes or no to its sender.
+    fn not_appended(&mut self, index: usize, work: &Work, error: &AppendError) {
+        if planted(Sabotage::FullAcknowledged) && matches!(error, AppendError::Full) {
+            work.left().for_each(|meta| book(&self.options.ledger, meta, Side::Refused));
+            self.feeds[index].decide(Fate::Known(VerdictOutcome::Durable));
+        } else if work.appended.is_some() {
+            work.left().for_each(|meta| book(&self.options.ledger, meta, Side::Refused));
+            self.feeds[index].decide(Fate::Known(VerdictOutcome::Unknown));
+        } else {
+            self.refuse(index, work.left(), self.refusal(error));
+        }
+    }
+
+    fn refuse<'a>(&mut self, index: usize, refused: impl Iterator<Item = &'a Meta>, refusal: Refusal) {
+        refused.for_each(|meta| book(&self.options.ledger, meta, Side::Refused));
+        self.feeds[index].decide(Fate::Known(VerdictOutcome::Refused(refusal)));
+    }
+
+    /// Hands a block to the keeper of dead letters; gives it back when that has to wait.
+    fn keep_aside(&mut self, index: usize, block: Block, cause: Cause) -> Option<Held> {
+        match self.transforms.keep_aside(block, cause) {
+            Handed::Over(letter) => self.feeds[index].decide(Fate::Letter(Box::new(letter))),
+            Handed::Back(block, cause) if !self.gives_up() => return Some(Held::Aside(block, cause)),
+            Handed::Back(block, _) => self.refuse(index, std::iter::once(&block.meta), Refusal::Draining),
+            Handed::Never(block) => self.refuse(index, std::iter::once(&block.meta), Refusal::Storage),
+        }
+        None
+    }
+
+    /// A sender that awaits an answer is not kept waiting for room: it is told to come again. But what has begun is brought
+    /// to its end if it can be.
+    fn waits(&self, work: &Work) -> bool {
+        let may_wait = !work.block.awaited && self.options.admission.blocks(work.block.meta.source);
+        !self.gives_up() && (may_wait || work.appended.is_some())
+    }
+
+    fn gives_up(&self) -> bool {
         // Relaxed: a flag that is only ever set, and seen within a turn.
-        !block.awaited
-            && !self.options.give_up.load(Ordering::Relaxed)
-            && self.options.admission.blocks(block.meta.source)
+        self.options.give_up.load(Ordering::Relaxed)
     }
 
     fn refusal(&self, error: &AppendError) -> Refusal {
         match error {
-            // Relaxed: as in `waits`.
-            AppendError::Full if self.options.give_up.load(Ordering::Relaxed) => Refusal::Draining,
+            AppendError::Full if self.gives_up() => Refusal::Draining,
             AppendError::Full => Refusal::Full,
             _ => Refusal::Storage,
         }
     }
 
-    fn book(&self, block: &Block, refused: bool) {
-        let (lane, meta) = (&self.options.ledger, &block.meta);
-        lane.encoded.add(u64::from(meta.records));
-        lane.passed.add(u64::from(meta.passed()));
-        lane.synthesised.add(u64::from(meta.synthesised()));
-        if !refused {
-            lane.appended.add(u64::from(meta.spans));
-            lane.appended_blocks.add(1);
-            lane.appended_bytes.add(block.payload.len() as u64);
-        } else if !planted(Sabotage::RefusedNotBooked) {
-            lane.refused.add(u64::from(meta.spans));
+    /// Answers every ticket whose fate is known.
+    fn answer(&mut self) {
+        let log = &self.options.log;
+        let reached = Reached { durable: log.durable_sequence(), failed: log.has_failed(), give_up: self.gives_up() };
+        let ledger = &self.options.ledger;
+        for feed in &mut self.feeds {
+            feed.answer(reached, &mut |meta, side| book(ledger, meta, side));
         }
     }
+}
 
-    /// Answers, in order, every ticket whose fate is known, ranges of one outcome at once.
-    fn answer(&mut self) {
-        let durable = self.options.log.durable_sequence();
-        let failed = self.options.log.has_failed();
-        for feed in &mut self.feeds {
-            let mut range: Option<(Ticket, Ticket, VerdictOutcome)> = None;
-            while let Some(&(ticket, fate)) = feed.unanswered.front() {
-                let outcome = match fate {
-                    Fate::Known(outcome) => outcome,
-                    Fate::Until(sequence) if sequence <= durable => VerdictOutcome::Durable,
-                    Fate::Until(_) if failed && planted(Sabotage::UnknownAcknowledged) => VerdictOutcome::Durable,
-                    Fate::Until(_) if failed => VerdictOutcome::Unknown,
-                    Fate::Until(_) => break,
-                };
-                feed.unanswered.pop_front();
-                range = match range {
-                    Some((first, _, same)) if same == outcome => Some((first, ticket, same)),
-                    Some((first, last, other)) => {
-                        feed.end.answer(first, last, other);
-                        Some((ticket, ticket, outcome))
-                    }
-                    None => Some((ticket, ticket, outcome)),
-                };
-            }
-            if let Some((first, last, outcome)) = range {
-                feed.end.answer(first, last, outcome);
-            }
-        }
+/// Books spans on both sides of the lane balance.
+fn book(lane: &ledger::Lane, meta: &Meta, side: Side) {
+    lane.encoded.add(u64::from(meta.records));
+    lane.passed.add(u64::from(meta.passed()));
+    lane.synthesised.add(u64::from(meta.synthesised()));
+    let spans = u64::from(meta.spans);
+    match side {
+        Side::Appended => lane.appended.add(spans),
+        Side::Dropped if planted(Sabotage::DroppedAsRefused) => lane.refused.add(spans),
+        Side::Dropped => lane.transform_dropped.add(spans),
+        Side::Refused if planted(Sabotage::RefusedNotBooked) => {}
+        Side::Refused => lane.refused.add(spans),
     }
 }

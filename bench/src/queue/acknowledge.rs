@@ -15,7 +15,7 @@ use millrace::config::AckPolicy;
 use millrace::pipeline::outlet::{self, RingOutlet};
 use millrace::pipeline::sources::Admissions;
 use millrace::pipeline::sync::Syncer;
-use millrace::pipeline::writer::{LaneWriter, WriterOptions};
+use millrace::pipeline::writer::{LaneWriter, Transforms, WriterOptions};
 use millrace::queue::StoredFile;
 use millrace::sys::clock;
 use millrace::sys::doorbell::Doorbell;
@@ -57,10 +57,11 @@ pub(super) fn beside_disk(file: &dyn StoredFile, lane: Lane) -> Result<[Waits; 2
         sync: syncer.request(),
         give_up: Arc::new(AtomicBool::new(false)),
     };
+    let transforms = Transforms::none(parker.unparker().clone());
     let (stop, writing, syncing) = (syncer.stopper(), tick("writer"), tick("sync"));
     std::thread::scope(|scope| {
         scope.spawn(|| syncer.run(&syncing));
-        let writer = scope.spawn(move || LaneWriter::new(options, vec![end]).run(&parker, &writing));
+        let writer = scope.spawn(move || LaneWriter::new(options, transforms, vec![end]).run(&parker, &writing));
         let mut places = Places::new(payload.len());
         let disk = || {
             file.write_at(places.next(), &payload)?;

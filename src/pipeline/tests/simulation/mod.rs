@@ -9,12 +9,14 @@
 //! 3. the three balances are exact after every turn and across every crash, and agree with what sources and backends saw;
 //! 4. a required destination gives nothing up, and nobody loses anything by crashes alone;
 //! 5. after the trouble the backlog comes to nothing within half an hour, and a fresh request gets through;
-//! 6. every stop ends in its time, with everything durable.
+//! 6. every stop ends in its time, with everything durable;
+//! 7. what transforms drop goes nowhere, and what they fail on is kept durably before its sender is told yes.
 //!
 //! The same seed goes the same way twice, and the same way whatever the wall clock does. The planted bugs at the end say
 //! whether a breach would be seen.
 
 mod destination;
+mod keeper;
 mod oracle;
 mod process;
 mod scenario;
@@ -136,6 +138,9 @@ fn every_planted_bug_is_found() {
         (Sabotage::FullAcknowledged, 1),
         (Sabotage::RefusedNotBooked, 1),
         (Sabotage::HeldForgotten, 8),
+        (Sabotage::LetterAwaitedByNobody, 1),
+        (Sabotage::PieceForgotten, 1),
+        (Sabotage::DroppedAsRefused, 1),
         (Sabotage::NoLastSync, 806),
         (Sabotage::CursorPastDurable, 1),
         (Sabotage::TotalsAhead, 1),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::block::{Block, Made};
 use crate::deliver::Request;
 use crate::otlp::view;
+use crate::transform::scripted::Scripted;
 
 /// The name of a span that every backend refuses.
 pub(super) const POISON: &str = "poison";
@@ -23,6 +24,10 @@ pub(super) type SpanIndex = u32;
 struct Known {
     encoded: bool,
     poisoned: bool,
+    /// Transforms drop it.
+    dropped: bool,
+    /// It is in a block that was kept aside.
+    aside: bool,
     /// Handed in more than once, byte for byte: a root, or a row that was sent twice.
     repeated: bool,
     /// The outlet that it went through first, and its place in what went through there.
@@ -43,6 +48,8 @@ pub(super) struct Oracle {
     outlets: u32,
     places: u64,
     trace: DefaultHasher,
+    /// What the lanes' transforms do.
+    pub(super) transform: Scripted,
     /// Spans that somebody was told yes for.
     pub(super) promised: u64,
 }
@@ -81,6 +88,8 @@ impl Oracle {
             let known = Known {
                 encoded: block.meta.made == Made::Encoded,
                 poisoned: span.read().name == POISON,
+                dropped: self.transform.drops(span.body()),
+                aside: false,
                 repeated: false,
                 outlet,
                 place: self.places,
@@ -119,6 +128,8 @@ impl Oracle {
         let find = |body: &[u8]| *self.by_hash.get(&hash(body)).expect("nothing is delivered that was not handed in");
         let spans: Vec<SpanIndex> = bodies.map(|(_, _, span)| find(span.body())).collect();
         assert_eq!(spans.len() as u64, request.spans, "a request holds as many spans as it says");
+        let dropped = spans.iter().any(|index| self.spans[*index as usize].dropped);
+        assert!(!dropped, "a span that was dropped is delivered");
         let mut last: Vec<(u32, u64)> = Vec::new();
         for known in spans.iter().map(|index| &self.spans[*index as usize]).filter(|known| !known.repeated) {
             match last.iter_mut().find(|(outlet, _)| *outlet == known.outlet) {
@@ -130,6 +141,14 @@ impl Oracle {
             }
         }
         spans
+    }
+
+    /// A block was kept aside, durably.
+    pub(super) fn quarantined(&mut self, payload: &[u8]) {
+        for (_, _, span) in view::spans(payload) {
+            let index = *self.by_hash.get(&hash(span.body())).expect("what is kept aside was handed in");
+            self.spans[index as usize].aside = true;
+        }
     }
 
     /// Whether a backend refuses one of them.
@@ -163,6 +182,8 @@ impl Oracle {
 
     /// Spans that are due to a destination and that it has neither taken nor refused.
     pub(super) fn missing(&self) -> usize {
-        self.spans.iter().filter(|known| known.due & !known.taken & !known.refused != 0).count()
+        let is_missing =
+            |known: &&Known| !known.dropped && !known.aside && known.due & !known.taken & !known.refused != 0;
+        self.spans.iter().filter(is_missing).count()
     }
 }

@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 use crate::block::{MAX_BYTES, TARGET_BYTES};
 use crate::config::{AckPolicy, Admission, Batch, BlockCompression, Compression, Requirement, Retry, StartAt};
+use crate::transform::scripted::Scripted;
 
 /// Destinations that a run knows; each start has some of them.
 pub(super) const MOST_DESTINATIONS: usize = 3;
@@ -34,6 +35,9 @@ pub(super) struct Scenario {
     pub(super) without_destinations: bool,
     /// One span in so many is refused by every backend; 0 is none.
     pub(super) poison_every: u64,
+    /// What the lanes' transforms do, and the bytes of the pieces that they leave.
+    pub(super) transform: Scripted,
+    pub(super) piece_bytes: usize,
     /// Mean time between requests of one gateway.
     pub(super) pace: Duration,
     /// Mean time between two troubles.
@@ -85,12 +89,27 @@ impl Scenario {
             ring_spans: random.u64(100..3_000),
             destinations: (0..MOST_DESTINATIONS).map(|index| plan(index, budget_bytes, &mut random)).collect(),
             without_destinations: random.u8(..) < 16,
+            transform: transform(seed),
+            piece_bytes: if as_in_production { MAX_BYTES } else { 24 * 1024 },
             poison_every: if random.u8(..) < 80 { random.u64(300..1_500) } else { 0 },
             pace: milliseconds(80..1_200, &mut random),
             trouble: milliseconds(1_000..20_000, &mut random),
             troubled_for: milliseconds(240_000..480_000, &mut random),
             lost_wakes: if random.bool() { 0 } else { random.u8(1..60) },
         }
+    }
+}
+
+/// One run in three has transforms; drawn apart, so that the others go as they would without.
+fn transform(seed: u64) -> Scripted {
+    let mut random = Rng::with_seed(!seed);
+    match random.u8(..) {
+        0..85 => Scripted {
+            drop_every: random.u64(2..300),
+            aside_every: random.u64(300..5_000),
+            rewrite_every: random.u64(0..100),
+        },
+        _ => Scripted::default(),
     }
 }
 

@@ -36,9 +36,11 @@ pub(super) struct Tally {
     pub(super) unanswered: u64,
     /// Blocks that the writer was not told of yet.
     pub(super) pushed: u64,
-    /// In the log by the writer's word.
+    /// In the log, dropped or kept aside by the writer's word.
     pub(super) accepted: u64,
     pub(super) refused: u64,
+    /// Of those accepted, what may be in the log in part.
+    pub(super) unknown: u64,
     pub(super) records: u64,
 }
 
@@ -85,7 +87,11 @@ impl Outlet for Spied {
             tally.unanswered -= spans;
             match verdict.outcome {
                 VerdictOutcome::Refused(_) => tally.refused += spans,
-                VerdictOutcome::Durable | VerdictOutcome::Unknown => tally.accepted += spans,
+                VerdictOutcome::Durable => tally.accepted += spans,
+                VerdictOutcome::Unknown => {
+                    tally.accepted += spans;
+                    tally.unknown += spans;
+                }
             }
         }
         let (first, last) = (verdict.first.0, verdict.last.0);

@@ -35,6 +35,7 @@ pub(super) enum Actor {
     Gateway(usize),
     Lines(usize),
     Writer(usize),
+    Keeper(usize),
     Sync,
     Egress(usize),
     Answer(usize),
@@ -85,6 +86,7 @@ impl World {
         let mut random = Rng::with_seed(seed ^ 0x5eed);
         let disk = SimDisk::new(random.u64(..));
         let oracle = Rc::<RefCell<Oracle>>::default();
+        oracle.borrow_mut().transform = scenario.transform;
         let backends = (0..MOST_DESTINATIONS).map(|_| Backend::new(random.u64(..))).collect();
         let destinations = if scenario.without_destinations { 0 } else { random.u8(1..8) | 1 };
         let configuration = Configuration { lanes: scenario.most_lanes, destinations, returned: 0 };
@@ -207,6 +209,7 @@ impl World {
             Actor::Gateway(lane) => self.gateway(lane),
             Actor::Lines(lane) => self.lines(lane),
             Actor::Writer(lane) => self.writer(lane),
+            Actor::Keeper(lane) => self.keeper(lane),
             Actor::Sync => self.sync(),
             Actor::Egress(index) => self.egress(index),
             Actor::Answer(index) => self.process.destinations[index].arrive(self.now),
@@ -226,6 +229,7 @@ impl World {
             actors.extend(lane.gateway.as_ref().map(|_| (lane.gateway_due, Actor::Gateway(index))));
             actors.extend(lane.lines.as_ref().map(|_| (lane.lines_due, Actor::Lines(index))));
             actors.extend(lane.writer.as_ref().map(|_| (lane.writer_due, Actor::Writer(index))));
+            actors.extend(lane.keeper.due().map(|due| (due, Actor::Keeper(index))));
         }
         let process = &self.process;
         actors.extend(process.syncer.as_ref().map(|_| (process.sync_due.max(process.sync_blocked_until), Actor::Sync)));
@@ -304,6 +308,7 @@ impl World {
             Turn::Wait(time) => lane.writer_due = now + time,
             Turn::Ended => lane.writer.take().expect("it has just turned").end(wall_ns),
         }
+        lane.keeper.take(now);
         let log = &self.process.logs[index];
         let reached = (log.published_sequence(), log.durable_sequence());
         if lane.reached != reached {
@@ -317,6 +322,13 @@ impl World {
             }
         }
         self.process.check_lane(index);
+    }
+
+    fn keeper(&mut self, index: usize) {
+        let lane = &mut self.process.lanes[index];
+        lane.keeper.keep(&mut self.oracle.borrow_mut());
+        lane.keeper.take(self.now);
+        lane.writer_due = wake(lane.writer_due, self.now, self.scenario.lost_wakes, &mut self.random);
     }
 
     /// Wakes a writer for whom there are blocks, or verdicts to give.
