@@ -1,5 +1,7 @@
 //! The processors: `batch`, which sets when exporters send, and `plugin/NAME`, the steps of the transform chain in the
-//! order of the pipeline. Processors of the Collector's language that this version lacks are refused by name.
+//! order of the pipeline.
+//!
+//! Processors of the Collector's language that this version lacks are refused by name.
 
 use std::time::Duration;
 
