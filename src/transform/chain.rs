@@ -102,7 +102,7 @@ impl Step {
 
 /// The steps of one lane; see the module.
 pub struct Chain {
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     piece_bytes: usize,
     current: Vec<u8>,
     next: Vec<u8>,

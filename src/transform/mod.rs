@@ -5,10 +5,16 @@
 //! aside and why. All of a block's way through the chain is one transaction: the block itself stays as it came until the last
 //! step has agreed.
 
+#[cfg(not(feature = "plugins"))]
 mod absent;
 mod chain;
+#[cfg(feature = "plugins")]
+pub mod plugin;
 #[cfg(test)]
 pub mod scripted;
 
+#[cfg(not(feature = "plugins"))]
 pub use absent::PluginStep;
 pub use chain::{Cause, Chain, Given, Made, Outcome, Piece, Step};
+#[cfg(feature = "plugins")]
+pub use plugin::PluginStep;

@@ -6,7 +6,6 @@ use std::hash::{DefaultHasher, Hasher};
 
 use super::{Cause, Given, Made};
 use crate::block::Signal;
-use crate::otlp::Summary;
 use crate::otlp::slice;
 use crate::otlp::view;
 
@@ -48,21 +47,8 @@ impl Scripted {
         if !rewrites && !spans().any(|span| self.drops(span)) {
             return Made::Same;
         }
-        let mut summary = Summary::EMPTY;
-        let kept: Vec<bool> = spans().map(|span| !self.drops(span)).collect();
-        let mut first = 0;
-        for run in kept.chunk_by(|a, b| a == b) {
-            let end = first + u32::try_from(run.len()).expect("a block has few spans");
-            if run[0] {
-                // What is written behind each other is one payload.
-                let part = slice::range(payload, first..end, out);
-                summary.spans += part.spans;
-                summary.first_start_ns = summary.first_start_ns.min(part.first_start_ns);
-                summary.last_end_ns = summary.last_end_ns.max(part.last_end_ns);
-            }
-            first = end;
-        }
-        Made::Other(summary)
+        let kept: Vec<u32> = (0..).zip(spans()).filter(|(_, span)| !self.drops(span)).map(|(row, _)| row).collect();
+        Made::Other(slice::part(Signal::Traces, payload, &kept, out, &mut Vec::new()).0)
     }
 }
 

@@ -1,0 +1,199 @@
+//! One instance with the buffers around it: a payload in, another out, or why not.
+//!
+//! The rows are shown in calls of as many as the plugin wants. All of them are one transaction: the output is only good, and
+//! what the calls wrote to the plugin's state only counts, when the last call has given a good answer. The columns are
+//! used again, so in the steady state nothing is allocated for a row.
+
+use std::sync::Arc;
+
+use super::program::Program;
+use crate::block::{MAX_BYTES, Meta, Signal};
+use crate::otlp::Summary;
+use crate::otlp::columns::{Columns, FieldError};
+use crate::otlp::edit::{self, Applied, BadEdit};
+use crate::otlp::slice::{self, Bounds};
+use crate::plugin::counters::Counters;
+use crate::plugin::{Answer, Call, CallError, Instance};
+use crate::transform::Made;
+
+/// The word for answers that break a rule.
+const BAD_PATCH: &str = "bad_patch";
+
+/// Why a plugin did nothing with a block.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// It said so.
+    #[error("{0}")]
+    Refused(CallError),
+    /// A call failed.
+    #[error("{0}")]
+    Call(CallError),
+    /// Its answer broke a rule.
+    #[error("its answer breaks a rule: {0}")]
+    BadPatch(BadEdit),
+    /// A field that its answer brings cannot be.
+    #[error("its answer brings a field that cannot be: {0}")]
+    BadField(FieldError),
+    /// A span of its answer is more than a block.
+    #[error("its answer makes {0} spans of more than {MAX_BYTES} bytes")]
+    TooBig(u32),
+}
+
+impl Failure {
+    /// One of a fixed set: a metric's label, and a dead letter's reason.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Failure::Refused(_) => "refused",
+            Failure::BadPatch(_) | Failure::BadField(_) | Failure::TooBig(_) => BAD_PATCH,
+            Failure::Call(error) => match error {
+                CallError::TimeOut { .. } => "time_out",
+                CallError::OutOfMemory { .. } => "out_of_memory",
+                CallError::Refused(_) => "refused",
+                CallError::Start(_) => "start",
+                CallError::Trap(_) | CallError::StackOverflow => "trap",
+            },
+        }
+    }
+
+    /// Another instance might do better: what the last one had in its memory may be the reason.
+    pub(super) fn may_be_the_instances(&self) -> bool {
+        matches!(self, Failure::Call(CallError::Trap(_) | CallError::StackOverflow | CallError::OutOfMemory { .. }))
+    }
+}
+
+/// See the module.
+pub(super) struct Live {
+    program: Arc<Program>,
+    instance: Instance,
+    columns: Columns,
+    /// The payload of one call, and what is left for the next ones.
+    piece: Vec<u8>,
+    ahead: Vec<u8>,
+    made: Vec<u8>,
+    /// The answers of the last block, if somebody wants to compare them.
+    answers: Vec<Answer>,
+}
+
+impl Live {
+    pub(super) fn new(program: &Arc<Program>, counters: Arc<Counters>) -> Live {
+        Live {
+            instance: Instance::new(Arc::clone(&program.generation), counters),
+            program: Arc::clone(program),
+            columns: Columns::default(),
+            piece: Vec::new(),
+            ahead: Vec::new(),
+            made: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Another program; on an error the present one stays.
+    pub(super) fn swap(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
+        if !Arc::ptr_eq(&program.generation, &self.program.generation) {
+            self.instance.swap(Arc::clone(&program.generation))?;
+        }
+        self.program = Arc::clone(program);
+        Ok(())
+    }
+
+    /// What the plugin said of the last block, call by call; kept only where there is a shadow.
+    pub(super) fn answers(&self) -> &[Answer] {
+        &self.answers
+    }
+
+    /// Shows a payload to the plugin and writes what it makes of it over `out`, nothing if that fails. The payload is as it was
+    /// afterwards.
+    pub(super) fn transform(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
+        self.answers.clear();
+        out.clear();
+        let outcome = self.in_calls(meta, payload, out);
+        match &outcome {
+            Ok(_) => self.instance.accept(),
+            Err(failure) => {
+                out.clear();
+                self.instance.reject();
+                self.instance.counters().bad_patches.add(u64::from(failure.word() == BAD_PATCH));
+            }
+        }
+        outcome
+    }
+
+    fn in_calls(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
+        let most = self.program.generation.setup.max_rows;
+        let made = match most {
+            0 => self.call(meta, payload, out)?.0,
+            most => self.pieces(meta, payload, most, out)?,
+        };
+        if let Made::Other(_) = &made
+            && out.len() > MAX_BYTES
+        {
+            let too_big = too_big(meta.signal, out);
+            if too_big > 0 {
+                return Err(Failure::TooBig(too_big));
+            }
+        }
+        Ok(made)
+    }
+
+    /// In calls of `most` rows. What they leave is written behind each other, which is the payload of all of it.
+    fn pieces(&mut self, meta: &Meta, payload: &[u8], most: u32, out: &mut Vec<u8>) -> Result<Made, Failure> {
+        let (mut changed, mut summary) = (false, Summary::EMPTY);
+        let positions: Vec<u32> = (0..most).collect();
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let (mut piece, mut made) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.made));
+        ahead.clear();
+        ahead.extend_from_slice(payload);
+        let mut left = u32::MAX;
+        while left > 0 {
+            let mut rest = Vec::new();
+            piece.clear();
+            let (_, after) = slice::part(meta.signal, &ahead, &positions, &mut piece, &mut rest);
+            left = after.spans;
+            ahead = rest;
+            let (this, holds) = self.call(meta, &mut piece, &mut made)?;
+            out.extend_from_slice(if this == Made::Same { &piece } else { &made });
+            changed |= this != Made::Same;
+            summary = super::join(summary, holds);
+        }
+        (self.ahead, self.piece, self.made) = (ahead, piece, made);
+        Ok(if changed { Made::Other(summary) } else { Made::Same })
+    }
+
+    /// One call on all of a payload; what it makes of it, and what that holds.
+    fn call(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(Made, Summary), Failure> {
+        let generation = Arc::clone(&self.program.generation);
+        let selection = generation.selection(meta.signal).expect("the step takes only what its plugin wants");
+        selection.gather(payload, &mut self.columns);
+        let call = Call { signal: meta.signal, columns: &self.columns, received_ns: meta.received_ns };
+        let answer = self.instance.transform(&call, payload).map_err(|error| match error {
+            CallError::Refused(_) => Failure::Refused(error),
+            error => Failure::Call(error),
+        })?;
+        if self.program.shadow.is_some() {
+            self.answers.push(answer.clone());
+        }
+        let most_bytes = usize::try_from(self.program.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
+        let Answer { extra, patch } = answer;
+        let extended = (!extra.is_empty()).then(|| selection.extended(extra)).transpose().map_err(Failure::BadField)?;
+        let selection = extended.as_ref().unwrap_or(selection);
+        let edits = edit::check(selection, &self.columns, patch, most_bytes).map_err(Failure::BadPatch)?;
+        let counters = self.instance.counters();
+        match edit::apply(payload, selection, &self.columns, &edits, out) {
+            Applied::Unchanged => Ok((Made::Same, self.columns.summary())),
+            Applied::Changed { summary, edited, dropped } => {
+                counters.rows_edited.add(u64::from(edited));
+                counters.rows_dropped.add(u64::from(dropped));
+                Ok((Made::Other(summary), summary))
+            }
+        }
+    }
+}
+
+/// Spans that are more than a block by themselves.
+fn too_big(signal: Signal, payload: &[u8]) -> u32 {
+    match signal {
+        Signal::Traces => slice::pieces(payload, Bounds { max_bytes: MAX_BYTES, max_spans: u32::MAX }).too_big_spans,
+        // Log records are not cut: the block they are in has to hold them.
+        Signal::Logs | Signal::Metrics => 1,
+    }
+}
