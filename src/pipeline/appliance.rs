@@ -328,13 +328,13 @@ impl Appliance {
             waiting();
         };
         join_all(destinations, &hurried);
-        let DeadLetterStores { front, delivery, thread, .. } = self.dead_letters;
+        let DeadLetterStores { front, delivery, aside, thread, .. } = self.dead_letters;
         // A replay has the destinations' time: what its backend has taken by then is said to be gone.
         while delivery.is_sending() && !self.stops.egress.is_over(clock::monotonic()) {
             hurried();
             thread::park_timeout(JOIN_INTERVAL);
         }
-        drop(front);
+        drop((front, aside));
         delivery.end();
         join_all(vec![thread], waiting);
     }

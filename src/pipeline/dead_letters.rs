@@ -29,7 +29,8 @@ use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
 
 use super::sources::SourceNames;
-use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Signal, SourceId};
+use super::writer::{Kept, Quarantined};
+use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Meta, Signal, SourceId};
 use crate::export::Exporter;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, FileStorage, Log, Storage};
@@ -45,6 +46,9 @@ use store::{Store, StoreWatch};
 
 /// Letters of each kind that may wait for the thread.
 const WAITING: usize = 128;
+
+/// Blocks that may wait to be kept aside.
+const BLOCKS_WAITING: usize = 8;
 
 /// Bytes kept of one letter.
 const KEPT_BYTES: usize = MAX_BYTES - 4096;
@@ -149,6 +153,8 @@ impl DeadLetters {
 pub struct DeadLetterStores {
     /// For decoding threads.
     pub front: DeadLetterSender,
+    /// For writers: blocks that transforms could not do.
+    pub aside: Sender<Quarantined>,
     /// For destinations.
     pub delivery: DeadLetters,
     /// The stores' logs, to be read.
@@ -179,11 +185,13 @@ pub fn start(
     let counters = [&front_store, &delivery_store].map(|store| (store.name, Arc::clone(&store.counters)));
     let (front, front_letters) = channel::bounded(WAITING);
     let (orders, orders_taken) = channel::bounded(WAITING);
+    let (aside, blocks) = channel::bounded(BLOCKS_WAITING);
     let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
-    let thread = thread.spawn(move || keeper.run(front_letters, orders_taken))?;
+    let thread = thread.spawn(move || keeper.run(front_letters, orders_taken, blocks))?;
     Ok(DeadLetterStores {
         front,
+        aside,
         delivery: DeadLetters { orders, exporters: Arc::default(), sending: Arc::default() },
         logs,
         counters,
@@ -285,8 +293,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(mut self, mut front: Receiver<FrontDeadLetter>, mut orders: Receiver<Order>) {
-        let mut open = 2;
+    fn run(
+        mut self,
+        mut front: Receiver<FrontDeadLetter>,
+        mut orders: Receiver<Order>,
+        mut blocks: Receiver<Quarantined>,
+    ) {
+        let mut open = 3;
         while open > 0 {
             crossbeam::channel::select! {
                 recv(front) -> letter => match letter {
@@ -297,6 +310,10 @@ impl Keeper {
                     Ok(Order::Keep(letter, done)) => answer(self.keep_delivery(&letter), &done),
                     Ok(Order::Go(store, numbers, by, done)) => answer(self.store(store).go(&numbers, by), &done),
                     Ok(Order::End) | Err(_) => { orders = channel::never(); open -= 1; }
+                },
+                recv(blocks) -> block => match block {
+                    Ok(block) => self.keep_aside(&block),
+                    Err(_) => { blocks = channel::never(); open -= 1; }
                 },
                 default(Duration::from_millis(500)) => {}
             }
@@ -321,6 +338,22 @@ impl Keeper {
         let bytes = &letter.bytes[..letter.bytes.len().min(KEPT_BYTES)];
         let encoded = letter::encode(letter.reason, &name, "", bytes);
         self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
+    }
+
+    /// Keeps a block that transforms could not do, in as many letters as it takes, and says so once they are durable.
+    fn keep_aside(&mut self, quarantined: &Quarantined) {
+        let Quarantined { block, cause, kept, writer } = quarantined;
+        let (origin, reply) = (self.names.of(block.meta.source), format!("{}: {}", cause.step, cause.message));
+        let letters = letter::in_letters(&block.meta, &block.payload);
+        let encoded =
+            |(meta, payload): &(Meta, Vec<u8>)| letter::encode_block((cause.reason, &origin, &reply), meta, payload);
+        let signal = (block.meta.signal, block.meta.source);
+        let all = letters.iter().all(|letter| self.front.keep(signal, block.meta.received_ns, &encoded(letter)));
+        if all && self.front.sync() {
+            // The writer may have given up meanwhile: it is kept all the same.
+            kept.send(Kept::Durably).ok();
+        }
+        writer.unpark();
     }
 
     fn store(&mut self, name: StoreName) -> &mut Store {

@@ -4,6 +4,8 @@
 //! destination) and reply each `u16` length and UTF-8 bytes, then the letter's own bytes; signal and source are the block's.
 //! Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64` ids that are
 //! gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone before them.
+//! A block that transforms could not do is `u8` 3, the same texts, `u8` 1 if it was encoded from records, `u32` records, `u32`
+//! spans, `u64` earliest start, `u64` latest end, and its payload.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,12 +14,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::KEPT_BYTES;
-use crate::block::{Meta, Signal, SourceId};
-use crate::otlp;
+use crate::block::{Made, Meta, Signal, SourceId};
+use crate::otlp::slice;
+use crate::otlp::{self, Summary};
 use crate::queue::{Entry, Position, Reader};
 
 const LETTER: u8 = 1;
 const GONE: u8 = 2;
+const BLOCK: u8 = 3;
 
 /// Bytes of a reason, an origin or a reply that are kept: a reply is shown to people, its beginning is enough.
 const TEXT_BYTES: usize = 256;
@@ -76,6 +80,8 @@ pub struct Letter {
     pub signal: Signal,
     /// The source that a record came by.
     pub source: SourceId,
+    /// What the bytes are, when they are a block that transforms could not do.
+    pub block: Option<Meta>,
     /// The record as it was sent, or OTLP as it was in the log.
     pub bytes: Bytes,
 }
@@ -117,7 +123,7 @@ impl Letter {
     #[must_use]
     pub fn content(&self) -> String {
         match self.store {
-            StoreName::Delivery if otlp::json::knows(self.signal) => {
+            _ if (self.store == StoreName::Delivery || self.block.is_some()) && otlp::json::knows(self.signal) => {
                 let mut text = Vec::new();
                 otlp::json::encode(self.signal, &[&self.bytes], &mut text);
                 String::from_utf8_lossy(&text).into_owned()
@@ -129,13 +135,45 @@ impl Letter {
 
 /// The payload of a letter's block; texts are cut.
 pub(super) fn encode(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![LETTER];
-    for text in [reason, origin, reply] {
+    let mut out = encode_texts(LETTER, [reason, origin, reply]);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The payload of the letter of a block; `texts` are reason, source, and step with what it said.
+pub(super) fn encode_block((reason, origin, reply): (&str, &str, &str), meta: &Meta, bytes: &[u8]) -> Vec<u8> {
+    let mut out = encode_texts(BLOCK, [reason, origin, reply]);
+    out.push(u8::from(meta.made == Made::Encoded));
+    out.extend_from_slice(&meta.records.to_le_bytes());
+    out.extend_from_slice(&meta.spans.to_le_bytes());
+    out.extend_from_slice(&meta.first_span_ns.to_le_bytes());
+    out.extend_from_slice(&meta.last_span_ns.to_le_bytes());
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// A block in parts that fit a letter each. A single row that does not is kept as far as it fits: it is shown as cut.
+pub(super) fn in_letters(meta: &Meta, payload: &[u8]) -> Vec<(Meta, Vec<u8>)> {
+    if payload.len() < KEPT_BYTES || meta.spans < 2 {
+        return vec![(*meta, payload[..payload.len().min(KEPT_BYTES)].to_vec())];
+    }
+    let first: Vec<u32> = (0..meta.spans / 2).collect();
+    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let (ahead, behind) = slice::part(meta.signal, payload, &first, &mut front, &mut rest);
+    let records = meta.records.min(ahead.spans);
+    let part = |summary: Summary, records| Meta { records, spans: summary.spans, ..*meta };
+    let mut letters = in_letters(&part(ahead, records), &front);
+    letters.extend(in_letters(&part(behind, meta.records - records), &rest));
+    letters
+}
+
+fn encode_texts(version: u8, texts: [&str; 3]) -> Vec<u8> {
+    let mut out = vec![version];
+    for text in texts {
         let text = &text[..text.floor_char_boundary(TEXT_BYTES)];
         out.extend_from_slice(&u16::try_from(text.len()).expect("cut above").to_le_bytes());
         out.extend_from_slice(text.as_bytes());
     }
-    out.extend_from_slice(bytes);
     out
 }
 
@@ -155,7 +193,16 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
         Some(String::from_utf8_lossy(text).into_owned())
     };
     let (reason, origin, reply) = (text()?, text()?, text()?);
-    (*version == LETTER).then(|| Letter {
+    let block = match *version {
+        LETTER => None,
+        BLOCK => {
+            let (head, after) = rest.split_first_chunk::<25>()?;
+            rest = after;
+            Some(described(meta, head))
+        }
+        _ => return None,
+    };
+    Some(Letter {
         store,
         number: sequence,
         reason,
@@ -164,8 +211,22 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
         time_ns: meta.received_ns,
         signal: meta.signal,
         source: meta.source,
+        block,
         bytes: payload.slice_ref(rest),
     })
+}
+
+fn described(meta: &Meta, head: &[u8; 25]) -> Meta {
+    let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+    Meta {
+        made: if head[0] == 1 { Made::Encoded } else { Made::Passed },
+        records: u32_at(1),
+        spans: u32_at(5),
+        first_span_ns: u64_at(9),
+        last_span_ns: u64_at(17),
+        ..*meta
+    }
 }
 
 /// The numbers of letters that are gone and still on disk: a bit each, for a full store may hold ten million of them.

@@ -108,7 +108,7 @@ impl FrontReplay {
     /// Decodes letters of one source and books them; returns the numbers of those that are no dead letters any more, and
     /// the blocks in which they are.
     fn decode(&mut self, letters: &[Letter], replayed: &mut Replayed) -> (Vec<u64>, Vec<Block>) {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut blocks) = (Vec::new(), Vec::new());
         let Some(first) = letters.first() else { return (numbers, Vec::new()) };
         let (rules, metrics) = (self.rules.now(), &self.metrics);
         if rules != self.followed {
@@ -125,6 +125,12 @@ impl FrontReplay {
         for letter in letters {
             if letter.is_cut() {
                 replayed.fail(letter, CUT);
+                continue;
+            }
+            if let Some(meta) = letter.block {
+                let payload = letter.bytes.to_vec();
+                blocks.push(Block { meta, payload, awaited: true });
+                numbers.push(letter.number);
                 continue;
             }
             let outcome = encoder.json(&letter.bytes, Origin::default(), letter.time_ns);
@@ -146,7 +152,7 @@ impl FrontReplay {
                 uberagent::Outcome::Blank => replayed.fail(letter, "no record"),
             }
         }
-        let blocks = std::iter::from_fn(|| encoder.close()).collect();
+        blocks.extend(std::iter::from_fn(|| encoder.close()));
         (numbers, blocks)
     }
 

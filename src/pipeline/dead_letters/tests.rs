@@ -21,8 +21,8 @@ fn stores(directory: &Path) -> DeadLetterStores {
 }
 
 fn end(stores: DeadLetterStores) {
-    let DeadLetterStores { front, delivery, logs, thread, .. } = stores;
-    drop((front, delivery, logs));
+    let DeadLetterStores { front, aside, delivery, logs, thread, .. } = stores;
+    drop((front, aside, delivery, logs));
     thread.join().unwrap();
 }
 
@@ -220,6 +220,7 @@ fn undecoded(number: u64, bytes: &str) -> Letter {
         time_ns: 5,
         signal: Signal::Traces,
         source: SourceId(4),
+        block: None,
         bytes: Bytes::copy_from_slice(bytes.replace('\n', "").as_bytes()),
     }
 }
