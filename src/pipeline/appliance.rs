@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use core_affinity::CoreId;
 use crossbeam::channel::Receiver;
 use crossbeam::sync::Parker;
 
@@ -22,9 +21,11 @@ use super::destination;
 use super::destinations::Destinations;
 use super::disk::{Disk, DiskParts};
 use super::drain::EgressStop;
-use super::ingest::{self, Lane, LaneParts};
+use super::ingest::{self, Lane};
+use super::lanes;
 use super::logs::{self, LogsError, OpenLog};
 use super::outlet::{self, WriterEnd};
+use super::plugins::{PluginError, Plugins};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
@@ -80,6 +81,9 @@ pub enum StartError {
     /// A destination cannot be started.
     #[error(transparent)]
     Destination(#[from] destination::StartError),
+    /// A plugin cannot go live.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// The token file of the management port cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
@@ -100,6 +104,9 @@ pub enum ReloadError {
     /// A destination cannot be started.
     #[error(transparent)]
     Destination(#[from] destination::StartError),
+    /// A plugin cannot go live.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// The token file of the management port cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
@@ -131,6 +138,7 @@ pub struct Appliance {
     guard: Guard,
     receivers: Receivers,
     lanes: Vec<Lane>,
+    plugins: Plugins,
     destinations: Destinations,
     stops: Stops,
     syncing: Syncing,
@@ -174,8 +182,10 @@ impl Appliance {
         let process = health.component("process");
         let ground = open_ground(config, lanes, &receivers.names, &health)?;
         let stops = Stops::default();
-        let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
         let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
+        let unparkers = parkers.iter().take(lanes).map(|parker| parker.unparker().clone()).collect();
+        let (plugins, swaps) = Plugins::load(config, unparkers, &metrics, &health)?;
+        let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
         let shared = ingest::Shared {
@@ -189,22 +199,18 @@ impl Appliance {
             give_up: &stops.writers_give_up,
             health: &health,
         };
-        for gone in ground.logs.iter().skip(lanes) {
-            shown::register_gone(&metrics, gone.log.lane(), &gone.ledger);
-        }
-        let disk = show_disk(config, &ground, &metrics, &health);
-        let mut writers: Vec<(Parker, Vec<WriterEnd>)> =
-            parkers.into_iter().map(|parker| (parker, Vec::new())).collect();
+        let disk = show_ground(config, (&ground, lanes), &metrics, &health);
+        let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside);
         let (calls, called) = desk_channel();
         let (desk, replay) = start_desk(
             receivers.rules.clone(),
             called,
             &ground.dead_letters,
-            &writers[0].0,
+            &writers[0].parker,
             (&metrics, &health, &stops),
         )?;
-        writers[0].1.push(replay);
-        let mut lanes = start_lanes(ground.logs, writers, (&cores, lanes), &shared)?;
+        writers[0].others.push(replay);
+        let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
         receivers.adopt(bound, &mut lanes, &metrics);
         let guard = Guard::new(config.management.ip(), trust);
@@ -220,6 +226,7 @@ impl Appliance {
             management,
             guard,
             lanes,
+            plugins,
             destinations,
             stops,
             syncing,
@@ -262,13 +269,15 @@ impl Appliance {
     pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<(), ReloadError> {
         let trust = read_trust(config)?;
         let receivers = self.receivers.prepare(config)?;
+        let plugins = self.plugins.prepare(config)?;
         if dry_run {
             return Ok(self.destinations.check(config)?);
         }
         let destinations = self.destinations.prepare(config)?;
-        if let Err(error) = receivers.open() {
+        let opened = receivers.open().map_err(ReloadError::from);
+        if let Err(error) = opened.and_then(|()| Ok(self.plugins.adopt(plugins)?)) {
             self.destinations.discard(destinations);
-            return Err(error.into());
+            return Err(error);
         }
         self.destinations.adopt(config, destinations);
         self.receivers.adopt(receivers, &mut self.lanes, &self.metrics);
@@ -281,6 +290,7 @@ impl Appliance {
     /// once a second.
     pub fn look(&mut self, now: Duration) {
         self.disk.look();
+        self.plugins.look();
         for lane in &mut self.lanes {
             let turns = lane.reactor.turns.get();
             if turns != lane.reactor_turns {
@@ -400,7 +410,10 @@ fn start_desk(
     Ok((thread, end))
 }
 
-fn show_disk(config: &Config, ground: &Ground, metrics: &Metrics, health: &Health) -> Disk {
+fn show_ground(config: &Config, (ground, lanes): (&Ground, usize), metrics: &Metrics, health: &Health) -> Disk {
+    for gone in ground.logs.iter().skip(lanes) {
+        shown::register_gone(metrics, gone.log.lane(), &gone.ledger);
+    }
     let parts = DiskParts {
         logs: ground.logs.iter().map(|open| Arc::clone(&open.log)).collect(),
         budget: Arc::clone(&ground.budget),
@@ -458,20 +471,4 @@ fn read_trust(config: &Config) -> Result<Trust, TokenFileError> {
         tracing::warn!("{warning}");
     }
     Ok(Trust { tokens, loopback })
-}
-
-/// Starts a lane on each core in turn; logs beyond the lanes belong to lanes that no longer run.
-fn start_lanes(
-    logs: Vec<OpenLog>,
-    writers: Vec<(Parker, Vec<WriterEnd>)>,
-    (cores, count): (&[CoreId], usize),
-    shared: &ingest::Shared<'_>,
-) -> io::Result<Vec<Lane>> {
-    let mut lanes = Vec::with_capacity(count);
-    for ((open, (writer, others)), number) in logs.into_iter().zip(writers).zip(0u32..).take(count) {
-        let core = cores.get(number as usize % cores.len().max(1)).copied();
-        let OpenLog { log, appender, ledger, unreadable: _ } = open;
-        lanes.push(ingest::start(LaneParts { number, core, log, appender, ledger, others, writer }, shared)?);
-    }
-    Ok(lanes)
 }

@@ -95,6 +95,8 @@ pub struct LaneParts {
     pub ledger: Arc<ledger::Lane>,
     /// Ends of producers besides reactor and gateway.
     pub others: Vec<WriterEnd>,
+    /// What its blocks go through.
+    pub transforms: Transforms,
     /// The writer's parker: the sync thread and the budget know its other half.
     pub writer: Parker,
 }
@@ -197,7 +199,7 @@ impl Lane {
 
 /// Starts a lane; it serves nobody before its first change.
 pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
-    let LaneParts { number, core, log, appender, ledger, others, writer } = parts;
+    let LaneParts { number, core, log, appender, ledger, others, transforms, writer } = parts;
     let seat = Seat { number, core };
     let pools = &shared.pools;
     let (to_reactor, reactor_end, reactor_waiting) =
@@ -213,7 +215,8 @@ pub fn start(parts: LaneParts, shared: &Shared<'_>) -> io::Result<Lane> {
     let producers = vec![reactor_thread, start_gateway(seat, changes, to_gateway, shared)?];
     let options = writer_options(log, appender, ledger.clone(), shared);
     let ends = [reactor_end, gateway_end].into_iter().chain(others).collect();
-    let writer = start_writer(seat, options, ends, writer, shared)?;
+    let lane_writer = LaneWriter::new(options, transforms, ends);
+    let writer = start_writer(seat, lane_writer, writer, shared)?;
     Ok(Lane {
         producers,
         writer,
@@ -350,18 +353,11 @@ fn writer_options(log: Arc<Log>, appender: Appender, ledger: Arc<ledger::Lane>, 
     }
 }
 
-fn start_writer(
-    seat: Seat,
-    options: WriterOptions,
-    ends: Vec<WriterEnd>,
-    parker: Parker,
-    shared: &Shared<'_>,
-) -> io::Result<JoinHandle<()>> {
+fn start_writer(seat: Seat, writer: LaneWriter, parker: Parker, shared: &Shared<'_>) -> io::Result<JoinHandle<()>> {
     let name = format!("writer-{}", seat.number);
     let tick: Tick = shared.health.thread(&name, TICK_LIMIT, clock::monotonic());
     pinned(name, seat.core, move || {
-        let transforms = Transforms::none(parker.unparker().clone());
-        LaneWriter::new(options, transforms, ends).run(&parker, &tick);
+        writer.run(&parker, &tick);
         tick.end();
     })
 }

@@ -17,11 +17,17 @@ pub mod doors;
 pub mod drain;
 pub mod egress;
 pub mod ingest;
+pub mod lanes;
 pub mod logs;
 pub mod outlet;
 pub mod parking;
 pub mod payload;
 pub mod place;
+#[cfg(feature = "plugins")]
+pub mod plugins;
+#[cfg(not(feature = "plugins"))]
+#[path = "plugins/absent.rs"]
+pub mod plugins;
 pub mod receivers;
 pub mod release;
 pub mod reload;

@@ -1,0 +1,258 @@
+//! The plugins of the process: loaded before anything is received, changed by a reload, whole or not at all.
+//!
+//! The control thread loads, configures and tries a plugin; only then do lanes hear of it. Each lane goes over to the new
+//! ones between two blocks; if one of them cannot, all go back. A plugin whose configuration and file are as they were
+//! keeps running untouched. What is counted of a plugin belongs to its name and outlives all that.
+
+mod shown;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::sync::Unparker;
+
+use super::sources;
+use super::writer::{Change, Swap};
+use crate::block::SourceId;
+use crate::config::{Config, Plugin};
+use crate::plugin::{Engine, EngineError, LoadError, Pool, load};
+use crate::telemetry::health::{Component, Health};
+use crate::telemetry::metrics::Metrics;
+use crate::transform::Chain;
+use crate::transform::plugin::{Program, ProgramError, StepCounters, Wanted};
+
+/// The longest time that a lane may take to go over to other plugins.
+const SWAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why plugins cannot go live.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// There is no engine to run them.
+    #[error("processors: {0}")]
+    Engine(#[from] EngineError),
+    /// One of them cannot be used.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The file of one of them cannot be looked at.
+    #[error("processors.{plugin}: {source}")]
+    File {
+        /// Its name in the configuration.
+        plugin: String,
+        /// Why not.
+        source: LoadError,
+    },
+    /// The table of source ids cannot be used.
+    #[error("the table of sources cannot be used")]
+    Sources(#[from] io::Error),
+    /// A lane could not go over to them.
+    #[error("processors: lane {lane} keeps the plugins that it has: {why}")]
+    Lane {
+        /// Which.
+        lane: usize,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A plugin that is in force or is to be.
+#[derive(Clone)]
+struct Loaded {
+    program: Arc<Program>,
+    sources: Option<Vec<SourceId>>,
+}
+
+/// Plugins that were loaded and are not in force.
+pub struct Prepared(Vec<Loaded>);
+
+/// A lane as the control thread reaches it.
+struct LaneDoor {
+    swaps: Sender<Swap>,
+    writer: Unparker,
+}
+
+/// See the module.
+pub struct Plugins {
+    engine: Option<Engine>,
+    in_force: Vec<Loaded>,
+    lanes: Vec<LaneDoor>,
+    /// By lane, of every plugin that there ever was.
+    counters: HashMap<String, Vec<Arc<StepCounters>>>,
+    metrics: Arc<Metrics>,
+    component: Component,
+}
+
+impl Plugins {
+    /// Loads the plugins of a configuration. Nothing runs yet: see [`Plugins::chain`].
+    ///
+    /// # Errors
+    ///
+    /// Names the plugin, its file, and why it cannot be used.
+    pub fn load(
+        config: &Config,
+        writers: Vec<Unparker>,
+        metrics: &Arc<Metrics>,
+        health: &Health,
+    ) -> Result<(Plugins, Vec<Receiver<Swap>>), PluginError> {
+        let (lanes, changes) = writers
+            .into_iter()
+            .map(|writer| {
+                let (swaps, changes) = channel::unbounded();
+                (LaneDoor { swaps, writer }, changes)
+            })
+            .unzip();
+        let mut plugins = Plugins {
+            engine: None,
+            in_force: Vec::new(),
+            lanes,
+            counters: HashMap::new(),
+            metrics: Arc::clone(metrics),
+            component: health.component("plugins"),
+        };
+        let Prepared(loaded) = plugins.prepare(config)?;
+        loaded.iter().for_each(|one| plugins.meet(&one.program.plugin.name));
+        plugins.in_force = loaded;
+        plugins.look();
+        Ok((plugins, changes))
+    }
+
+    /// The chain with which a lane starts.
+    #[must_use]
+    pub fn chain(&self, lane: usize) -> Chain {
+        Chain::of_plugins(self.wanted(&self.in_force, lane))
+    }
+
+    /// Whether one of them removes what must not be kept.
+    #[must_use]
+    pub fn any_fail_closed(&self) -> bool {
+        self.in_force.iter().any(|one| one.program.is_fail_closed())
+    }
+
+    /// Loads the plugins of another configuration. What is in force stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugins::load`].
+    pub fn prepare(&mut self, config: &Config) -> Result<Prepared, PluginError> {
+        if self.engine.is_none() && !config.plugins.is_empty() {
+            let count = |count: usize| u32::try_from(count).expect("lanes and plugins are few");
+            let pool = Pool { lanes: count(self.lanes.len()), plugins: count(config.plugins.len()) };
+            self.engine = Some(Engine::start(pool)?);
+        }
+        let Some(engine) = &self.engine else { return Ok(Prepared(Vec::new())) };
+        let mut loaded = Vec::new();
+        for plugin in &config.plugins {
+            let known = self.in_force.iter().find(|one| one.program.plugin.name == plugin.name);
+            let number = known.map_or(0, |one| one.program.generation.number) + 1;
+            let program = match known {
+                Some(one) if is_as_it_was(&one.program, plugin)? => Arc::clone(&one.program),
+                _ => Program::load(engine, plugin, number)?,
+            };
+            loaded.push(Loaded { program, sources: source_ids(&config.state_directory, plugin)? });
+        }
+        Ok(Prepared(loaded))
+    }
+
+    /// Puts prepared plugins into force on every lane.
+    ///
+    /// # Errors
+    ///
+    /// When a lane cannot go over to them: then no lane does.
+    pub fn adopt(&mut self, Prepared(loaded): Prepared) -> Result<(), PluginError> {
+        loaded.iter().for_each(|one| self.meet(&one.program.plugin.name));
+        let refused = self.tell(&loaded);
+        if let Some((lane, why)) = refused {
+            if let Some((lane, why)) = self.tell(&self.in_force) {
+                tracing::error!(lane, why, "a lane could not go back to the plugins that it had");
+            }
+            return Err(PluginError::Lane { lane, why });
+        }
+        self.in_force = loaded;
+        self.look();
+        Ok(())
+    }
+
+    /// Says what does not do well; to be called about once a second.
+    pub fn look(&self) {
+        shown::set_health(&self.component, &self.in_force_counters());
+    }
+
+    /// Tells all lanes, and waits for all; the first that could not.
+    fn tell(&self, loaded: &[Loaded]) -> Option<(usize, String)> {
+        let mut answers = Vec::new();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let wanted = self.wanted(loaded, index);
+            let change: Change = Box::new(move |chain| chain.adopt(wanted));
+            let (answer, answered) = channel::bounded(1);
+            // A lane that has ended says so by not answering.
+            lane.swaps.send(Swap { change, answer }).ok();
+            lane.writer.unpark();
+            answers.push(answered);
+        }
+        let mut refused = None;
+        for (index, answered) in answers.into_iter().enumerate() {
+            let why = match answered.recv_timeout(SWAP_LIMIT) {
+                Ok(Ok(())) => continue,
+                Ok(Err(why)) => why,
+                Err(_) => "it does not answer".to_owned(),
+            };
+            refused.get_or_insert((index, why));
+        }
+        refused
+    }
+
+    fn wanted(&self, loaded: &[Loaded], lane: usize) -> Vec<Wanted> {
+        let one = |one: &Loaded| Wanted {
+            program: Arc::clone(&one.program),
+            sources: one.sources.clone(),
+            counters: Arc::clone(&self.counters[&one.program.plugin.name][lane]),
+        };
+        loaded.iter().map(one).collect()
+    }
+
+    /// Counters for a plugin of this name on every lane, if there are none.
+    fn meet(&mut self, name: &str) {
+        if !self.counters.contains_key(name) {
+            let counters: Vec<Arc<StepCounters>> = self.lanes.iter().map(|_| Arc::default()).collect();
+            shown::register(&self.metrics, name, &counters);
+            self.counters.insert(name.to_owned(), counters);
+        }
+    }
+
+    fn in_force_counters(&self) -> Vec<(&str, &[Arc<StepCounters>])> {
+        let names = self.in_force.iter().map(|one| one.program.plugin.name.as_str());
+        names.map(|name| (name, &self.counters[name][..])).collect()
+    }
+}
+
+/// Whether neither configuration nor file of a plugin, nor of its shadow, has changed. Tables are read again by every
+/// reload that changes anything of their plugin.
+fn is_as_it_was(program: &Program, plugin: &Plugin) -> Result<bool, PluginError> {
+    if program.plugin != *plugin {
+        return Ok(false);
+    }
+    let digest = |path: &Path| {
+        let source = load::Source::read(path);
+        source.map(|source| source.sha256).map_err(|source| PluginError::File { plugin: plugin.name.clone(), source })
+    };
+    let live = digest(&plugin.component.path)? == program.generation.sha256;
+    let shadow = match (&plugin.shadow, &program.shadow) {
+        (Some(component), Some(shadow)) => digest(&component.path)? == shadow.sha256,
+        _ => true,
+    };
+    Ok(live && shadow)
+}
+
+/// The ids of the receivers that a plugin's filter names.
+fn source_ids(state_directory: &Path, plugin: &Plugin) -> Result<Option<Vec<SourceId>>, PluginError> {
+    if plugin.filter.sources.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = plugin.filter.sources.iter().map(String::as_str).collect();
+    let assigned = sources::assign(state_directory, &names)?;
+    assigned.keep()?;
+    Ok(Some(assigned.ids))
+}

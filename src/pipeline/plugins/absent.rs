@@ -1,0 +1,66 @@
+//! In the place of plugins in a build without them: a configuration that names one is refused.
+//!
+//! The rest of the pipeline reads the same in both builds.
+
+use std::sync::Arc;
+
+use crossbeam::channel::{self, Receiver};
+use crossbeam::sync::Unparker;
+
+use super::writer::Swap;
+use crate::config::Config;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+use crate::transform::Chain;
+
+/// Why plugins cannot go live.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// Nothing here could run one.
+    #[error("processors.{0}: this build of millrace has no plugins")]
+    Absent(String),
+}
+
+/// None.
+pub struct Prepared;
+
+/// See the module.
+pub struct Plugins;
+
+impl Plugins {
+    /// Refuses a configuration with plugins.
+    pub fn load(
+        config: &Config,
+        writers: Vec<Unparker>,
+        _metrics: &Arc<Metrics>,
+        _health: &Health,
+    ) -> Result<(Plugins, Vec<Receiver<Swap>>), PluginError> {
+        Plugins.prepare(config)?;
+        Ok((Plugins, writers.iter().map(|_| channel::never()).collect()))
+    }
+
+    /// Nothing to run.
+    #[must_use]
+    pub fn chain(&self, _lane: usize) -> Chain {
+        Chain::new(Vec::new())
+    }
+
+    /// Never.
+    #[must_use]
+    pub fn any_fail_closed(&self) -> bool {
+        false
+    }
+
+    /// Refuses a configuration with plugins.
+    pub fn prepare(&mut self, config: &Config) -> Result<Prepared, PluginError> {
+        config.plugins.first().map_or(Ok(Prepared), |plugin| Err(PluginError::Absent(plugin.name.clone())))
+    }
+
+    /// Changes nothing.
+    pub fn adopt(&mut self, _prepared: Prepared) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    /// Has nothing to say.
+    pub fn look(&self) {}
+}
