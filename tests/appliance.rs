@@ -6,6 +6,9 @@
 mod dead_letters;
 #[path = "appliance/feeder.rs"]
 mod feeder;
+#[cfg(feature = "plugins")]
+#[path = "appliance/plugins.rs"]
+mod plugins;
 #[path = "appliance/reload.rs"]
 mod reload;
 #[path = "appliance/rig.rs"]

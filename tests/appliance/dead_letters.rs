@@ -34,8 +34,8 @@ fn leave(directory: &Path, letters: &[(&str, Vec<u8>)]) {
             payload: Bytes::copy_from_slice(payload),
         }));
     }
-    let dead_letters::DeadLetterStores { front, delivery, thread, .. } = stores;
-    drop((front, delivery));
+    let dead_letters::DeadLetterStores { front, aside, delivery, thread, .. } = stores;
+    drop((front, aside, delivery));
     thread.join().expect("it does not panic");
 }
 

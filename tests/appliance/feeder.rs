@@ -88,17 +88,21 @@ pub(crate) struct Reply {
     pub(crate) retry_after: bool,
 }
 
-/// Posts a request of one span, longer than any block of rows, on a connection of its own; waits at most 5 s.
+/// Posts a request of one span, longer than any block of rows.
 pub(crate) fn post_span(target: SocketAddr) -> Reply {
-    let payload = one_span(NAME_BYTES);
+    post(target, "/v1/traces", &one_span(NAME_BYTES))
+}
+
+/// Posts a request on a connection of its own; waits at most 5 s.
+pub(crate) fn post(target: SocketAddr, path: &str, payload: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(target).expect("the receiver listens");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout above zero");
     let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/x-protobuf\r\n\
+        "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/x-protobuf\r\n\
          content-length: {}\r\n\r\n",
         payload.len()
     );
-    stream.write_all(&[head.as_bytes(), &payload].concat()).expect("the receiver reads");
+    stream.write_all(&[head.as_bytes(), payload].concat()).expect("the receiver reads");
     let mut answer = Vec::new();
     if stream.read_to_end(&mut answer).is_err() {
         return Reply { status: 0, retry_after: false };

@@ -5,8 +5,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use millrace::otlp::slice;
@@ -15,6 +15,8 @@ use millrace::otlp::slice;
 struct Shared {
     up: AtomicBool,
     spans: AtomicU64,
+    /// Every body that it said yes to, one behind the other, if somebody wants them.
+    bodies: Option<Mutex<Vec<u8>>>,
 }
 
 /// A running backend. Its threads end with the process.
@@ -27,9 +29,20 @@ pub(crate) struct Sink {
 impl Sink {
     /// A backend that is down.
     pub(crate) fn down() -> Sink {
+        Sink::start(Shared::default())
+    }
+
+    /// A backend that works and keeps what it is sent.
+    pub(crate) fn keeping() -> Sink {
+        let sink = Sink::start(Shared { bodies: Some(Mutex::default()), ..Shared::default() });
+        sink.bring_up();
+        sink
+    }
+
+    fn start(shared: Shared) -> Sink {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(shared);
         let for_thread = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -52,6 +65,12 @@ impl Sink {
         self.shared.up.store(true, Ordering::SeqCst);
     }
 
+    /// Whether this is anywhere in what was kept.
+    pub(crate) fn has(&self, bytes: &[u8]) -> bool {
+        let bodies = self.shared.bodies.as_ref().expect("it keeps them").lock().expect("nobody panics with it");
+        memchr::memmem::find(&bodies, bytes).is_some()
+    }
+
     /// Spans in requests that were answered with 200.
     pub(crate) fn spans(&self) -> u64 {
         self.shared.spans.load(Ordering::SeqCst)
@@ -66,6 +85,9 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let Some(length) = head(&mut reader)? else { break };
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
+        if let Some(bodies) = &shared.bodies {
+            bodies.lock().expect("nobody panics with it").extend_from_slice(&body);
+        }
         shared.spans.fetch_add(u64::from(slice::count_spans(&body)), Ordering::SeqCst);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")?;
     }

@@ -1,0 +1,227 @@
+//! Plugins of a running appliance: what they hide is nowhere, what they drop is counted, what they fail on is kept.
+//!
+//! The redactor and the one that drops are components of `tests/data/plugins`, built from C; the hostile ones are written
+//! in WebAssembly's text format. Every test ends with balances of exactly zero.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millrace::config::{self, Config, File, Host, Inputs, OnError, Plugin};
+use millrace::telemetry::metrics::Imbalances;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
+use prost::Message;
+use serde_json::{Value, json};
+
+use super::feeder::{Feeder, post};
+use super::rig::{LIMIT, Rig, config, exporter, until};
+use super::sink::Sink;
+
+#[path = "../../src/plugin/tests/guest.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "it is a helper of the host's tests, which use more of it")]
+mod guest;
+
+/// What nobody may see.
+const SECRET: &str = "card=4711";
+
+fn component(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plugins").join(name)
+}
+
+/// A guest that traps whenever the number of rows is odd.
+fn hostile(directory: &Path) -> PathBuf {
+    let path = directory.join("hostile.wasm");
+    let guest = guest::Guest::new(include_str!("../guests/hostile/traps.wat"));
+    fs::write(&path, guest.component()).expect("the directory is there");
+    path
+}
+
+/// A plugin of this file, with more time than usual: nothing here is optimised.
+fn plugin(path: &Path, more: &str) -> Plugin {
+    let path = path.display();
+    let text = format!(
+        "processors: {{plugin/tried: {{path: {path}, limits: {{cpu: 200ms}}{more}}}}}\n\
+         service: {{pipelines: {{traces: {{processors: [plugin/tried]}}}}}}"
+    );
+    let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+    let file = Some(File { name: "m.yaml", text: &text });
+    let loaded = config::load(&Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host });
+    loaded.expect("a good configuration").config.plugins.remove(0)
+}
+
+/// One destination and these plugins.
+fn with(config: &Config, sink: &Sink, plugins: &[Plugin]) -> Config {
+    Config { exporters: vec![exporter(config, "a", sink.address)], plugins: plugins.to_vec(), ..config.clone() }
+}
+
+fn secrets() -> Vec<KeyValue> {
+    let value = Some(AnyValue { value: Some(Any::StringValue(format!("http://shop/?{SECRET}"))) });
+    vec![KeyValue { key: "url.full".to_owned(), value }]
+}
+
+/// So many spans with a secret in their URL.
+fn spans(count: u8) -> Vec<u8> {
+    let span = |id| Span {
+        trace_id: vec![7; 16],
+        span_id: vec![id; 8],
+        name: "checkout".to_owned(),
+        attributes: secrets(),
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: (1..=count).map(span).collect(), ..ScopeSpans::default() }];
+    TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+}
+
+fn post_spans(rig: &Rig, count: u8) -> u16 {
+    post(rig.receiver("otlp"), "/v1/traces", &spans(count)).status
+}
+
+/// Spans dropped by plugins, and refused, of all lanes.
+fn dropped_and_refused(rig: &Rig) -> (u64, u64) {
+    let lanes = rig.metrics.lanes();
+    let sum = |of: fn(&millrace::telemetry::ledger::Lane) -> u64| lanes.iter().map(|lane| of(lane)).sum();
+    (sum(|lane| lane.transform_dropped.get()), sum(|lane| lane.refused.get()))
+}
+
+/// Whether any file under a directory has these bytes in it.
+fn is_on_disk(directory: &Path, bytes: &[u8]) -> bool {
+    let entries = fs::read_dir(directory).expect("the directory is there");
+    let mut paths = entries.map(|entry| entry.expect("it can be listed").path());
+    paths.any(|path| match path.is_dir() {
+        true => is_on_disk(&path, bytes),
+        // A segment may go at any time.
+        false => fs::read(path).is_ok_and(|file| memchr::memmem::find(&file, bytes).is_some()),
+    })
+}
+
+fn dead_letters(rig: &Rig, call: &str) -> Value {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LIMIT)).build().into();
+    let url = format!("http://{}/api/v1/dlq", rig.management());
+    let answer = match call {
+        "" => agent.get(url).call(),
+        call => agent.post(format!("{url}/{call}")).send(json!({ "all": true }).to_string()),
+    };
+    let text = answer.expect("this host may ask").body_mut().read_to_string().expect("an answer");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+#[test]
+fn what_is_hidden_is_neither_on_the_disk_nor_at_a_destination() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    let redact = plugin(&component("redact.wasm"), "");
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[redact]));
+    assert_eq!(post_spans(&rig, 40), 200);
+    until("delivery", || sink.spans() == 40);
+    rig.rest();
+    assert!(sink.has(b"http://shop/?REDACTED") && !sink.has(SECRET.as_bytes()));
+    assert!(is_on_disk(directory.path(), b"?REDACTED") && !is_on_disk(directory.path(), SECRET.as_bytes()));
+    assert_eq!((rig.appended(), dropped_and_refused(&rig)), (40, (0, 0)));
+    rig.stop();
+    assert!(!is_on_disk(directory.path(), SECRET.as_bytes()), "nor afterwards");
+}
+
+#[test]
+fn without_the_plugin_the_same_is_found() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[]));
+    assert_eq!(post_spans(&rig, 40), 200);
+    until("delivery", || sink.spans() == 40);
+    assert!(sink.has(SECRET.as_bytes()) && is_on_disk(directory.path(), SECRET.as_bytes()));
+    rig.stop();
+}
+
+#[test]
+fn what_a_plugin_drops_is_acknowledged_and_counted() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    // It drops the last row of each batch and writes an attribute of its own.
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[plugin(&component("transform.wasm"), "")]));
+    assert_eq!(post_spans(&rig, 1), 200, "all of it is dropped, and that is an answer");
+    assert_eq!((rig.appended(), dropped_and_refused(&rig)), (0, (1, 0)));
+    assert_eq!(post_spans(&rig, 9), 200);
+    until("delivery", || sink.spans() == 8);
+    rig.rest();
+    assert!(sink.has(b"abi"));
+    assert_eq!((rig.appended(), dropped_and_refused(&rig)), (8, (2, 0)));
+    rig.stop();
+}
+
+#[test]
+fn a_batch_that_a_plugin_traps_on_is_a_letter_that_goes_through_another_plugin() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    let template = config(directory.path());
+    let rig = Rig::start(&with(&template, &sink, &[plugin(&hostile(directory.path()), "")]));
+    assert_eq!(post_spans(&rig, 4), 200, "it does even ones");
+    assert_eq!(post_spans(&rig, 3), 200, "it is kept durably");
+    let letters = dead_letters(&rig, "");
+    assert_eq!(
+        (&letters["letters"][0]["reason"], letters["letters"].as_array().map(Vec::len)),
+        (&json!("trap"), Some(1)),
+        "{letters}"
+    );
+    assert_eq!((rig.appended(), dropped_and_refused(&rig)), (4, (3, 0)));
+    rig.reload(&with(&template, &sink, &[plugin(&component("redact.wasm"), "")])).unwrap();
+    assert_eq!(dead_letters(&rig, "replay")["replayed"], 1);
+    until("delivery", || sink.spans() == 7);
+    rig.rest();
+    assert!(sink.has(b"?REDACTED"), "it went through the plugin of now");
+    rig.stop();
+}
+
+#[test]
+fn the_policy_decides_what_becomes_of_a_batch_that_fails() {
+    for (on_error, appended, dropped) in [(OnError::Pass, 3, 0), (OnError::Drop, 0, 3)] {
+        let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+        let plugin = Plugin { on_error, ..plugin(&hostile(directory.path()), "") };
+        let rig = Rig::start(&with(&config(directory.path()), &sink, &[plugin]));
+        assert_eq!(post_spans(&rig, 3), 200);
+        rig.rest();
+        assert_eq!((rig.appended(), dropped_and_refused(&rig)), (appended, (dropped, 0)), "{on_error:?}");
+        rig.stop();
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_be_used_keeps_the_appliance_from_starting_and_a_reload_from_happening() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+    let (template, good) = (config(directory.path()), plugin(&component("redact.wasm"), ""));
+    let none = plugin(&directory.path().join("none.wasm"), "");
+    let may_not = Plugin { on_error: OnError::Pass, ..good.clone() };
+    let decodes = plugin(&component("decode.wasm"), "");
+    let rig = Rig::start(&with(&template, &sink, &[good]));
+    for (bad, expected) in [(none, "none.wasm"), (may_not, "may not pass"), (decodes, "decode")] {
+        let error = rig.reload(&with(&template, &sink, std::slice::from_ref(&bad))).unwrap_err();
+        assert!(error.contains("plugin/tried") && error.contains(expected), "{error}");
+        let other = tempfile::tempdir().unwrap();
+        let bad = Config { state_directory: other.path().to_owned(), ..with(&template, &sink, &[bad]) };
+        assert!(millrace::pipeline::appliance::Appliance::start(&bad, Vec::new()).is_err());
+    }
+    assert_eq!(post_spans(&rig, 2), 200, "the one that was there goes on");
+    until("delivery", || sink.spans() == 2);
+    assert!(!is_on_disk(directory.path(), SECRET.as_bytes()));
+    rig.stop();
+}
+
+#[test]
+fn plugins_change_under_load_and_nothing_is_lost() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+    let template = config(directory.path());
+    let (redact, drops) = (plugin(&component("redact.wasm"), ""), plugin(&component("transform.wasm"), ""));
+    let chains = [vec![redact.clone()], vec![drops.clone()], Vec::new(), vec![redact]];
+    let rig = Rig::start(&with(&template, &sink, &[]));
+    let feeder = Feeder::start(rig.receiver("uberagent"), u64::MAX);
+    let swaps = std::env::var("MILLRACE_SWAPS").ok().and_then(|swaps| swaps.parse().ok()).unwrap_or(12);
+    for chain in chains.iter().cycle().take(swaps) {
+        rig.reload(&with(&template, &sink, chain)).unwrap();
+    }
+    feeder.stop();
+    until("the feeder's end", || feeder.is_done() && rig.received() == feeder.rows());
+    until("delivery", || sink.spans() == rig.appended());
+    rig.rest();
+    let (dropped, refused) = dropped_and_refused(&rig);
+    let lanes = rig.metrics.lanes();
+    let came: u64 = lanes.iter().map(|lane| lane.encoded.get() + lane.synthesised.get()).sum();
+    assert_eq!((came, refused), (rig.appended() + dropped, 0));
+    assert_eq!((rig.imbalances(), rig.destination(0).delivered), (Imbalances::default(), sink.spans()));
+    assert!(rig.stop() < Duration::from_secs(5));
+}
