@@ -310,7 +310,9 @@ impl LaneWriter {
     /// Answers every ticket whose fate is known.
     fn answer(&mut self) {
         let log = &self.options.log;
-        let reached = Reached { durable: log.durable_sequence(), failed: log.has_failed(), give_up: self.gives_up() };
+        // Nobody waits for room, also not for that of blocks that stand in a file whose sync failed.
+        let unknown = log.has_failed() || self.options.appender.is_stuck();
+        let reached = Reached { durable: log.durable_sequence(), unknown, give_up: self.gives_up() };
         let ledger = &self.options.ledger;
         for feed in &mut self.feeds {
             feed.answer(reached, &mut |meta, side| book(ledger, meta, side));

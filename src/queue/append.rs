@@ -5,6 +5,8 @@
 //! spare that the sync thread has prepared. Marks are written here on their own when a sync has succeeded, at the end of
 //! a segment and after a second of silence, so that the balance is never far from what is durable.
 
+mod moving;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +19,10 @@ use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::keys::Sealer;
 use super::log::{Log, MarkPoint};
 use super::mark::{MARK_BYTES, Mark};
-use super::packing::{Packer, Unpacker};
+use super::packing::Packer;
 use super::pool::{NoSpare, Spare};
 use super::position::Position;
-use super::segment::{OpenSegment, Segment, vouched};
+use super::segment::{Segment, vouched};
 use super::storage::StoredFile;
 use crate::block::{Header, Kind, Meta, Packing};
 use crate::telemetry::ledger::LaneTotals;
@@ -66,6 +68,8 @@ pub struct Appender {
     appended_since_turn: bool,
     blocks_since_mark: u64,
     marked_durable: u64,
+    /// Blocks have to be moved, and there is no room for them.
+    stuck: bool,
     wakers: Vec<Unparker>,
     wakers_seen: u64,
 }
@@ -85,6 +89,7 @@ impl Appender {
             appended_since_turn: false,
             blocks_since_mark: 0,
             marked_durable: 0,
+            stuck: false,
             wakers: Vec::new(),
             wakers_seen: 0,
         }
@@ -111,7 +116,7 @@ impl Appender {
         }
         // Acquire: pairs with the Release in `Log::sync`; see there.
         if self.log.rewrite_wanted.load(Ordering::Acquire) {
-            self.rewrite()?;
+            self.move_unsynced()?;
         }
         match self.append_as(self.sequence + 1, meta, payload) {
             // That file is given up; nobody who cannot be told loses a block to it while another file takes it.
@@ -163,6 +168,13 @@ impl Appender {
         self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
     }
 
+    /// Whether blocks stand where no sync can make them durable, with no room to move them to: until there is some, nobody
+    /// knows whether they will last.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     /// Where the next entry would go: segment and offset.
     #[cfg(test)]
     pub(super) fn place(&self) -> Option<(u64, u64)> {
@@ -193,7 +205,7 @@ impl Appender {
         }
         // Acquire: as in `append`.
         if self.log.rewrite_wanted.load(Ordering::Acquire) {
-            self.rewrite()?;
+            self.move_unsynced()?;
         }
         if std::mem::take(&mut self.appended_since_turn) {
             self.last_append = now;
@@ -352,120 +364,6 @@ impl Appender {
     }
 }
 
-/// Moving blocks out of files whose sync failed.
-impl Appender {
-    /// Writes what was not durable to a new segment, under the same sequences. It is read back through the page cache and
-    /// believed only with its CRC, so no copies are kept in memory. The readable end of what is left behind is fixed at
-    /// the last durable offset; readers beyond it go on by sequence. Without room for all of it nothing is moved, and the
-    /// next append tries again.
-    fn rewrite(&mut self) -> Result<(), AppendError> {
-        if !self.log.pool.has_room(&*self.log.storage) {
-            return Err(AppendError::Full);
-        }
-        let moved: Vec<Arc<Segment>> =
-            self.log.segments().into_iter().filter(|segment| unsynced_from(segment).is_some()).collect();
-        let end_of_log = self.sequence;
-        let mut blocks = Vec::new();
-        for segment in &moved {
-            let open = self.log.open_segment(segment).map_err(AppendError::Storage)?;
-            collect_unsynced(&open, &mut blocks);
-        }
-        self.make_room_for(&blocks)?;
-        let first = blocks.first().map_or(end_of_log + 1, |(header, ..)| header.sequence);
-        let mut before = self.totals;
-        for (_, meta, _) in &blocks {
-            subtract_block(&mut before, meta);
-        }
-        let saved = blocks.iter().filter(|(.., payload)| payload.is_some()).count();
-        self.log.unsaved_blocks.fetch_add((blocks.len() - saved) as u64, Ordering::Relaxed);
-        let after = std::mem::replace(&mut self.totals, before);
-        self.sequence = first - 1;
-        self.active = None;
-        let result = self.rewrite_blocks(&blocks);
-        self.totals = after;
-        self.sequence = end_of_log;
-        if let Err(error) = result {
-            // Half of them stand in two places: only a restart, which reads both, sorts that out.
-            self.log.fail();
-            return Err(error);
-        }
-        for segment in moved {
-            abandon(&self.log, &segment);
-        }
-        self.write_mark()?;
-        // Release: pairs with the Acquire in `Log::sync`.
-        self.log.rewrite_wanted.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    /// Has every segment ready that the blocks will fill: a full disk must not stop a move in the middle.
-    fn make_room_for(&self, blocks: &[Unsynced]) -> Result<(), AppendError> {
-        let segment_bytes = self.log.options.segment_bytes;
-        let (mut segments, mut end) = (1, FIRST_ENTRY + entry_bytes(MARK_BYTES));
-        for (header, ..) in blocks {
-            let bytes = entry_bytes(header.stored_bytes as usize);
-            // Behind the last of them stand the mark that ends the move, and the one that ends the segment.
-            if end + bytes + 2 * entry_bytes(MARK_BYTES) > segment_bytes {
-                (segments, end) = (segments + 1, FIRST_ENTRY + entry_bytes(MARK_BYTES));
-            }
-            end += bytes;
-        }
-        self.log.pool.prepare(&*self.log.storage, self.wall_ns, segments).map_err(|reason| match reason {
-            NoSpare::Full => AppendError::Full,
-            NoSpare::Storage(error) => {
-                self.log.fail();
-                AppendError::Storage(error)
-            }
-        })
-    }
-
-    fn rewrite_blocks(&mut self, blocks: &[Unsynced]) -> Result<(), AppendError> {
-        self.switch()?;
-        for (header, meta, payload) in blocks {
-            match payload {
-                Some(payload) => self.append_as(header.sequence, meta, payload)?,
-                // Not to be saved: the totals go on, so readers find it missing.
-                None => {
-                    add_block(&mut self.totals, meta);
-                    self.sequence = header.sequence;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A block that was not durable, with its payload if that passes.
-type Unsynced = (Header, Meta, Option<bytes::Bytes>);
-
-fn unsynced_from(segment: &Segment) -> Option<u64> {
-    let synced = segment.synced_end.load(Ordering::Relaxed);
-    (synced < segment.extent.load().0).then_some(synced)
-}
-
-fn collect_unsynced(open: &OpenSegment, blocks: &mut Vec<Unsynced>) {
-    let (end, _sealed) = open.segment.extent.load();
-    let mut from = open.segment.synced_end.load(Ordering::Relaxed);
-    let mut unpacker = Unpacker::default();
-    while let Some((offset, header)) = open.find_header(from, end) {
-        from = offset + entry_bytes(header.stored_bytes as usize);
-        if let Kind::Block(meta) = header.kind {
-            let payload = open.payload(offset, &header, &mut unpacker).map(|(payload, _)| payload);
-            blocks.push((header, meta, payload));
-        }
-    }
-}
-
-/// Ends a segment where it was durable; one with nothing durable leaves the list.
-fn abandon(log: &Log, segment: &Segment) {
-    let synced = segment.synced_end.load(Ordering::Relaxed);
-    segment.suspect.store(true, Ordering::Relaxed);
-    segment.extent.seal(synced);
-    if synced == FIRST_ENTRY {
-        log.unlist(segment.id());
-    }
-}
-
 fn write_entry(active: &mut Active, header: &Header, stored: &[u8]) -> io::Result<()> {
     let bytes = header.encode(active.segment.header.key, active.segment.id(), active.end);
     active.file.write_entry_at(active.end, &bytes, stored)?;
@@ -480,13 +378,4 @@ pub(super) fn add_block(totals: &mut LaneTotals, meta: &Meta) {
     totals.synthesised += synthesised;
     totals.encoded += spans - passed - synthesised;
     totals.appended += spans;
-}
-
-fn subtract_block(totals: &mut LaneTotals, meta: &Meta) {
-    let spans = u64::from(meta.spans);
-    let (passed, synthesised) = (u64::from(meta.passed()), u64::from(meta.synthesised()));
-    totals.passed -= passed;
-    totals.synthesised -= synthesised;
-    totals.encoded -= spans - passed - synthesised;
-    totals.appended -= spans;
 }

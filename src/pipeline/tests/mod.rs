@@ -1,5 +1,7 @@
 //! Tests of the pipeline that need more than one of its files.
 //!
-//! `simulation` runs all of it, from blocks to backends, in one thread on a clock, a disk and backends of its own.
+//! `simulation` runs all of it, from blocks to backends, in one thread on a clock, a disk and backends of its own; `writer` shows
+//! what needs more than chance.
 
 mod simulation;
+mod writer;

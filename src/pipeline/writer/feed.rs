@@ -41,7 +41,8 @@ pub(super) enum Fate {
 #[derive(Clone, Copy)]
 pub(super) struct Reached {
     pub(super) durable: u64,
-    pub(super) failed: bool,
+    /// What is not durable may never be, or nobody can tell when.
+    pub(super) unknown: bool,
     pub(super) give_up: bool,
 }
 
@@ -105,8 +106,8 @@ fn outcome(fate: &Fate, reached: Reached, book: &mut dyn FnMut(&Meta, Side)) -> 
     match fate {
         Fate::Known(outcome) => Some(*outcome),
         Fate::Until(sequence) if *sequence <= reached.durable => Some(VerdictOutcome::Durable),
-        Fate::Until(_) if reached.failed && planted(Sabotage::UnknownAcknowledged) => Some(VerdictOutcome::Durable),
-        Fate::Until(_) if reached.failed => Some(VerdictOutcome::Unknown),
+        Fate::Until(_) if reached.unknown && planted(Sabotage::UnknownAcknowledged) => Some(VerdictOutcome::Durable),
+        Fate::Until(_) if reached.unknown => Some(VerdictOutcome::Unknown),
         Fate::Until(_) => None,
         Fate::Letter(letter) => letter_outcome(letter, reached, book),
     }

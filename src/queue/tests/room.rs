@@ -39,7 +39,7 @@ fn a_move_that_finds_no_room_is_tried_again_when_there_is_some() {
     for _ in 0..3 {
         assert!(matches!(appender.maintain(Duration::ZERO, 1), Err(AppendError::Full)));
         assert!(matches!(appender.append(&meta(2), b"no room"), Err(AppendError::Full)));
-        assert!(!appender.has_room() && !log.has_failed());
+        assert!(appender.is_stuck() && !appender.has_room() && !log.has_failed());
     }
     // What is durable is delivered and released, and that gives room, though the sync still fails.
     let mut reader = log.reader(log.oldest());
@@ -47,6 +47,7 @@ fn a_move_that_finds_no_room_is_tried_again_when_there_is_some() {
     assert!(log.release(&reader.position()) >= 1);
     log.tend(1).unwrap();
     appender.maintain(Duration::ZERO, 1).unwrap();
+    assert!(!appender.is_stuck());
     assert_eq!(log.sync().unwrap(), log.published_sequence());
     assert_eq!(read_blocks(&mut reader, usize::MAX), blocks - durable_blocks, "every block is there, once");
     drop((log, appender));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::process::Configuration;
 use super::world::World;
+use crate::queue::Log;
 
 /// Producers end within this time after they were told to.
 const PRODUCERS_END: Duration = Duration::from_secs(2);
@@ -69,6 +70,7 @@ impl World {
         self.counts.stops += 1;
         self.tell(|| "stop".to_owned());
         if self.stop() {
+            self.void_what_no_sync_has_covered();
             self.reconfigure();
             self.start();
         }
@@ -104,7 +106,6 @@ impl World {
             (lane.gateway, lane.lines) = (None, None);
         }
         let begun = self.now;
-        let failures = self.sync_failures();
         while self.process.lanes.iter().any(|lane| lane.writer.is_some()) {
             assert!(self.now < begun + STOP_LIMIT, "a writer does not end");
             if self.now >= begun + HAND_OVER {
@@ -124,10 +125,7 @@ impl World {
                 return false;
             }
         }
-        // A writer that was told to give up leaves a sync that fails after it to the next start.
-        if !self.process.give_up.load(Ordering::Relaxed) || self.sync_failures() == failures {
-            self.everything_is_durable();
-        }
+        self.everything_is_durable();
         self.drain_destinations(starts)
     }
 
@@ -155,12 +153,12 @@ impl World {
         })
     }
 
-    fn sync_failures(&self) -> u64 {
-        self.process.logs.iter().map(|log| log.stats().sync_failures).sum()
-    }
-
     fn everything_is_durable(&self) {
-        for log in self.process.logs.iter().filter(|log| !log.has_failed()) {
+        // A writer that was told to give up leaves to the next start what it had no room or no time to move after a failed
+        // sync.
+        let gave_up = self.process.give_up.load(Ordering::Relaxed);
+        let is_left = |log: &Log| log.has_failed() || (gave_up && log.stats().sync_failures > 0);
+        for log in self.process.logs.iter().filter(|log| !is_left(log)) {
             let (published, durable) = (log.published_sequence(), log.durable_sequence());
             assert_eq!(published, durable, "lane {} stops with blocks that are not durable", log.lane());
         }

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::process::{Configuration, Process, Start};
 use super::scenario::{MOST_DESTINATIONS, Scenario};
 use crate::config::{AckPolicy, Requirement};
 use crate::pipeline::turn::Turn;
+use crate::queue::Log;
 use crate::sim::backend::Backend;
 use crate::sim::disk::SimDisk;
 
@@ -189,12 +191,17 @@ impl World {
         }
     }
 
-    /// The process is gone with all that it had in memory; the next one starts.
-    pub(super) fn crash(&mut self) {
-        if self.process.logs.iter().any(|log| log.stats().sync_failures > 0) {
-            // The cache that a kill leaves behind is believed by nobody then.
+    /// The page cache that an ended process leaves behind is believed by nobody after a sync that failed.
+    pub(super) fn void_what_no_sync_has_covered(&self) {
+        let lags = |log: &Arc<Log>| log.durable_sequence() < log.published_sequence();
+        if self.process.logs.iter().any(|log| log.stats().sync_failures > 0 && lags(log)) {
             self.void_what_was_not_durable();
         }
+    }
+
+    /// The process is gone with all that it had in memory; the next one starts.
+    pub(super) fn crash(&mut self) {
+        self.void_what_no_sync_has_covered();
         self.leave_disk();
         self.start();
     }

@@ -1,0 +1,118 @@
+//! A lane's writer when a sync has failed and there is no room for a move: who waits is told, and the stop does not wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::sync::Parker;
+
+use crate::block::{Block, Made, Meta, Outlet, Refusal, Signal, SourceId, VerdictOutcome};
+use crate::config::AckPolicy;
+use crate::pipeline::outlet::{self, RingOutlet};
+use crate::pipeline::sources::Admissions;
+use crate::pipeline::sync::Syncer;
+use crate::pipeline::turn::Turn;
+use crate::pipeline::writer::{LaneWriter, Transforms, WriterOptions};
+use crate::queue::{AtRest, Budget, Log, Options};
+use crate::sim::disk::SimDisk;
+use crate::sys::doorbell::Doorbell;
+use crate::telemetry::health::Health;
+use crate::telemetry::ledger;
+
+const SEGMENT_BYTES: u64 = 16 * 1024;
+
+/// More than two segments hold.
+const BLOCKS: u32 = 60;
+
+struct Lane {
+    disk: SimDisk,
+    log: Arc<Log>,
+    ledger: Arc<ledger::Lane>,
+    outlet: RingOutlet,
+    writer: LaneWriter,
+    give_up: Arc<AtomicBool>,
+}
+
+/// A lane whose log has room for two segments.
+fn lane() -> Lane {
+    let disk = SimDisk::new(1);
+    let options = Options {
+        directory: PathBuf::from("log/lane-00"),
+        quarantine: PathBuf::from("log/quarantine"),
+        lane: 0,
+        segment_bytes: SEGMENT_BYTES,
+        max_payload_bytes: 2048,
+        pool_segments: 1,
+        opened_at_start: 8,
+        budget: Arc::new(Budget::new(2 * SEGMENT_BYTES, 0)),
+        wall_ns: 1,
+        at_rest: AtRest::default(),
+    };
+    let (log, appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
+    let parker = Parker::new();
+    let (outlet, end, _) = outlet::pair(BLOCKS as usize, u64::MAX, Doorbell::new().unwrap(), parker.unparker().clone());
+    let syncer = Syncer::new(Duration::MAX, Vec::new(), Health::new().component("log"));
+    let transforms = Transforms::none(parker.unparker().clone());
+    let (ledger, give_up) = (Arc::<ledger::Lane>::default(), Arc::<AtomicBool>::default());
+    let options = WriterOptions {
+        log: Arc::clone(&log),
+        appender,
+        ledger: Arc::clone(&ledger),
+        ack: AckPolicy::Durable,
+        admission: Admissions::default(),
+        sync_bytes: u64::MAX,
+        sync: syncer.request(),
+        give_up: Arc::clone(&give_up),
+    };
+    Lane { disk, log, ledger, outlet, writer: LaneWriter::new(options, transforms, vec![end]), give_up }
+}
+
+impl Lane {
+    /// Blocks that are awaited, until the log is full; then their sync fails.
+    fn fill_and_fail(&mut self) {
+        for _ in 0..BLOCKS {
+            let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
+            meta.spans = 1;
+            self.outlet.push(Block { meta, payload: vec![7; 1000], awaited: true });
+        }
+        self.turn();
+        self.turn();
+        assert!(self.outlet.verdict().is_none(), "the first has to wait for its sync");
+        self.disk.fail_sync_after(0);
+        self.log.sync().unwrap();
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.writer.turn(Duration::ZERO, 1)
+    }
+
+    /// Spans that were answered so.
+    fn answered(&mut self) -> Vec<(u64, VerdictOutcome)> {
+        let verdicts = std::iter::from_fn(|| self.outlet.verdict());
+        verdicts.map(|verdict| (verdict.last.0 - verdict.first.0 + 1, verdict.outcome)).collect()
+    }
+}
+
+#[test]
+fn who_waits_for_a_move_without_room_is_told_that_nothing_is_known() {
+    let mut lane = lane();
+    lane.fill_and_fail();
+    lane.turn();
+    lane.turn();
+    let (appended, refused) = (lane.ledger.appended.get(), lane.ledger.refused.get());
+    let told = [(appended, VerdictOutcome::Unknown), (refused, VerdictOutcome::Refused(Refusal::Full))];
+    assert_eq!(lane.answered(), told);
+    assert!(appended > 7 && appended + refused == u64::from(BLOCKS) && !lane.log.has_failed());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_room() {
+    let mut lane = lane();
+    lane.fill_and_fail();
+    lane.give_up.store(true, Ordering::Relaxed);
+    let Lane { outlet, mut writer, .. } = lane;
+    drop(outlet);
+    let turns = (0..3).map(|_| writer.turn(Duration::ZERO, 1)).collect::<Vec<_>>();
+    assert!(turns.contains(&Turn::Ended), "{turns:?}");
+}
