@@ -90,14 +90,22 @@ impl Delivery {
             }
             Outcome::TooLarge { payload_bytes, message } => {
                 self.limit.refused(payload_bytes);
-                self.too_large(kept, role, message, now)
+                // Of what is left of a request nobody knows yet whether it is refused without the rest.
+                if given_up.is_empty() {
+                    self.too_large(kept, role, message, now)
+                } else {
+                    self.repeat(kept, role, now)
+                }
             }
-            Outcome::BadRequest { message } if uncompressed => self.refused(kept, role, message, now),
-            Outcome::BadRequest { .. } => self.repeat_uncompressed(kept, role, now),
+            Outcome::BadRequest { message } if uncompressed && given_up.is_empty() => {
+                self.refused(kept, role, message, now)
+            }
+            // First as it is without compression.
+            Outcome::BadRequest { .. } => self.repeat(kept.map(|work| Work { uncompressed: true, ..work }), role, now),
             Outcome::Misconfigured { .. } => self.misconfigured(kept, role, now),
         };
         if !given_up.is_empty() {
-            debug_assert_eq!(settlement, Settlement::Nothing, "a single span is either given up or a dead letter");
+            debug_assert_eq!(settlement, Settlement::Nothing, "what is left of a request goes again");
             let spans = given_up.iter().map(Part::spans).sum();
             settlement = Settlement::Abandoned { parts: given_up.into(), spans };
         }
@@ -152,10 +160,11 @@ impl Delivery {
         }
     }
 
-    /// A refused request is first repeated as it is without compression: some proxies break compressed bodies.
-    fn repeat_uncompressed(&mut self, work: Option<Work>, role: Role, now: Duration) -> Settlement {
+    /// At once, because the refusal may be of something else: of compression, which some proxies break, or of what is no
+    /// longer part of the request.
+    fn repeat(&mut self, work: Option<Work>, role: Role, now: Duration) -> Settlement {
         self.hold_probe_undecided(role, now);
-        self.wait(work.map(|work| Work { uncompressed: true, costs_budget: false, not_before: now, ..work }))
+        self.wait(work.map(|work| Work { costs_budget: false, not_before: now, ..work }))
     }
 
     /// The peer refuses the data. Only a peer that has accepted something makes the data suspect.

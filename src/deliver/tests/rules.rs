@@ -252,6 +252,24 @@ fn a_held_destination_probes_again_though_all_of_its_probe_was_given_up() {
     }
 }
 
+/// The span that is left may be a good one: only what is refused alone is a dead letter.
+#[test]
+fn what_is_left_of_a_refused_request_goes_again_alone() {
+    let too_large = Outcome::TooLarge { payload_bytes: 440, message: "413".into() };
+    for outcome in [too_large, bad_request()] {
+        let mut rig = Rig::new(Compression::None, 1, script([Outcome::Accepted, outcome.clone()]));
+        rig.offer(200);
+        rig.settle_within(secs(1));
+        let first = rig.offer(1);
+        rig.offer(1);
+        rig.run_for(BATCH.timeout + ms(5));
+        assert_eq!((rig.in_flight.len(), rig.sent.last().map(|(_, sent, _)| sent.spans)), (1, Some(2)));
+        rig.abandon(first + 1);
+        rig.settle_within(secs(5));
+        assert_eq!((rig.delivered(), rig.letters.len()), (201, 0), "after {outcome:?}");
+    }
+}
+
 #[test]
 fn what_needed_no_sending_says_nothing_of_the_peer() {
     let peer = |request: &Request, _: Duration| {
