@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crossbeam::sync::Unparker;
 
+use super::budget::Bound;
 use super::crc32c;
 use super::format::{FIRST_ENTRY, Footer, entry_bytes};
 use super::keys::Sealer;
@@ -165,7 +166,7 @@ impl Appender {
         // Relaxed: a hint. While blocks have to be moved, nothing is appended to where they are.
         let moves = self.log.rewrite_wanted.load(Ordering::Relaxed);
         let fits = |active: &Active| !moves && active.end + largest <= active.file.bytes();
-        self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage)
+        self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage, Bound::Budget)
     }
 
     /// Whether blocks stand where no sync can make them durable, with no room to move them to: until there is some, nobody

@@ -9,6 +9,16 @@ use crossbeam::sync::Unparker;
 
 use super::quota::Quota;
 
+/// What bounds a new segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The budget, and the reserve of the file system.
+    Budget,
+    /// The reserve alone: for blocks that have to be moved, whose old files go when they are durable. Where they fill the
+    /// budget no room would ever come.
+    FreeSpace,
+}
+
 /// How much disk the log may use.
 #[derive(Debug)]
 pub struct Budget {
@@ -43,14 +53,21 @@ impl Budget {
     }
 
     /// Whether `bytes` more would fit now, with `free_bytes` on the file system.
-    pub(super) fn fits(&self, bytes: u64, free_bytes: u64) -> bool {
-        self.used_bytes().saturating_add(bytes) <= self.max_bytes
-            && free_bytes >= self.reserve_bytes.saturating_add(bytes)
+    pub(super) fn fits(&self, bytes: u64, free_bytes: u64, bound: Bound) -> bool {
+        let is_free = free_bytes >= self.reserve_bytes.saturating_add(bytes);
+        is_free && (bound == Bound::FreeSpace || self.used_bytes().saturating_add(bytes) <= self.max_bytes)
     }
 
     /// Takes `bytes`; false when they do not fit.
-    pub(super) fn reserve(&self, bytes: u64, free_bytes: u64) -> bool {
-        free_bytes >= self.reserve_bytes.saturating_add(bytes) && self.used.take(bytes, self.max_bytes)
+    pub(super) fn reserve(&self, bytes: u64, free_bytes: u64, bound: Bound) -> bool {
+        match bound {
+            Bound::Budget => self.fits(bytes, free_bytes, Bound::FreeSpace) && self.used.take(bytes, self.max_bytes),
+            Bound::FreeSpace if self.fits(bytes, free_bytes, bound) => {
+                self.adopt(bytes);
+                true
+            }
+            Bound::FreeSpace => false,
+        }
     }
 
     /// Counts bytes that are on disk already, whether they fit or not: recovery throws nothing away.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::budget::Budget;
+use super::budget::{Bound, Budget};
 use super::format::{HEADER_OFFSETS, SegmentHeader, segment_name};
 use super::keys::KeyId;
 use super::log::Options;
@@ -139,21 +139,26 @@ impl Pool {
         inner.free.len() + inner.spares.len()
     }
 
-    /// Whether [`Pool::take`] would succeed now.
-    pub(super) fn has_room(&self, storage: &dyn Storage) -> bool {
+    /// Whether a segment could be had now.
+    pub(super) fn has_room(&self, storage: &dyn Storage, bound: Bound) -> bool {
         let inner = self.lock();
         if !inner.spares.is_empty() || !inner.free.is_empty() {
             return true;
         }
         let free_bytes = storage.free_bytes(&self.directory).unwrap_or(u64::MAX);
-        self.budget.fits(self.segment_bytes, free_bytes)
+        self.budget.fits(self.segment_bytes, free_bytes, bound)
     }
 
     /// Makes sure that `count` spares are ready. Slow: each takes a sync of a file and of two directories.
-    pub(super) fn prepare(&self, storage: &dyn Storage, wall_ns: u64, count: usize) -> Result<(), NoSpare> {
+    pub(super) fn prepare(
+        &self,
+        storage: &dyn Storage,
+        wall_ns: u64,
+        (count, bound): (usize, Bound),
+    ) -> Result<(), NoSpare> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         while self.lock().spares.len() < count {
-            let spare = self.make(storage, wall_ns)?;
+            let spare = self.make(storage, wall_ns, bound)?;
             self.lock().spares.push_back(spare);
         }
         Ok(())
@@ -167,7 +172,7 @@ impl Pool {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match self.take_spare() {
             Some(spare) => Ok(spare),
-            None => self.make(storage, wall_ns),
+            None => self.make(storage, wall_ns, Bound::Budget),
         }
     }
 
@@ -175,7 +180,7 @@ impl Pool {
         self.lock().spares.pop_front()
     }
 
-    fn make(&self, storage: &dyn Storage, wall_ns: u64) -> Result<Spare, NoSpare> {
+    fn make(&self, storage: &dyn Storage, wall_ns: u64, bound: Bound) -> Result<Spare, NoSpare> {
         let key = storage.random().map_err(NoSpare::Storage)?;
         let key = HeaderKey(if planted(Sabotage::OneKeyForAll) { [7; 16] } else { key });
         let recycled = self.lock().free.pop();
@@ -185,7 +190,7 @@ impl Pool {
                 file.reuse();
                 (free_directory.join(name), file)
             }
-            None => self.create(storage, &free_directory)?,
+            None => self.create(storage, &free_directory, bound)?,
         };
         let id = {
             // Only now: a full disk uses up no id, so a hole says that a file was there.
@@ -213,9 +218,14 @@ impl Pool {
         }
     }
 
-    fn create(&self, storage: &dyn Storage, free: &Path) -> Result<(PathBuf, Arc<dyn StoredFile>), NoSpare> {
+    fn create(
+        &self,
+        storage: &dyn Storage,
+        free: &Path,
+        bound: Bound,
+    ) -> Result<(PathBuf, Arc<dyn StoredFile>), NoSpare> {
         let free_bytes = storage.free_bytes(&self.directory).map_err(NoSpare::Storage)?;
-        if !self.budget.reserve(self.segment_bytes, free_bytes) {
+        if !self.budget.reserve(self.segment_bytes, free_bytes, bound) {
             return Err(NoSpare::Full);
         }
         let path = free.join(self.free_name());

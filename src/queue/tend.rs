@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::budget::Bound;
 use super::format::{Footer, segment_name};
 use super::log::{Log, SyncSide, lock};
 use super::mark::Mark;
@@ -30,7 +31,7 @@ impl Log {
         self.write_footers(&mut side);
         self.close_files();
         self.dispose(&mut side)?;
-        match self.pool.prepare(&*self.storage, wall_ns, 1) {
+        match self.pool.prepare(&*self.storage, wall_ns, (1, Bound::Budget)) {
             // A full disk is the writer's to report, when it needs the room.
             Ok(()) | Err(NoSpare::Full) => Ok(()),
             Err(NoSpare::Storage(error)) => Err(error),

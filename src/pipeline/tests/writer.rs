@@ -69,7 +69,7 @@ fn lane() -> Lane {
 }
 
 impl Lane {
-    /// Blocks that are awaited, until the log is full; then their sync fails.
+    /// Blocks that are awaited, until the log is full; then their sync fails on a full disk.
     fn fill_and_fail(&mut self) {
         for _ in 0..BLOCKS {
             let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
@@ -79,6 +79,7 @@ impl Lane {
         self.turn();
         self.turn();
         assert!(self.outlet.verdict().is_none(), "the first has to wait for its sync");
+        self.disk.set_free_bytes(0);
         self.disk.fail_sync_after(0);
         self.log.sync().unwrap();
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::{AppendError, Appender, add_block};
 use crate::block::{Header, Kind, Meta};
+use crate::queue::budget::Bound;
 use crate::queue::format::{FIRST_ENTRY, entry_bytes};
 use crate::queue::log::Log;
 use crate::queue::mark::MARK_BYTES;
@@ -27,10 +28,10 @@ impl Appender {
 
     /// Writes what was not durable to a new segment, under the same sequences. It is read back through the page cache and
     /// believed only with its CRC, so no copies are kept in memory. The readable end of what is left behind is fixed at
-    /// the last durable offset; readers beyond it go on by sequence. Without room for all of it nothing is moved, and the
-    /// next append tries again.
+    /// the last durable offset; readers beyond it go on by sequence. Without room for all of it on the file system nothing is
+    /// moved, and the next append tries again.
     fn rewrite(&mut self) -> Result<(), AppendError> {
-        if !self.log.pool.has_room(&*self.log.storage) {
+        if !self.log.pool.has_room(&*self.log.storage, Bound::FreeSpace) {
             return Err(AppendError::Full);
         }
         let moved: Vec<Arc<Segment>> =
@@ -81,11 +82,13 @@ impl Appender {
             }
             end += bytes;
         }
-        self.log.pool.prepare(&*self.log.storage, self.wall_ns, segments).map_err(|reason| match reason {
-            NoSpare::Full => AppendError::Full,
-            NoSpare::Storage(error) => {
-                self.log.fail();
-                AppendError::Storage(error)
+        self.log.pool.prepare(&*self.log.storage, self.wall_ns, (segments, Bound::FreeSpace)).map_err(|reason| {
+            match reason {
+                NoSpare::Full => AppendError::Full,
+                NoSpare::Storage(error) => {
+                    self.log.fail();
+                    AppendError::Storage(error)
+                }
             }
         })
     }

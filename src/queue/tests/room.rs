@@ -32,9 +32,10 @@ fn a_move_that_finds_no_room_is_tried_again_when_there_is_some() {
     let durable_blocks = append_blocks(&mut appender, 24);
     log.sync().unwrap();
     let durable = log.durable_sequence();
-    // The rest of the budget, some of it in a segment of its own, and then the sync fails.
+    // The rest of the budget, some of it in a segment of its own, and then the sync fails on a full disk.
     let blocks = durable_blocks + append_blocks(&mut appender, usize::MAX);
     disk.fail_sync_after(0);
+    disk.set_free_bytes(0);
     assert_eq!(log.sync().unwrap(), durable);
     for _ in 0..3 {
         assert!(matches!(appender.maintain(Duration::ZERO, 1), Err(AppendError::Full)));
@@ -64,18 +65,35 @@ fn a_move_of_several_segments_begins_when_there_is_room_for_all_of_them() {
     let blocks = append_blocks(&mut appender, 40);
     disk.fail_sync_after(0);
     log.sync().unwrap();
-    // Another lane has taken all but two segments.
-    let others = budget.max_bytes() - budget.used_bytes() - 2 * SEGMENT_BYTES;
-    budget.adopt(others);
+    // There is one spare.
+    disk.set_free_bytes(0);
     let before = log.stats().segments;
     for _ in 0..2 {
         assert!(matches!(appender.maintain(Duration::ZERO, 1), Err(AppendError::Full)));
         assert_eq!((log.stats().segments, log.has_failed()), (before, false), "nothing was moved");
     }
-    budget.give_back(others);
+    disk.set_free_bytes(u64::MAX);
     appender.maintain(Duration::ZERO, 1).unwrap();
     assert_eq!(log.sync().unwrap(), log.published_sequence());
     assert_eq!(read_blocks(&mut log.reader(log.oldest()), usize::MAX), blocks);
+}
+
+#[test]
+fn blocks_that_fill_the_budget_are_moved_beyond_it() {
+    let disk = SimDisk::new(4);
+    let budget = Arc::new(Budget::new(4 * SEGMENT_BYTES, 0));
+    let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), small_options("state", &budget)).unwrap();
+    let blocks = append_blocks(&mut appender, usize::MAX);
+    disk.fail_sync_after(0);
+    log.sync().unwrap();
+    appender.maintain(Duration::ZERO, 1).unwrap();
+    assert_eq!(log.sync().unwrap(), log.published_sequence());
+    // Their old files go, and with those that are delivered the log is within its budget again.
+    let mut reader = log.reader(log.oldest());
+    assert_eq!(read_blocks(&mut reader, usize::MAX), blocks);
+    log.release(&reader.position());
+    log.tend(1).unwrap();
+    assert!(budget.used_bytes() <= budget.max_bytes(), "{} bytes", budget.used_bytes());
 }
 
 /// A destination may commit behind the last mark of a segment that no sync has covered yet.

@@ -398,7 +398,7 @@ impl World {
         let before = self.oracle.borrow().promised;
         let (mut send_at, limit) = (self.now, self.now + Duration::from_secs(30));
         while self.oracle.borrow().promised == before {
-            assert!(self.now < limit, "a fresh request is not acknowledged");
+            assert!(self.now < limit, "a fresh request is not acknowledged: {}", self.process.what_is_left());
             if self.now >= send_at {
                 send_at = self.now + Duration::from_secs(1);
                 let (now, wall_ns) = (self.now, self.wall_ns());
