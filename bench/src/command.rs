@@ -20,7 +20,7 @@ use crate::load::Pace;
 use crate::load::otlp::{self, OtlpLoad};
 use crate::load::rows::{self, RowLoad};
 use crate::sink::{Expectation, Sink, SinkOptions, verify};
-use crate::{queue, report};
+use crate::{plugins, queue, report};
 
 /// Load, sink, limits, comparison and report for Millrace.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Limits(LimitsArguments),
     /// Measure the log alone beside the limits it has to keep.
     Queue(QueueArguments),
+    /// Measure what plugins cost a span, beside the limits that each figure has to keep.
+    Plugins(PluginArguments),
     /// Measure Millrace and its peers beside the machine's limits.
     Compare(CompareArguments),
     /// Write the results of `compare` as Markdown and SVG.
@@ -163,12 +165,22 @@ struct QueueArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct PluginArguments {
+    /// Where `redact.wasm` and `nop.wasm` are: `tests/guests/run` builds them there.
+    #[arg(default_value = "target/guests/components")]
+    components: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct CompareArguments {
     /// The `millrace` binary, built in release.
     millrace: PathBuf,
     /// rotel's agent, from its Python wheel (`rotel/rotel-agent` in it).
     #[arg(long)]
     rotel: Option<PathBuf>,
+    /// A component that redacts, such as `target/guests/components/redact.wasm`: the rows' way is measured with it too.
+    #[arg(long)]
+    redactor: Option<PathBuf>,
     /// What to measure; everything when absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Scenario>,
@@ -206,6 +218,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Queue(queue) => {
             let table = queue::measure(&queue.directory, queue.backlog_mb * 1_000_000)?;
             write!(io::stdout(), "{table}").context("writing the table")
+        }
+        Command::Plugins(arguments) => {
+            write!(io::stdout(), "{}", plugins::measure(&arguments.components)?).context("writing the table")
         }
         Command::Compare(compare) => run_compare(compare),
         Command::Report(report) => run_report(&report),
@@ -284,6 +299,7 @@ fn run_compare(arguments: CompareArguments) -> Result<()> {
     let setup = Setup {
         millrace: arguments.millrace,
         rotel: arguments.rotel,
+        redactor: arguments.redactor,
         directory: arguments.directory,
         items: arguments.items,
     };

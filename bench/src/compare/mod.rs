@@ -85,10 +85,16 @@ fn cases(scenario: Scenario, setup: &Setup, full_rate: u64) -> Vec<Case> {
     match scenario {
         Scenario::Rows => {
             let run = |batch| Box::new(move |setup: &Setup| scenario::rows_to_otlp(setup, batch));
-            vec![
+            let large = "rows to OTLP, requests of 512 spans and more";
+            let redacted = Box::new(|setup: &Setup| scenario::rows_redacted(setup, Batch::AtLeast(512)));
+            let mut cases = vec![
                 case("rows to OTLP, BATCH_SIZE=200", "millrace", "row", run(Batch::AtMost(200))),
-                case("rows to OTLP, requests of 512 spans and more", "millrace", "row", run(Batch::AtLeast(512))),
-            ]
+                case(large, "millrace", "row", run(Batch::AtLeast(512))),
+            ];
+            if setup.redactor.is_some() {
+                cases.push(case(large, "millrace with a redactor", "row", redacted));
+            }
+            cases
         }
         Scenario::Otlp => {
             let mut cases = Vec::new();

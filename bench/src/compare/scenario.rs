@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) millrace: PathBuf,
     /// rotel's agent, if it is to be compared.
     pub(crate) rotel: Option<PathBuf>,
+    /// A plugin that redacts, if the rows' way is to be measured with it too.
+    pub(crate) redactor: Option<PathBuf>,
     /// Where logs and states go.
     pub(crate) directory: PathBuf,
     /// Rows or spans of a run.
@@ -70,9 +72,17 @@ impl Measurement {
 
 /// Rows over TCP to OTLP, session map on, one lane.
 pub(super) fn rows_to_otlp(setup: &Setup, batch: Batch) -> Result<Measurement> {
+    rows(setup, Settings { lanes: 1, batch, influx: true, redacts: false })
+}
+
+/// The same through a plugin that hides what must not be stored.
+pub(super) fn rows_redacted(setup: &Setup, batch: Batch) -> Result<Measurement> {
+    rows(setup, Settings { lanes: 1, batch, influx: true, redacts: true })
+}
+
+fn rows(setup: &Setup, settings: Settings) -> Result<Measurement> {
     let sink = sink(SinkOptions::default(), None)?;
-    let settings = Settings { lanes: 1, batch, influx: true };
-    let millrace = Millrace::start(&setup.millrace, &setup.directory, sink.address, settings)?;
+    let millrace = Millrace::start(setup, sink.address, settings)?;
     let send = |items, seed| rows::send(&row_load(millrace.rows, items, seed, 4));
     measure(setup, &millrace.subject, &sink, send)
 }
@@ -80,8 +90,8 @@ pub(super) fn rows_to_otlp(setup: &Setup, batch: Batch) -> Result<Measurement> {
 /// OTLP/HTTP in and out, one lane.
 pub(super) fn otlp_to_otlp(setup: &Setup, spans: usize) -> Result<Measurement> {
     let sink = sink(SinkOptions { keep_ids: true, ..SinkOptions::default() }, None)?;
-    let settings = Settings { lanes: 1, batch: Batch::AtLeast(512), influx: false };
-    let millrace = Millrace::start(&setup.millrace, &setup.directory, sink.address, settings)?;
+    let settings = Settings { lanes: 1, batch: Batch::AtLeast(512), influx: false, redacts: false };
+    let millrace = Millrace::start(setup, sink.address, settings)?;
     let send = |items, run| otlp::send(&otlp_load(millrace.otlp, spans, items, run));
     let measurement = measure(setup, &millrace.subject, &sink, send)?;
     let ids = sink.take_ids();
@@ -101,8 +111,8 @@ pub(super) fn otlp_through_rotel(setup: &Setup, rotel: &std::path::Path, spans: 
 /// Everything is sent while the backend is down; then it comes up and the log drains.
 pub(super) fn spill(setup: &Setup) -> Result<Measurement> {
     let backend = free_address()?;
-    let settings = Settings { lanes: 1, batch: Batch::AtLeast(512), influx: false };
-    let millrace = Millrace::start(&setup.millrace, &setup.directory, backend, settings)?;
+    let settings = Settings { lanes: 1, batch: Batch::AtLeast(512), influx: false, redacts: false };
+    let millrace = Millrace::start(setup, backend, settings)?;
     let before = millrace.subject.cpu()?;
     let began = clock::monotonic();
     let sent = rows::send(&row_load(millrace.rows, setup.items, 1, 4))?;
@@ -130,8 +140,8 @@ pub(super) fn spill(setup: &Setup) -> Result<Measurement> {
 /// From a burst's last byte to its spans at the sink, at `rate` rows a second.
 pub(super) fn latency(setup: &Setup, rate: u64) -> Result<Measurement> {
     let sink = sink(SinkOptions { keep_times: true, ..SinkOptions::default() }, None)?;
-    let settings = Settings { lanes: 1, batch: Batch::AtLeast(200), influx: false };
-    let millrace = Millrace::start(&setup.millrace, &setup.directory, sink.address, settings)?;
+    let settings = Settings { lanes: 1, batch: Batch::AtLeast(200), influx: false, redacts: false };
+    let millrace = Millrace::start(setup, sink.address, settings)?;
     let before = millrace.subject.cpu()?;
     let began = clock::monotonic();
     let load = RowLoad { note_bursts: true, ..at_rate(row_load(millrace.rows, rate * 10, 1, 4), rate) };
@@ -171,8 +181,8 @@ pub(super) fn latency(setup: &Setup, rate: u64) -> Result<Measurement> {
 /// The same open-loop load on 16 connections for any number of lanes.
 pub(super) fn lanes(setup: &Setup, lanes: usize, rate: u64) -> Result<Measurement> {
     let sink = sink(SinkOptions::default(), None)?;
-    let settings = Settings { lanes, batch: Batch::AtLeast(512), influx: false };
-    let millrace = Millrace::start(&setup.millrace, &setup.directory, sink.address, settings)?;
+    let settings = Settings { lanes, batch: Batch::AtLeast(512), influx: false, redacts: false };
+    let millrace = Millrace::start(setup, sink.address, settings)?;
     let send = |items, seed| rows::send(&at_rate(row_load(millrace.rows, items, seed, 16), rate));
     let mut measurement = measure(setup, &millrace.subject, &sink, send)?;
     let bytes = millrace.lane_bytes()?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::process::{Scratch, Subject, free_address};
+use super::scenario::Setup;
 
 /// How Millrace is run in a scenario.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     pub(super) batch: Batch,
     /// Write the session map as well.
     pub(super) influx: bool,
+    /// Every block goes through the redactor.
+    pub(super) redacts: bool,
 }
 
 /// When a batch is sent.
@@ -47,13 +50,15 @@ pub(super) struct Millrace {
 }
 
 impl Millrace {
-    /// Starts `program`, exporting to `backend`, with its log below `directory`.
-    pub(super) fn start(program: &Path, directory: &Path, backend: SocketAddr, settings: Settings) -> Result<Millrace> {
+    /// Starts the program, exporting to `backend`.
+    pub(super) fn start(setup: &Setup, backend: SocketAddr, settings: Settings) -> Result<Millrace> {
+        let directory = &setup.directory;
         let state = Scratch::new(directory, "state")?;
         let (rows, otlp, management) = (free_address()?, free_address()?, free_address()?);
         let file = state.0.join("millrace.yaml");
-        std::fs::write(&file, configuration(rows, otlp, backend, settings))?;
-        let mut command = Command::new(program);
+        let redactor = setup.redactor.as_deref().filter(|_| settings.redacts);
+        std::fs::write(&file, configuration((rows, otlp), backend, settings, redactor))?;
+        let mut command = Command::new(&setup.millrace);
         command
             .args(["run", "--config"])
             .arg(&file)
@@ -81,7 +86,16 @@ impl Millrace {
     }
 }
 
-fn configuration(rows: SocketAddr, otlp: SocketAddr, backend: SocketAddr, settings: Settings) -> String {
+fn configuration(
+    (rows, otlp): (SocketAddr, SocketAddr),
+    backend: SocketAddr,
+    settings: Settings,
+    redactor: Option<&Path>,
+) -> String {
+    let (plugin, processors) = match redactor {
+        Some(path) => (format!("  plugin/redact:\n    path: {}\n", path.display()), "[plugin/redact, batch]"),
+        None => (String::new(), "[batch]"),
+    };
     let send_at = match settings.batch {
         Batch::AtLeast(spans) => format!("processors:\n  batch:\n    send_batch_size: {spans}\n"),
         Batch::AtMost(_) => "processors:\n  batch: {}\n".to_owned(),
@@ -94,10 +108,10 @@ fn configuration(rows: SocketAddr, otlp: SocketAddr, backend: SocketAddr, settin
     format!(
         "receivers:\n  uberagent:\n    protocols:\n      tcp:\n        endpoint: {rows}\n  \
            otlp:\n    protocols:\n      http:\n        endpoint: {otlp}\n\
-         {send_at}\
+         {send_at}{plugin}\
          exporters:\n  otlphttp:\n    endpoint: http://{backend}\n    compression: none\n{influx}\
          service:\n  telemetry:\n    metrics:\n      host: 127.0.0.1\n  pipelines:\n    traces:\n      \
-           receivers: [uberagent, otlp]\n      processors: [batch]\n      exporters: {exporters}\n"
+           receivers: [uberagent, otlp]\n      processors: {processors}\n      exporters: {exporters}\n"
     )
 }
 

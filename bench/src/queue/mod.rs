@@ -11,7 +11,6 @@ mod disk;
 mod fan_out;
 mod lane;
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
@@ -19,29 +18,7 @@ use millrace::config::BlockCompression;
 
 use lane::{Lane, at_rest};
 
-/// A figure and what it must keep.
-struct Row {
-    what: &'static str,
-    value: f64,
-    unit: &'static str,
-    limit: Option<Limit>,
-}
-
-#[derive(Clone, Copy)]
-enum Limit {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Row {
-    fn is_kept(&self) -> bool {
-        match self.limit {
-            None => true,
-            Some(Limit::AtLeast(limit)) => self.value >= limit,
-            Some(Limit::AtMost(limit)) => self.value <= limit,
-        }
-    }
-}
+use crate::figures::{Limit, Row, row, table};
 
 /// Measures everything and returns the table. `directory` is on the file system that the log would be on;
 /// `backlog_bytes` are written there for the recovery, and removed.
@@ -120,39 +97,4 @@ fn acknowledgement(directory: &Path) -> Result<[Row; 8]> {
         row("the disk's own in a new file, p99", new_disk.p99_ms, "ms", None),
         row("durable acknowledgement in new segments, p99", new_log.p99_ms, "ms", at_most(3.0, new_disk.p99_ms)),
     ])
-}
-
-fn row(what: &'static str, value: f64, unit: &'static str, limit: Option<Limit>) -> Row {
-    Row { what, value, unit, limit }
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut out = String::from("| what | measured | limit | |\n|---|--:|--:|---|\n");
-    for row in rows {
-        let limit = match row.limit {
-            None => String::new(),
-            Some(Limit::AtLeast(limit)) => format!(">= {limit:.2}"),
-            Some(Limit::AtMost(limit)) => format!("<= {limit:.2}"),
-        };
-        let verdict = if row.is_kept() { "" } else { "**missed**" };
-        writeln!(out, "| {} | {:.2} {} | {limit} | {verdict} |", row.what, row.value, row.unit)
-            .expect("writing to memory does not fail");
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_figure_that_misses_its_limit_is_marked() {
-        let rows = [
-            row("fast", 1.0, "GB/s", Some(Limit::AtLeast(1.0))),
-            row("slow", 0.9, "GB/s", Some(Limit::AtLeast(1.0))),
-            row("late", 2.1, "ms", Some(Limit::AtMost(2.0))),
-        ];
-        assert_eq!(rows.iter().map(Row::is_kept).collect::<Vec<_>>(), [true, false, false]);
-        assert_eq!(table(&rows).matches("**missed**").count(), 2);
-    }
 }
