@@ -44,6 +44,8 @@ impl Default for Config {
 
 struct Redact {
     config: Config,
+    /// First letters of the names of secrets: of most words in a command line no more is looked at.
+    initials: Initials,
     /// The text being put together, kept so that no row allocates.
     text: String,
 }
@@ -55,7 +57,7 @@ impl Plugin for Redact {
 
     fn new(config: Config) -> Result<Self, String> {
         match config.secrets.iter().all(|name| !name.is_empty()) {
-            true => Ok(Self { config, text: String::new() }),
+            true => Ok(Self { initials: Initials::of(&config.secrets), config, text: String::new() }),
             false => Err("an empty name in secrets would hide everything".to_owned()),
         }
     }
@@ -90,6 +92,9 @@ impl Redact {
         let (mut copied, mut at) = (0, 0);
         while let Some(found) = memchr::memchr2(before[0], before[1], &text.as_bytes()[at..]) {
             at += found + 1;
+            if !self.initials.may_begin(text.as_bytes().get(at).copied()) {
+                continue;
+            }
             let Some((start, end)) = secret(&self.config.secrets, text, at) else { continue };
             self.text.push_str(&text[copied..start]);
             self.text.push_str(&self.config.marker);
@@ -107,6 +112,23 @@ impl Redact {
         if !self.config.keep_users.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
             field.set_parts(&[domain, &self.config.marker]);
         }
+    }
+}
+
+/// Letters in any case; a bit each. Everything else is one more letter.
+struct Initials(u32);
+
+impl Initials {
+    fn of(names: &[String]) -> Self {
+        Self(names.iter().fold(0, |bits, name| bits | Self::bit(name.as_bytes()[0])))
+    }
+
+    fn may_begin(&self, byte: Option<u8>) -> bool {
+        byte.is_some_and(|byte| self.0 & Self::bit(byte) != 0)
+    }
+
+    fn bit(byte: u8) -> u32 {
+        1 << byte.to_ascii_lowercase().wrapping_sub(b'a').min(26)
     }
 }
 
