@@ -33,7 +33,7 @@ use crate::pipeline::sync::{SyncRequest, SyncStop, Syncer};
 use crate::pipeline::watch::Watch;
 use crate::pipeline::window::{LaneState, Window};
 use crate::pipeline::writer::{LaneWriter, Transforms, WriterOptions};
-use crate::queue::{Appender, AtRest, Budget, Cursor, Log, OpenError, Options, Position, Storage};
+use crate::queue::{Appender, AtRest, Budget, Cursor, LaneCursor, Log, OpenError, Options, Position, Storage};
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::{Health, State};
@@ -120,9 +120,10 @@ impl Start<'_> {
     pub(super) fn run(&self) -> Option<Process> {
         let Scenario { most_lanes, budget_bytes, sync_interval, .. } = self.scenario;
         let budget = Arc::new(Budget::new(*budget_bytes, 0));
+        let cursors = self.cursors();
         let mut opened = Vec::new();
         for lane in 0..u32::try_from(*most_lanes).expect("two") {
-            opened.push(self.open_log(lane, &budget)?);
+            opened.push(self.open_log(lane, &budget, &cursors)?);
         }
         let logs: Vec<Arc<Log>> = opened.iter().map(|lane| Arc::clone(&lane.log)).collect();
         let ledgers: Vec<Arc<ledger::Lane>> = opened.iter().map(|lane| Arc::clone(&lane.ledger)).collect();
@@ -156,7 +157,16 @@ impl Start<'_> {
         })
     }
 
-    fn open_log(&self, lane: u32, budget: &Arc<Budget>) -> Option<Opened> {
+    /// Where every destination that ever was stands, as far as that can be read.
+    fn cursors(&self) -> Vec<LaneCursor> {
+        let names = self.scenario.destinations.iter().map(|plan| plan.name.as_str()).chain(["none"]);
+        let directories = names.map(|name| Path::new("state/destinations").join(name));
+        let known = directories.filter(|directory| self.disk.contents(&directory.join("cursor")).is_some());
+        let opened = known.filter_map(|directory| Cursor::open(self.disk, &directory).ok());
+        opened.flat_map(|cursor| cursor.lanes().to_vec()).collect()
+    }
+
+    fn open_log(&self, lane: u32, budget: &Arc<Budget>, cursors: &[LaneCursor]) -> Option<Opened> {
         let directory = PathBuf::from("state/log");
         let options = Options {
             directory: directory.join(format!("lane-{lane:02}")),
@@ -171,7 +181,7 @@ impl Start<'_> {
             at_rest: AtRest { compression: self.scenario.compression, ..AtRest::default() },
         };
         let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
-        let (log, appender, found) = match Log::open(storage, options) {
+        let (log, appender, found) = match Log::open_with_cursors(storage, options, cursors) {
             Ok(opened) => opened,
             Err(error) => {
                 let broke_off = matches!(&error, OpenError::Storage { .. });
