@@ -200,7 +200,7 @@ impl Appliance {
             health: &health,
         };
         let disk = show_ground(config, (&ground, lanes), &metrics, &health);
-        let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside);
+        let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside)?;
         let (calls, called) = desk_channel();
         let (desk, replay) = start_desk(
             receivers.rules.clone(),

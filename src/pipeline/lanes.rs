@@ -24,16 +24,20 @@ pub struct WriterSeat {
 }
 
 /// A seat for each lane that has a receiver of changes. `aside` is where blocks go that its plugins cannot do.
-#[must_use]
+///
+/// # Errors
+///
+/// When there is no thread for heavy plugins.
 pub fn seats(
     parkers: Vec<Parker>,
     plugins: &Plugins,
     swaps: Vec<Receiver<Swap>>,
     aside: &Sender<Quarantined>,
-) -> Vec<WriterSeat> {
+) -> io::Result<Vec<WriterSeat>> {
     let seat = |(number, (parker, swaps)): (usize, (Parker, Receiver<Swap>))| {
-        let transforms = Transforms::new(plugins.chain(number), swaps, aside.clone(), parker.unparker().clone());
-        WriterSeat { parker, others: Vec::new(), transforms }
+        let here = Transforms::new(plugins.chain(number), swaps, aside.clone(), parker.unparker().clone());
+        let transforms = if plugins.any_heavy() { here.away()? } else { here };
+        Ok(WriterSeat { parker, others: Vec::new(), transforms })
     };
     parkers.into_iter().zip(swaps).enumerate().map(seat).collect()
 }

@@ -16,9 +16,9 @@ use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::sync::Unparker;
 
 use super::sources;
-use super::writer::{Change, Swap};
+use super::writer::{Change, Swap, on_a_deep_stack};
 use crate::block::SourceId;
-use crate::config::{Config, Plugin};
+use crate::config::{Config, Plugin, PluginClass};
 use crate::plugin::{Engine, EngineError, LoadError, Pool, load};
 use crate::telemetry::health::{Component, Health};
 use crate::telemetry::metrics::Metrics;
@@ -48,6 +48,9 @@ pub enum PluginError {
     /// The table of source ids cannot be used.
     #[error("the table of sources cannot be used")]
     Sources(#[from] io::Error),
+    /// There is no thread to try them on.
+    #[error("processors: plugins cannot be tried: {0}")]
+    Thread(io::Error),
     /// A lane could not go over to them.
     #[error("processors: lane {lane} keeps the plugins that it has: {why}")]
     Lane {
@@ -125,6 +128,12 @@ impl Plugins {
         Chain::of_plugins(self.wanted(&self.in_force, lane))
     }
 
+    /// Whether the chains need threads of their own.
+    #[must_use]
+    pub fn any_heavy(&self) -> bool {
+        any_heavy(&self.in_force)
+    }
+
     /// Whether one of them removes what must not be kept.
     #[must_use]
     pub fn any_fail_closed(&self) -> bool {
@@ -149,7 +158,7 @@ impl Plugins {
             let number = known.map_or(0, |one| one.program.generation.number) + 1;
             let program = match known {
                 Some(one) if is_as_it_was(&one.program, plugin)? => Arc::clone(&one.program),
-                _ => Program::load(engine, plugin, number)?,
+                _ => on_a_deep_stack(|| Program::load(engine, plugin, number)).map_err(PluginError::Thread)??,
             };
             loaded.push(Loaded { program, sources: source_ids(&config.state_directory, plugin)? });
         }
@@ -188,7 +197,7 @@ impl Plugins {
             let change: Change = Box::new(move |chain| chain.adopt(wanted));
             let (answer, answered) = channel::bounded(1);
             // A lane that has ended says so by not answering.
-            lane.swaps.send(Swap { change, answer }).ok();
+            lane.swaps.send(Swap { change, needs_thread: any_heavy(loaded), answer }).ok();
             lane.writer.unpark();
             answers.push(answered);
         }
@@ -226,6 +235,10 @@ impl Plugins {
         let names = self.in_force.iter().map(|one| one.program.plugin.name.as_str());
         names.map(|name| (name, &self.counters[name][..])).collect()
     }
+}
+
+fn any_heavy(loaded: &[Loaded]) -> bool {
+    loaded.iter().any(|one| one.program.plugin.class == PluginClass::Heavy)
 }
 
 /// Whether neither configuration nor file of a plugin, nor of its shadow, has changed. Tables are read again by every

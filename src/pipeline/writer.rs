@@ -10,6 +10,7 @@
 //!
 //! The lane balance is kept here and only here, both sides at once, from the block's own counts.
 
+mod away;
 mod feed;
 mod transforms;
 mod work;
@@ -33,10 +34,11 @@ use crate::telemetry::health::Tick;
 use crate::telemetry::ledger;
 use crate::transform::{Cause, Outcome};
 
+pub use away::on_a_deep_stack;
 pub use feed::Kept;
 use feed::{Fate, Feed, Reached, Side};
-use transforms::Handed;
 pub use transforms::{Change, Quarantined, Swap, Transforms};
+use transforms::{Handed, Ran};
 use work::{Held, Work};
 
 /// Blocks taken from one ring before the others get their turn.
@@ -117,6 +119,7 @@ impl LaneWriter {
     /// what is in the log is durable.
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
         self.transforms.adopt();
+        self.welcome();
         let took = self.take(now);
         self.answer();
         self.announce(now);
@@ -196,18 +199,43 @@ impl LaneWriter {
         match held {
             Held::New(block) if self.transforms.takes(&block) => self.transform(index, block, now),
             Held::New(block) => self.append(index, Work::whole(block)),
+            Held::Away(whole, ..) if self.gives_up() => {
+                self.refuse(index, std::iter::once(&whole), Refusal::Draining);
+                None
+            }
+            Held::Away(..) => Some(held),
+            Held::Back(block, outcome) => self.settle(index, block, outcome),
             Held::Work(work) => self.append(index, work),
             Held::Aside(block, cause) => self.keep_aside(index, block, cause),
         }
     }
 
-    fn transform(&mut self, index: usize, mut block: Block, now: Duration) -> Option<Held> {
+    fn transform(&mut self, index: usize, block: Block, now: Duration) -> Option<Held> {
         // What would be refused for want of room is not worth the work: it will come again.
         if block.awaited && !self.options.appender.has_room() {
             self.refuse(index, std::iter::once(&block.meta), self.refusal(&AppendError::Full));
             return None;
         }
-        match self.transforms.run(&mut block, now) {
+        let (whole, awaited) = (block.meta, block.awaited);
+        match self.transforms.run(index, block, now) {
+            Ran::Done(block, outcome) => self.settle(index, block, outcome),
+            Ran::Away(serial) => Some(Held::Away(whole, awaited, serial)),
+        }
+    }
+
+    /// Takes the blocks that are back from the chain. What was given up meanwhile is answered and nobody's any more.
+    fn welcome(&mut self) {
+        while let Some(job) = self.transforms.returned() {
+            let held = &mut self.feeds[job.feed].held;
+            if matches!(held, Some(Held::Away(_, _, serial)) if *serial == job.serial) {
+                *held = Some(Held::Back(job.block, job.result));
+            }
+        }
+    }
+
+    /// Does with a block what the chain says.
+    fn settle(&mut self, index: usize, block: Block, outcome: Outcome) -> Option<Held> {
+        match outcome {
             Outcome::Untouched => self.append(index, Work::whole(block)),
             Outcome::Aside(cause) => self.keep_aside(index, block, cause),
             Outcome::Changed(pieces) => {

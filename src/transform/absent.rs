@@ -4,14 +4,13 @@
 
 use std::time::Duration;
 
-use super::{Given, Made};
-use crate::block::Meta;
+use super::{Given, Made, Taking};
 
 /// See the module.
 pub enum PluginStep {}
 
 impl PluginStep {
-    pub(super) fn takes(&self, _meta: &Meta) -> bool {
+    pub(super) fn taking(&self) -> &Taking {
         match *self {}
     }
 

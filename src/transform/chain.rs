@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::PluginStep;
-use crate::block::{MAX_BYTES, Meta};
+use crate::block::{MAX_BYTES, Meta, Signal, SourceId};
 use crate::otlp::Summary;
 use crate::otlp::slice::{self, Bounds};
 
@@ -64,6 +64,24 @@ pub enum Made {
     Aside(Cause),
 }
 
+/// Which blocks concern a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taking {
+    /// Those of these signals,
+    pub signals: Vec<Signal>,
+    /// and of these sources; none: of all.
+    pub sources: Option<Vec<SourceId>>,
+}
+
+impl Taking {
+    /// Whether a block like this does.
+    #[must_use]
+    pub fn takes(&self, meta: &Meta) -> bool {
+        let is_of = |sources: &Vec<SourceId>| sources.contains(&meta.source);
+        meta.spans > 0 && self.signals.contains(&meta.signal) && self.sources.as_ref().is_none_or(is_of)
+    }
+}
+
 /// One step. Another kind of transform is another variant.
 pub enum Step {
     /// A plugin of the user.
@@ -74,12 +92,11 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether blocks like this concern it at all.
-    fn takes(&self, meta: &Meta) -> bool {
+    fn taking(&self) -> &Taking {
         match self {
-            Step::Plugin(plugin) => plugin.takes(meta),
+            Step::Plugin(plugin) => plugin.taking(),
             #[cfg(test)]
-            Step::Scripted(_) => meta.spans > 0,
+            Step::Scripted(_) => super::scripted::taking(),
         }
     }
 
@@ -124,13 +141,19 @@ impl Chain {
     /// Whether any step could change a block like this: if not, it need not be run.
     #[must_use]
     pub fn takes(&self, meta: &Meta) -> bool {
-        self.steps.iter().any(|step| step.takes(meta))
+        self.steps.iter().any(|step| step.taking().takes(meta))
+    }
+
+    /// What [`Chain::takes`] goes by, for whoever has to know it apart from the chain.
+    #[must_use]
+    pub fn taking(&self) -> Vec<Taking> {
+        self.steps.iter().map(|step| step.taking().clone()).collect()
     }
 
     /// Runs a block through the steps. The payload is as it was afterwards.
     pub fn run(&mut self, meta: &Meta, payload: &mut Vec<u8>, now: Duration) -> Outcome {
         let mut made = None;
-        for step in self.steps.iter_mut().filter(|step| step.takes(meta)) {
+        for step in self.steps.iter_mut().filter(|step| step.taking().takes(meta)) {
             let given = if made.is_some() { &mut self.current } else { &mut *payload };
             self.next.clear();
             match step.run(Given { meta, payload: given, now }, &mut self.next) {

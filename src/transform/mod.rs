@@ -15,6 +15,6 @@ pub mod scripted;
 
 #[cfg(not(feature = "plugins"))]
 pub use absent::PluginStep;
-pub use chain::{Cause, Chain, Given, Made, Outcome, Piece, Step};
+pub use chain::{Cause, Chain, Given, Made, Outcome, Piece, Step, Taking};
 #[cfg(feature = "plugins")]
 pub use plugin::PluginStep;

@@ -16,9 +16,9 @@ mod wanted;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cause, Given, Made};
+use super::{Cause, Given, Made, Taking};
 use crate::block::{Meta, SourceId};
-use crate::config::{self, OnError, PluginClass};
+use crate::config::{self, OnError};
 use crate::otlp::Summary;
 use crate::otlp::slice;
 use crate::plugin::circuit::{Circuit, CircuitLimits, CircuitState};
@@ -36,8 +36,8 @@ pub struct PluginStep {
     live: Live,
     shadow: Option<Shadow>,
     rows: Rows,
-    /// Blocks of other sources pass it by; none: all are given.
-    sources: Option<Vec<SourceId>>,
+    /// Other blocks pass it by.
+    taking: Taking,
     circuit: Circuit,
     counters: Arc<StepCounters>,
     chosen: Vec<u8>,
@@ -55,8 +55,8 @@ impl PluginStep {
             shadow: Shadow::of(&program, &counters),
             rows: Rows::new(&program.plugin.filter),
             circuit: circuit(&program, &counters),
+            taking: Taking { signals: program.generation.setup.signals.clone(), sources },
             program,
-            sources,
             counters,
             chosen: Vec::new(),
             rest: Vec::new(),
@@ -90,14 +90,12 @@ impl PluginStep {
             self.counters.circuit.set(0);
             self.program = program;
         }
-        self.sources = sources;
+        self.taking = Taking { signals: self.program.generation.setup.signals.clone(), sources };
         Ok(())
     }
 
-    pub(super) fn takes(&self, meta: &Meta) -> bool {
-        meta.spans > 0
-            && self.program.takes(meta.signal)
-            && self.sources.as_ref().is_none_or(|sources| sources.contains(&meta.source))
+    pub(super) fn taking(&self) -> &Taking {
+        &self.taking
     }
 
     /// Processor time of calls since this was last asked.
@@ -181,12 +179,6 @@ impl PluginStep {
                 Made::Aside(Cause { step: self.name().to_owned(), reason, message })
             }
         }
-    }
-
-    /// Whether it needs a thread of its own.
-    #[must_use]
-    pub fn is_heavy(&self) -> bool {
-        self.program.plugin.class == PluginClass::Heavy
     }
 }
 

@@ -3,8 +3,9 @@
 //! So whoever knows a span knows what the step does with it, and a block that comes again fares the same.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::LazyLock;
 
-use super::{Cause, Given, Made};
+use super::{Cause, Given, Made, Taking};
 use crate::block::Signal;
 use crate::otlp::slice;
 use crate::otlp::view;
@@ -34,9 +35,6 @@ impl Scripted {
     }
 
     pub(super) fn run(&self, given: Given<'_>, out: &mut Vec<u8>) -> Made {
-        if given.meta.signal != Signal::Traces {
-            return Made::Same;
-        }
         let payload = &given.payload[..];
         let spans = || view::spans(payload).map(|(_, _, span)| span.body());
         if spans().any(|span| self.fails(span)) {
@@ -50,6 +48,12 @@ impl Scripted {
         let kept: Vec<u32> = (0..).zip(spans()).filter(|(_, span)| !self.drops(span)).map(|(row, _)| row).collect();
         Made::Other(slice::part(Signal::Traces, payload, &kept, out, &mut Vec::new()).0)
     }
+}
+
+/// Every block of spans.
+pub(super) fn taking() -> &'static Taking {
+    static ALL: LazyLock<Taking> = LazyLock::new(|| Taking { signals: vec![Signal::Traces], sources: None });
+    &ALL
 }
 
 fn one_in(every: u64, span: &[u8], salt: u64) -> bool {

@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
-use millrace::config::{self, Config, File, Host, Inputs, OnError, Plugin};
+use millrace::config::{self, Config, File, Host, Inputs, OnError, Plugin, PluginClass, PluginLimits};
 use millrace::telemetry::metrics::Imbalances;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
@@ -29,12 +30,15 @@ fn component(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plugins").join(name)
 }
 
+fn guest(directory: &Path, code: &str) -> PathBuf {
+    let path = directory.join("guest.wasm");
+    fs::write(&path, guest::Guest::new(code).component()).expect("the directory is there");
+    path
+}
+
 /// A guest that traps whenever the number of rows is odd.
 fn hostile(directory: &Path) -> PathBuf {
-    let path = directory.join("hostile.wasm");
-    let guest = guest::Guest::new(include_str!("../guests/hostile/traps.wat"));
-    fs::write(&path, guest.component()).expect("the directory is there");
-    path
+    guest(directory, include_str!("../guests/hostile/traps.wat"))
 }
 
 /// A plugin of this file, with more time than usual: nothing here is optimised.
@@ -108,17 +112,36 @@ fn dead_letters(rig: &Rig, call: &str) -> Value {
 
 #[test]
 fn what_is_hidden_is_neither_on_the_disk_nor_at_a_destination() {
-    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
-    let redact = plugin(&component("redact.wasm"), "");
-    let rig = Rig::start(&with(&config(directory.path()), &sink, &[redact]));
-    assert_eq!(post_spans(&rig, 40), 200);
-    until("delivery", || sink.spans() == 40);
-    rig.rest();
-    assert!(sink.has(b"http://shop/?REDACTED") && !sink.has(SECRET.as_bytes()));
-    assert!(is_on_disk(directory.path(), b"?REDACTED") && !is_on_disk(directory.path(), SECRET.as_bytes()));
-    assert_eq!((rig.appended(), dropped_and_refused(&rig)), (40, (0, 0)));
-    rig.stop();
-    assert!(!is_on_disk(directory.path(), SECRET.as_bytes()), "nor afterwards");
+    for class in ["light", "heavy"] {
+        let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+        let redact = plugin(&component("redact.wasm"), &format!(", class: {class}"));
+        let rig = Rig::start(&with(&config(directory.path()), &sink, &[redact]));
+        assert_eq!(post_spans(&rig, 40), 200);
+        until("delivery", || sink.spans() == 40);
+        rig.rest();
+        assert!(sink.has(b"http://shop/?REDACTED") && !sink.has(SECRET.as_bytes()));
+        assert!(is_on_disk(directory.path(), b"?REDACTED") && !is_on_disk(directory.path(), SECRET.as_bytes()));
+        assert_eq!((rig.appended(), dropped_and_refused(&rig)), (40, (0, 0)));
+        rig.stop();
+        assert!(!is_on_disk(directory.path(), SECRET.as_bytes()), "nor afterwards");
+    }
+}
+
+#[test]
+fn a_heavy_plugin_that_takes_its_time_holds_up_neither_other_senders_nor_a_stop() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+    let loops = guest(directory.path(), include_str!("../guests/hostile/loops.wat"));
+    // It is stopped after two seconds and tried no second time: what it is given stays away that long.
+    let slow = plugin(&loops, ", class: heavy, on_error: pass, filter: {sources: [otlp]}");
+    let slow = Plugin { limits: PluginLimits { cpu: Duration::from_secs(20), ..slow.limits.clone() }, ..slow };
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[slow]));
+    let otlp = rig.receiver("otlp");
+    let waits = thread::spawn(move || post(otlp, "/v1/traces", &spans(3)).status);
+    let feeder = Feeder::start(rig.receiver("uberagent"), 2000);
+    until("the feeder's end", || feeder.is_done() && rig.received() == feeder.rows());
+    let took = rig.stop();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_ne!(waits.join().unwrap(), 200, "nobody knows what would have become of it");
 }
 
 #[test]
@@ -207,7 +230,8 @@ fn plugins_change_under_load_and_nothing_is_lost() {
     let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
     let template = config(directory.path());
     let (redact, drops) = (plugin(&component("redact.wasm"), ""), plugin(&component("transform.wasm"), ""));
-    let chains = [vec![redact.clone()], vec![drops.clone()], Vec::new(), vec![redact]];
+    let heavy = Plugin { class: PluginClass::Heavy, ..redact.clone() };
+    let chains = [vec![redact], vec![drops.clone()], Vec::new(), vec![heavy], vec![drops]];
     let rig = Rig::start(&with(&template, &sink, &[]));
     let feeder = Feeder::start(rig.receiver("uberagent"), u64::MAX);
     let swaps = std::env::var("MILLRACE_SWAPS").ok().and_then(|swaps| swaps.parse().ok()).unwrap_or(12);

@@ -47,6 +47,12 @@ impl Plugins {
 
     /// Never.
     #[must_use]
+    pub fn any_heavy(&self) -> bool {
+        false
+    }
+
+    /// Never.
+    #[must_use]
     pub fn any_fail_closed(&self) -> bool {
         false
     }

@@ -1,14 +1,16 @@
 //! The transforms of a lane, as its writer runs them.
 //!
-//! The chain belongs to the writer's thread: sockets are never held up by what runs here. Another chain comes from the
-//! control thread and is taken between two blocks. A block that is to be kept aside goes to the keeper of dead letters with
+//! The chain belongs to the writer's thread, or if a heavy plugin is in it, or ever was, to a thread beside it: sockets are
+//! never held up by what runs here. Changes come from the control thread and are made between two blocks. A block that is to be kept aside goes to the keeper of dead letters with
 //! the way to say that it is durable.
 
+use std::io;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 use crossbeam::sync::Unparker;
 
+use super::away::{Away, Job};
 use super::feed::{Kept, Letter};
 use crate::block::Block;
 use crate::transform::{Cause, Chain, Outcome};
@@ -32,13 +34,29 @@ pub type Change = Box<dyn FnOnce(&mut Chain) -> Result<(), String> + Send>;
 pub struct Swap {
     /// Makes it.
     pub change: Change,
+    /// There will be a heavy plugin in the chain: it needs a thread of its own.
+    pub needs_thread: bool,
     /// Where the lane says how that went.
     pub answer: Sender<Result<(), String>>,
 }
 
+/// Where the chain is.
+enum Runner {
+    Here(Chain),
+    Away(Away),
+}
+
+/// What came of giving a block to the chain.
+pub(super) enum Ran {
+    /// It is done.
+    Done(Block, Outcome),
+    /// It is under way, and comes back under this number.
+    Away(u64),
+}
+
 /// See the module.
 pub struct Transforms {
-    chain: Chain,
+    runner: Runner,
     swaps: Receiver<Swap>,
     aside: Sender<Quarantined>,
     writer: Unparker,
@@ -48,7 +66,26 @@ impl Transforms {
     /// The transforms of one lane: its chain, where changes come from, and where blocks go that are kept aside.
     #[must_use]
     pub fn new(chain: Chain, swaps: Receiver<Swap>, aside: Sender<Quarantined>, writer: Unparker) -> Transforms {
-        Transforms { chain, swaps, aside, writer }
+        Transforms { runner: Runner::Here(chain), swaps, aside, writer }
+    }
+
+    /// The same with the chain on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread to give.
+    pub fn away(mut self) -> io::Result<Transforms> {
+        self.go_away()?;
+        Ok(self)
+    }
+
+    fn go_away(&mut self) -> io::Result<()> {
+        if let Runner::Here(chain) = &mut self.runner {
+            let mut away = Away::start(self.writer.clone())?;
+            away.take(std::mem::replace(chain, Chain::new(Vec::new())));
+            self.runner = Runner::Away(away);
+        }
+        Ok(())
     }
 
     /// None, for ever.
@@ -57,30 +94,62 @@ impl Transforms {
         Transforms::new(Chain::new(Vec::new()), channel::never(), channel::bounded(0).0, writer)
     }
 
-    /// Between two blocks: takes the changes that have come.
+    /// Between two blocks: makes the changes that have come.
     pub(super) fn adopt(&mut self) {
-        while let Ok(Swap { change, answer }) = self.swaps.try_recv() {
-            // Whoever asked waits for the answer, or has gone.
-            answer.send(change(&mut self.chain)).ok();
+        while let Ok(swap) = self.swaps.try_recv() {
+            if swap.needs_thread
+                && let Err(error) = self.go_away()
+            {
+                swap.answer.send(Err(format!("there is no thread for its plugins: {error}"))).ok();
+                continue;
+            }
+            match &mut self.runner {
+                // Whoever asked waits for the answer, or has gone.
+                Runner::Here(chain) => drop(swap.answer.send((swap.change)(chain))),
+                Runner::Away(away) => away.change(swap),
+            }
         }
     }
 
     /// Whether a block has to go through the chain.
     pub(super) fn takes(&self, block: &Block) -> bool {
-        self.chain.takes(&block.meta)
+        match &self.runner {
+            Runner::Here(chain) => chain.takes(&block.meta),
+            Runner::Away(away) => away.takes(&block.meta),
+        }
     }
 
-    pub(super) fn run(&mut self, block: &mut Block, now: Duration) -> Outcome {
-        self.chain.run(&block.meta, &mut block.payload, now)
+    /// Gives a block of a feed to the chain.
+    pub(super) fn run(&mut self, feed: usize, mut block: Block, now: Duration) -> Ran {
+        match &mut self.runner {
+            Runner::Here(chain) => {
+                let outcome = chain.run(&block.meta, &mut block.payload, now);
+                Ran::Done(block, outcome)
+            }
+            Runner::Away(away) => Ran::Away(away.run(feed, block)),
+        }
     }
 
-    /// Processor time of the steps since this was last asked.
+    /// A block that is back.
+    pub(super) fn returned(&mut self) -> Option<Job<Outcome>> {
+        match &mut self.runner {
+            Runner::Here(_) => None,
+            Runner::Away(away) => away.returned(),
+        }
+    }
+
+    /// Processor time that the steps have taken from this thread since this was last asked.
     pub(super) fn spent(&mut self) -> Duration {
-        self.chain.spent()
+        match &mut self.runner {
+            Runner::Here(chain) => chain.spent(),
+            Runner::Away(_) => Duration::ZERO,
+        }
     }
 
     pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        self.chain.recycle(buffer);
+        if let Runner::Here(chain) = &mut self.runner {
+            chain.recycle(buffer);
+        }
     }
 
     /// Hands a block to the keeper; gives it back when too many are under way, or when there is no keeper.

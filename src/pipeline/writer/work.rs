@@ -7,12 +7,16 @@
 
 use super::super::sabotage::{Sabotage, planted};
 use crate::block::{Block, Meta};
-use crate::transform::{Cause, Piece};
+use crate::transform::{Cause, Outcome, Piece};
 
 /// What a feed has to do next: a block of its ring, or what had to wait.
 pub(super) enum Held {
     /// As it came.
     New(Block),
+    /// In the chain, on another thread: what it is, whether a peer waits for it, and its number there.
+    Away(Meta, bool, u64),
+    /// Back from there.
+    Back(Block, Outcome),
     /// Transformed, on its way into the log.
     Work(Work),
     /// On its way to the keeper of dead letters.
@@ -23,7 +27,10 @@ impl Held {
     /// Whether a peer waits for the verdict.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
-            Held::New(block) | Held::Work(Work { block, .. }) | Held::Aside(block, _) => block.awaited,
+            Held::New(block) | Held::Work(Work { block, .. }) | Held::Aside(block, _) | Held::Back(block, _) => {
+                block.awaited
+            }
+            Held::Away(_, awaited, _) => *awaited,
         }
     }
 }

@@ -87,11 +87,6 @@ impl Program {
         Ok(Arc::new(Program { plugin: plugin.clone(), generation: live, shadow }))
     }
 
-    /// Whether the plugin, or its shadow, is given blocks of this signal.
-    pub(super) fn takes(&self, signal: Signal) -> bool {
-        self.generation.selection(signal).is_some()
-    }
-
     /// What it does may be needed to keep what is secret from the disk.
     #[must_use]
     pub fn is_fail_closed(&self) -> bool {

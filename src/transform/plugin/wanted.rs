@@ -46,7 +46,7 @@ impl Chain {
         let mut swapped = Vec::new();
         for one in &wanted {
             let Some(step) = self.plugins().find(|step| one.names(step)) else { continue };
-            let before = (Arc::clone(step.program()), step.sources.clone());
+            let before = (Arc::clone(step.program()), step.taking.sources.clone());
             if let Err(error) = step.swap(Arc::clone(&one.program), one.sources.clone()) {
                 self.swap_back(swapped);
                 return Err(error);
