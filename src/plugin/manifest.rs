@@ -134,15 +134,25 @@ fn ours(name: &str) -> Result<Option<(&str, &str)>, LoadError> {
     }
 }
 
-#[derive(Default)]
-struct Names {
-    imports: Vec<String>,
-    exports: Vec<String>,
+/// The outermost names of a component: of anybody's, whether it can be a plugin or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Interfaces and functions that it wants.
+    pub imports: Vec<String>,
+    /// Interfaces that it has.
+    pub exports: Vec<String>,
 }
 
-/// The outermost names.
-fn names(component: &[u8]) -> Result<Names, LoadError> {
+/// Reads the outermost names.
+///
+/// # Errors
+///
+/// When the bytes are no component.
+pub fn names(component: &[u8]) -> Result<Names, LoadError> {
     let broken = |error: wasmparser::BinaryReaderError| LoadError::NotAComponent(error.message().to_owned());
+    if !component.starts_with(b"\0asm") {
+        return Err(LoadError::NotAComponent("the file does not begin as WebAssembly does".to_owned()));
+    }
     let mut names = Names::default();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {

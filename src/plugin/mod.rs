@@ -29,7 +29,7 @@ pub use error::{CallError, LoadError};
 pub use generation::{Generation, Info, Setup};
 pub use imports::lookup::TableError;
 pub use instance::{Answer, Call, Instance};
-pub use manifest::{Manifest, World};
+pub use manifest::{Manifest, Names, World, names};
 pub use worker::{Worker, WorkerOptions};
 
 /// Our version and that of the sandbox, for `--version`. wasmtime does not say its own: a test compares it with the lock file.
