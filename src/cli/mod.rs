@@ -10,6 +10,8 @@ mod demo;
 mod dlq;
 mod explain;
 mod human;
+#[cfg(feature = "plugins")]
+mod plugin;
 mod queue;
 mod reload;
 mod run;
@@ -65,6 +67,10 @@ enum Command {
     /// Dead letters: look at them, send them again, throw them away.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Plugins: make one, build it, test it, measure it, put it into place.
+    #[cfg(feature = "plugins")]
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Questions about the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +117,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Queue(command) => queue::queue(&command),
         Command::Dlq(command) => dlq::dlq(&command),
+        #[cfg(feature = "plugins")]
+        Command::Plugin(command) => plugin::plugin(&command),
         Command::Config(ConfigCommand::Explain { key, source }) => explain::explain(key.as_deref(), &source),
         Command::Completions { shell } => completions::completions(shell),
     };

@@ -1,0 +1,41 @@
+//! `millrace plugin`: everything that whoever writes or runs a plugin needs, beside a running appliance or without one.
+//!
+//! What a plugin does here it does in the sandbox of the appliance, under the same limits, on the same columns and with the
+//! same check of its answers. Exit codes: 0 it is good, 1 it is not and the text names why, 2 the command line is wrong.
+
+mod check;
+mod inspect;
+mod sample;
+mod trial;
+
+use std::thread;
+
+use clap::Subcommand;
+
+/// Bytes of stack of the thread on which plugins are called: interpreters need more than a main thread may have.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What can be done with plugins.
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// What a component is: world, version, imports, size, hash, and what it reads and writes.
+    Inspect(inspect::InspectArgs),
+    /// Whether a component would run: names, limits, configuration, and batches of every kind.
+    Check(check::CheckArgs),
+}
+
+/// Runs one.
+pub(super) fn plugin(command: &PluginCommand) -> anyhow::Result<()> {
+    let run = || match command {
+        PluginCommand::Inspect(arguments) => inspect::inspect(arguments),
+        PluginCommand::Check(arguments) => check::check(arguments),
+    };
+    thread::scope(|scope| {
+        let thread =
+            thread::Builder::new().name("plugin".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, run)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! The commands on real components: those of tests/data/plugins, which were built once and are kept.
+
+use std::path::{Path, PathBuf};
+
+use super::sample;
+use super::trial::{ClassWord, ComponentArgs, ToldArgs, Trial};
+use crate::block::Signal;
+use crate::otlp::view;
+use crate::plugin::load::Source;
+
+/// The component of this world.
+pub(super) fn kept(world: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plugins").join(world).with_extension("wasm")
+}
+
+pub(super) fn component(file: PathBuf) -> ComponentArgs {
+    ComponentArgs { file, told: ToldArgs::default() }
+}
+
+fn trial(arguments: &ComponentArgs) -> anyhow::Result<Trial> {
+    Trial::load(arguments, &Source::read(&arguments.file)?)
+}
+
+#[test]
+fn a_trial_does_to_spans_what_a_lane_would() {
+    let mut trial = trial(&component(kept("transform"))).unwrap();
+    let payload = sample::batch();
+    let outcome = trial.run(Signal::Traces, &payload).unwrap();
+    assert_eq!((outcome.rows, outcome.edited, outcome.dropped), (512, 511, 1));
+    let marked = view::spans(&outcome.payload).filter(|(_, _, span)| {
+        span.attributes().any(|attribute| attribute.key == "abi" && format!("{:?}", attribute.value).contains("GET"))
+    });
+    assert_eq!(marked.count(), 511);
+    assert!(!trial.wants(Signal::Logs));
+    assert_eq!(trial.run(Signal::Logs, b"as it was").unwrap().payload, b"as it was");
+    assert!(trial.memory_bytes() > 0);
+}
+
+#[test]
+fn big_components_are_taken_for_interpreters_unless_somebody_says_otherwise() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("big.wasm");
+    std::fs::write(&file, vec![0; 600 << 10]).unwrap();
+    let mut told = ToldArgs::default();
+    assert_eq!(super::trial::class(&file, &told), ClassWord::Heavy);
+    assert_eq!(super::trial::class(&kept("transform"), &told), ClassWord::Light);
+    told.class = Some(ClassWord::Light);
+    assert_eq!(super::trial::class(&file, &told), ClassWord::Light);
+}
+
+#[test]
+fn what_is_wrong_with_a_component_is_named() {
+    let mut arguments = component(kept("transform"));
+    arguments.told.lookups = vec!["sites=/no/such.csv".to_owned()];
+    let error = trial(&arguments).err().unwrap();
+    assert!(format!("{error:#}").contains("/no/such.csv"), "{error:#}");
+    let error = trial(&component(kept("make"))).err().unwrap();
+    assert!(format!("{error:#}").contains("make"), "{error:#}");
+}
