@@ -3,6 +3,7 @@
 //! What a plugin does here it does in the sandbox of the appliance, under the same limits, on the same columns and with the
 //! same check of its answers. Exit codes: 0 it is good, 1 it is not and the text names why, 2 the command line is wrong.
 
+mod build;
 mod check;
 mod inspect;
 mod sample;
@@ -18,6 +19,8 @@ const STACK_BYTES: usize = 16 << 20;
 /// What can be done with plugins.
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Make a component of a plugin's sources, or of a module of WebAssembly.
+    Build(build::BuildArgs),
     /// What a component is: world, version, imports, size, hash, and what it reads and writes.
     Inspect(inspect::InspectArgs),
     /// Whether a component would run: names, limits, configuration, and batches of every kind.
@@ -27,6 +30,7 @@ pub(super) enum PluginCommand {
 /// Runs one.
 pub(super) fn plugin(command: &PluginCommand) -> anyhow::Result<()> {
     let run = || match command {
+        PluginCommand::Build(arguments) => build::build(arguments),
         PluginCommand::Inspect(arguments) => inspect::inspect(arguments),
         PluginCommand::Check(arguments) => check::check(arguments),
     };
