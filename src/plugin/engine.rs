@@ -142,12 +142,17 @@ fn light(pool: Pool) -> Config {
         // Clearing this much is cheaper than giving it back to the kernel and faulting it in again.
         .linear_memory_keep_resident(64 << 10);
     let mut config = common();
-    config.max_wasm_stack(LIGHT_STACK_BYTES).allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
+    config
+        .wasm_tail_call(false)
+        .max_wasm_stack(LIGHT_STACK_BYTES)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
     config
 }
 
 fn heavy() -> Config {
     let mut config = common();
+    // QuickJS is built with tail calls.
+    config.wasm_tail_call(true);
     config.max_wasm_stack(HEAVY_STACK_BYTES).async_stack_size(2 * HEAVY_STACK_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     config
@@ -163,9 +168,10 @@ fn common() -> Config {
         .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
         // The same floats on every machine: a plugin that is run again says the same.
         .relaxed_simd_deterministic(true)
-        .wasm_multi_memory(false)
-        .wasm_memory64(false)
-        .wasm_tail_call(false);
+        // What joins the parts of a component copies between two memories, and without this panics where it is compiled.
+        // How many there are is limited by the pool, how big they are together by the meter of the store.
+        .wasm_multi_memory(true)
+        .wasm_memory64(false);
     config
 }
 
