@@ -42,7 +42,12 @@ impl Source {
         Source::new(bytes)
     }
 
-    pub(super) fn new(bytes: Vec<u8>) -> Result<Source, LoadError> {
+    /// Judges the bytes of a component.
+    ///
+    /// # Errors
+    ///
+    /// When it is too big, or cannot be a plugin of this host.
+    pub fn new(bytes: Vec<u8>) -> Result<Source, LoadError> {
         if bytes.len() as u64 > COMPONENT_BYTES {
             return Err(LoadError::TooBig { limit: COMPONENT_BYTES });
         }
@@ -85,7 +90,21 @@ pub fn load(
     component: &PluginComponent,
     cache: Option<&Cache>,
 ) -> Result<Package, LoadError> {
-    let source = Source::read(&component.path)?;
+    load_source(engine, plugin, component, &Source::read(&component.path)?, cache)
+}
+
+/// Loads a component that was read already.
+///
+/// # Errors
+///
+/// See [`load`].
+pub fn load_source(
+    engine: &Engine,
+    plugin: &Plugin,
+    component: &PluginComponent,
+    source: &Source,
+    cache: Option<&Cache>,
+) -> Result<Package, LoadError> {
     source.check(plugin, component)?;
     let engine = engine.of(plugin.class);
     let stored = cache.and_then(|cache| match cache.read(engine, &source.sha256) {
