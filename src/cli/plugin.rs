@@ -3,9 +3,15 @@
 //! What a plugin does here it does in the sandbox of the appliance, under the same limits, on the same columns and with the
 //! same check of its answers. Exit codes: 0 it is good, 1 it is not and the text names why, 2 the command line is wrong.
 
+mod bench;
 mod build;
 mod check;
+mod diff;
+mod golden;
 mod inspect;
+mod new;
+mod otlp;
+mod run;
 mod sample;
 mod trial;
 
@@ -19,10 +25,18 @@ const STACK_BYTES: usize = 16 << 20;
 /// What can be done with plugins.
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Make a plugin's directory from a template: it builds, and has a test.
+    New(new::NewArgs),
     /// Make a component of a plugin's sources, or of a module of WebAssembly.
     Build(build::BuildArgs),
+    /// Run a plugin's tests: what goes in, and what has to come out.
+    Test(golden::TestArgs),
     /// What a component is: world, version, imports, size, hash, and what it reads and writes.
     Inspect(inspect::InspectArgs),
+    /// Put requests through a plugin, from a file or a pipe: OTLP as JSON comes out.
+    Run(run::RunArgs),
+    /// What a plugin costs a span, beside one that does nothing.
+    Bench(bench::BenchArgs),
     /// Whether a component would run: names, limits, configuration, and batches of every kind.
     Check(check::CheckArgs),
 }
@@ -30,7 +44,11 @@ pub(super) enum PluginCommand {
 /// Runs one.
 pub(super) fn plugin(command: &PluginCommand) -> anyhow::Result<()> {
     let run = || match command {
+        PluginCommand::New(arguments) => new::new(arguments),
         PluginCommand::Build(arguments) => build::build(arguments),
+        PluginCommand::Test(arguments) => golden::test(arguments),
+        PluginCommand::Run(arguments) => run::run(arguments),
+        PluginCommand::Bench(arguments) => bench::bench(arguments),
         PluginCommand::Inspect(arguments) => inspect::inspect(arguments),
         PluginCommand::Check(arguments) => check::check(arguments),
     };

@@ -100,7 +100,7 @@ pub(super) fn built(directory: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Builds what is in a directory; where the component is.
-fn directory(directory: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn directory(directory: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
     let language = Language::of(directory)?;
     let out = match out {
         Some(out) => std::path::absolute(out)?,

@@ -78,7 +78,7 @@ fn steps(component: &ComponentArgs, report: &mut Report) -> anyhow::Result<()> {
     let said = format!("{} {}, {}, {} fields", info.name, info.version, signals.join(" and "), setup.fields.len());
     report.say(true, "configure", said)?;
     if !trial.wants(Signal::Traces) {
-        return Ok(report.say(true, "batches", "none: it does not want spans, and samples are spans".to_owned())?);
+        return Ok(report.say(true, "batches", "none: only transforms of spans are tried".to_owned())?);
     }
     for Sample { name, payload } in sample::samples() {
         let outcome = try_batch(&mut trial, &payload);

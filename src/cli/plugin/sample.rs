@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::otlp::from_json;
 
 /// Spans of a typical batch.
-const TYPICAL_SPANS: usize = 512;
+pub(super) const TYPICAL_SPANS: usize = 512;
 
 /// Spans of one resource.
 const SPANS_A_RESOURCE: usize = 64;

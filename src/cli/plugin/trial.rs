@@ -17,7 +17,7 @@ use crate::otlp::edit::{self, Applied};
 use crate::otlp::slice;
 use crate::plugin::counters::Counters;
 use crate::plugin::load::{self, Source};
-use crate::plugin::{Answer, Call, Engine, Generation, Instance, Pool};
+use crate::plugin::{Answer, Call, Engine, Generation, Instance, Pool, World};
 use crate::sys::clock;
 
 /// When every batch of a trial was received, Unix nanoseconds: a trial says the same tomorrow.
@@ -165,6 +165,7 @@ pub(super) struct Trial {
     instance: Instance,
     pub(super) generation: Arc<Generation>,
     pub(super) plugin: Plugin,
+    world: World,
     columns: Columns,
     _engine: Engine,
 }
@@ -172,12 +173,22 @@ pub(super) struct Trial {
 impl Trial {
     /// Loads what `source` was read from.
     pub(super) fn load(arguments: &ComponentArgs, source: &Source) -> anyhow::Result<Trial> {
-        let plugin = configured(&arguments.file, &arguments.told, source)?;
+        Trial::start(configured(&arguments.file, &arguments.told, source)?, source)
+    }
+
+    /// Loads a plugin that is told nothing.
+    pub(super) fn of_bytes(component: &[u8]) -> anyhow::Result<Trial> {
+        let source = Source::new(component.to_vec())?;
+        Trial::start(configured(Path::new("inside"), &ToldArgs::default(), &source)?, &source)
+    }
+
+    fn start(plugin: Plugin, source: &Source) -> anyhow::Result<Trial> {
         let engine = Engine::start(Pool { lanes: 1, plugins: 1 })?;
-        let package = load::load(&engine, &plugin, &plugin.component, None)?;
+        let package = load::load_source(&engine, &plugin, &plugin.component, source, None)?;
         let generation = Arc::new(Generation::new(package, &plugin, &plugin.component, 1)?);
         let instance = Instance::new(Arc::clone(&generation), Arc::new(Counters::default()));
-        Ok(Trial { instance, generation, plugin, columns: Columns::default(), _engine: engine })
+        let world = source.manifest.world;
+        Ok(Trial { instance, generation, plugin, world, columns: Columns::default(), _engine: engine })
     }
 
     /// Forgets the instance with all that it remembers; the next call gets a new one.
@@ -190,14 +201,19 @@ impl Trial {
         self.instance.counters().memory_bytes.get()
     }
 
-    /// Whether the plugin wants to see such records.
+    /// Whether the plugin is one that records are shown to here, and wants to see these.
     pub(super) fn wants(&self, signal: Signal) -> bool {
-        self.generation.selection(signal).is_some()
+        self.world == World::Transform && self.generation.selection(signal).is_some()
     }
 
     /// Shows a payload to the plugin, in as many calls as it wants, and applies its answers. What it does not want to see
     /// comes back as it was.
     pub(super) fn run(&mut self, signal: Signal, payload: &[u8]) -> anyhow::Result<Outcome> {
+        anyhow::ensure!(
+            self.world == World::Transform,
+            "a plugin of the world {} is not called by hand; only those of the world transform are",
+            self.world.name()
+        );
         if !self.wants(signal) {
             return Ok(Outcome { payload: payload.to_vec(), ..Outcome::default() });
         }
