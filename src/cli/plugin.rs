@@ -9,6 +9,7 @@ mod check;
 mod diff;
 mod golden;
 mod inspect;
+mod install;
 mod new;
 mod otlp;
 mod run;
@@ -37,6 +38,8 @@ pub(super) enum PluginCommand {
     Run(run::RunArgs),
     /// What a plugin costs a span, beside one that does nothing.
     Bench(bench::BenchArgs),
+    /// Put a component into place, and print its configuration.
+    Install(install::InstallArgs),
     /// Whether a component would run: names, limits, configuration, and batches of every kind.
     Check(check::CheckArgs),
 }
@@ -49,6 +52,7 @@ pub(super) fn plugin(command: &PluginCommand) -> anyhow::Result<()> {
         PluginCommand::Test(arguments) => golden::test(arguments),
         PluginCommand::Run(arguments) => run::run(arguments),
         PluginCommand::Bench(arguments) => bench::bench(arguments),
+        PluginCommand::Install(arguments) => install::install(arguments),
         PluginCommand::Inspect(arguments) => inspect::inspect(arguments),
         PluginCommand::Check(arguments) => check::check(arguments),
     };

@@ -1,0 +1,125 @@
+//! `millrace plugin install`: a component into the place where the service reads it, and what to write into its configuration.
+//!
+//! It is loaded and configured first: what would not start is not installed. The file is named after its content, so nothing
+//! that runs is overwritten: the old configuration finds the old file until a reload says otherwise, and the way back is
+//! the old configuration. The snippet pins the SHA-256: a file that was changed is refused.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::inspect::sha256;
+use super::trial::{self, ClassWord, ComponentArgs, Trial};
+use crate::config::Capability;
+use crate::plugin::load::Source;
+
+/// Digits of the hash in a file's name.
+const HASH_DIGITS: usize = 12;
+
+/// What to install.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InstallArgs {
+    #[command(flatten)]
+    component: ComponentArgs,
+    /// The directory.
+    #[arg(long, value_name = "DIR", default_value = "/etc/millrace/plugins")]
+    to: PathBuf,
+}
+
+/// Installs a component and prints its configuration.
+pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
+    let component = &arguments.component;
+    let bytes = fs::read(&component.file).with_context(|| component.file.display().to_string())?;
+    let source = Source::new(bytes.clone())?;
+    let trial = Trial::load(component, &source)?;
+    let sum = sha256(&bytes);
+    let name = trial::name(&component.file);
+    fs::create_dir_all(&arguments.to).with_context(|| arguments.to.display().to_string())?;
+    let directory = arguments.to.canonicalize().with_context(|| arguments.to.display().to_string())?;
+    let path = directory.join(format!("{name}-{}.wasm", &sum[..HASH_DIGITS]));
+    keep(&path, &bytes).with_context(|| path.display().to_string())?;
+    eprintln!("installed {}; in the configuration:", path.display());
+    write!(std::io::stdout(), "{}", snippet(component, &trial, &path, &sum))?;
+    Ok(())
+}
+
+/// Whole under its name or not there at all.
+fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)
+}
+
+/// The lines of a configuration with which the plugin runs.
+fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> String {
+    let name = &trial.plugin.name;
+    // A path or text in JSON is one in YAML too; a dollar sign stands for itself when it is doubled.
+    let yaml = |text: &str| text.replace('$', "$$");
+    let quoted = |text: &str| yaml(&serde_json::Value::from(text).to_string());
+    let mut text = format!("processors:\n  {name}:\n    path: {}\n", quoted(&path.display().to_string()));
+    text += &format!("    sha256: {sum}\n");
+    if trial::class(&component.file, &component.told) == ClassWord::Heavy {
+        text += "    class: heavy\n";
+    }
+    // The others are granted unless the operator says otherwise; this one holds on to what was seen.
+    if trial.plugin.capabilities.contains(&Capability::State) {
+        text += "    capabilities: [log, metrics, clock, state";
+        text += if trial.plugin.capabilities.contains(&Capability::Lookup) { ", lookup]\n" } else { "]\n" };
+    }
+    if !trial.plugin.lookups.is_empty() {
+        text += "    lookups:\n";
+        for (table, path) in &trial.plugin.lookups {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            text += &format!("      {table}: {}\n", quoted(&path.display().to_string()));
+        }
+    }
+    if component.told.config.is_some() {
+        text += &format!("    config: {}\n", yaml(&trial.plugin.component.config));
+    }
+    text + &format!("service:\n  pipelines:\n    traces:\n      processors: [{name}]\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{component, kept};
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_snippet_is_a_configuration_of_what_was_tried() {
+        let mut arguments = component(kept("transform"));
+        arguments.told.config = Some(r#"{"salt": "a$b${C}", "n": [1, true, null, "3"]}"#.to_owned());
+        let source = Source::read(&arguments.file).unwrap();
+        let trial = Trial::load(&arguments, &source).unwrap();
+        let text = snippet(&arguments, &trial, Path::new("/opt/a b.wasm"), &"0f".repeat(32));
+        let host = config::Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let file = Some(config::File { name: "m.yaml", text: &text });
+        let inputs = config::Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host };
+        let plugins = config::load(&inputs).unwrap_or_else(|error| panic!("{error}\n{text}")).config.plugins;
+        assert_eq!(plugins[0].component.path, Path::new("/opt/a b.wasm"));
+        assert_eq!(plugins[0].component.sha256, Some([0x0f; 32]));
+        assert_eq!(plugins[0].component.config, trial.plugin.component.config);
+        assert_eq!(plugins[0].limits, trial.plugin.limits);
+        assert_eq!(plugins[0].class, trial.plugin.class);
+    }
+
+    #[test]
+    fn what_is_installed_is_named_after_its_content_and_what_cannot_start_is_not_installed() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("plugins");
+        install(&InstallArgs { component: component(kept("transform")), to: to.clone() }).unwrap();
+        let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 1);
+        let name = names[0].to_str().unwrap();
+        assert!(name.starts_with("transform-") && name.len() == "transform-".len() + HASH_DIGITS + 5, "{name}");
+        assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(kept("transform")).unwrap());
+        assert!(install(&InstallArgs { component: component(kept("make")), to: to.clone() }).is_err());
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    }
+}
