@@ -38,6 +38,16 @@ impl Level {
     pub fn from_u8(number: u8) -> Option<Level> {
         [Level::Record, Level::Resource, Level::Scope, Level::Intrinsic].get(usize::from(number)).copied()
     }
+
+    /// Larger for a level of which there are more: a resource has scopes, a scope has records.
+    #[must_use]
+    pub fn fineness(self) -> u8 {
+        match self {
+            Level::Resource => 0,
+            Level::Scope => 1,
+            Level::Record | Level::Intrinsic => 2,
+        }
+    }
 }
 
 /// What a cell holds.
@@ -154,6 +164,15 @@ impl Default for Columns {
 }
 
 impl Columns {
+    /// So many rows of nothing, each with a resource and a scope of its own: what edits of rows are checked against that are
+    /// not in a payload.
+    #[must_use]
+    pub fn of_rows(rows: u32) -> Columns {
+        let groups = || Groups { first_rows: (0..rows).collect(), places: Vec::new() };
+        let summary = Summary { spans: rows, ..Summary::EMPTY };
+        Columns { resources: groups(), scopes: groups(), summary, ..Columns::default() }
+    }
+
     /// Spans or log records of the payload.
     #[must_use]
     pub fn rows(&self) -> u32 {

@@ -43,6 +43,14 @@ pub enum LoadError {
     /// It imports what this one is not given.
     #[error("the plugin uses `{0}`, which its `capabilities` do not list")]
     NotAllowed(&'static str),
+    /// It imports what its world has not.
+    #[error("the plugin imports `{interface}`, which the world `{world}` has not")]
+    NotInWorld {
+        /// What it exports.
+        world: &'static str,
+        /// What it imports.
+        interface: &'static str,
+    },
     /// It exports none of the worlds, or several.
     #[error("a plugin exports one of transformer, sampler, enricher, decoder and encoder; this one exports {0}")]
     World(String),

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{Transform, TransformPre};
+use super::bindings::Every;
 use super::error::{CallError, LoadError, MESSAGE_BYTES, clean};
+use super::exports::Linked;
 use super::host::{Environment, Host, Kept};
 use super::imports::lookup::{Table, Tables};
 use super::load::Package;
 use super::manifest::World;
 use super::sandbox::Sandbox;
+use super::traces;
 use crate::block::Signal;
 use crate::config::{Isolation, Plugin, PluginComponent};
 use crate::otlp::columns::{Field, Selection};
@@ -55,6 +57,8 @@ pub struct Setup {
 pub struct Generation {
     /// Counts the generations of the plugin, from 1.
     pub number: u64,
+    /// What it does.
+    pub world: World,
     /// The component's file.
     pub sha256: [u8; 32],
     /// Who it says it is.
@@ -66,7 +70,7 @@ pub struct Generation {
     /// What `configure` is given.
     pub(super) config: String,
     pub(super) environment: Arc<Environment>,
-    pub(super) pre: TransformPre<Host>,
+    pub(super) linked: Linked,
     selections: Vec<(Signal, Selection)>,
 }
 
@@ -84,9 +88,6 @@ impl Generation {
         component: &PluginComponent,
         number: u64,
     ) -> Result<Generation, LoadError> {
-        if package.world != World::Transform {
-            return Err(LoadError::World(format!("{}, which is not called here", package.world.name())));
-        }
         let tables = tables(&plugin.lookups)?;
         let environment = Arc::new(Environment {
             name: plugin.name.clone(),
@@ -96,29 +97,30 @@ impl Generation {
         });
         let unfit = |error: wasmtime::Error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES));
         let mut linker = Linker::new(package.component.engine());
-        Transform::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host).map_err(unfit)?;
-        let pre = linker.instantiate_pre(&package.component).and_then(TransformPre::new).map_err(unfit)?;
-        let mut scratch = Sandbox::new(&pre, &environment).map_err(LoadError::Configure)?;
+        Every::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host).map_err(unfit)?;
+        let pre = linker.instantiate_pre(&package.component);
+        let linked = pre.and_then(|pre| Linked::new(pre, package.world)).map_err(unfit)?;
+        let mut scratch = Sandbox::new(&linked, &environment).map_err(LoadError::Configure)?;
         let info = scratch.describe().map_err(LoadError::Configure)?;
         let setup = scratch.configure(&mut Kept::default(), &component.config).map_err(LoadError::Configure)?;
         check(&info, &setup)?;
-        let select =
-            |signal: &Signal| Selection::new(*signal, setup.fields.clone()).map(|selection| (*signal, selection));
-        let selections = setup.signals.iter().map(select).collect::<Result<_, _>>();
+        let selections = selections(package.world, &setup)?;
         Ok(Generation {
             number,
+            world: package.world,
             sha256: package.sha256,
             info,
-            selections: selections.map_err(|error| LoadError::Setup(error.to_string()))?,
+            selections,
             setup,
             isolation: plugin.isolation,
             config: component.config.clone(),
             environment,
-            pre,
+            linked,
         })
     }
 
-    /// The plugin's fields for a signal; `None` if it does not want the signal.
+    /// What to gather for the plugin from a signal; `None` if it does not want the signal. Its fields are the plugin's own, in
+    /// its order, but for a sampler's: there those of a trace as a whole are left out, and [`traces::ALWAYS`] comes behind.
     #[must_use]
     pub fn selection(&self, signal: Signal) -> Option<&Selection> {
         self.selections.iter().find(|(wanted, _)| *wanted == signal).map(|(_, selection)| selection)
@@ -126,7 +128,7 @@ impl Generation {
 
     /// A configured sandbox, which declared what the first one did.
     pub(super) fn sandbox(&self, kept: &mut Kept) -> Result<Sandbox, CallError> {
-        let mut sandbox = Sandbox::new(&self.pre, &self.environment)?;
+        let mut sandbox = Sandbox::new(&self.linked, &self.environment)?;
         let setup = sandbox.configure(kept, &self.config).map_err(|error| CallError::Start(error.to_string()))?;
         match setup == self.setup {
             true => Ok(sandbox),
@@ -138,6 +140,32 @@ impl Generation {
 fn tables(lookups: &[(String, PathBuf)]) -> Result<Tables, LoadError> {
     let load = |(name, path): &(String, PathBuf)| Ok((name.clone(), Arc::new(Table::load(path)?)));
     lookups.iter().map(load).collect::<Result<_, _>>().map_err(LoadError::Table)
+}
+
+/// What is gathered for each signal; for a decoder, what it writes.
+fn selections(world: World, setup: &Setup) -> Result<Vec<(Signal, Selection)>, LoadError> {
+    let fields = match world {
+        World::Transform | World::Decode | World::Encode => Ok(setup.fields.clone()),
+        World::Enrich => check_enrich(&setup.fields).map(|()| setup.fields.clone()),
+        World::Sample if setup.signals != [Signal::Traces] => Err("a sampler of anything but spans".to_owned()),
+        World::Sample => traces::gathered(&setup.fields),
+    };
+    let fields = fields.map_err(LoadError::Setup)?;
+    let select = |signal: &Signal| {
+        let select = if world == World::Decode { Selection::of_new } else { Selection::new };
+        let selection = select(*signal, fields.clone()).map_err(|error| LoadError::Setup(error.to_string()))?;
+        Ok((*signal, selection))
+    };
+    setup.signals.iter().map(select).collect()
+}
+
+/// A resource has one value where its spans may differ in what is read: then nothing follows for it.
+fn check_enrich(fields: &[Field]) -> Result<(), String> {
+    let finest = fields.iter().filter(|field| field.read).map(|field| field.level.fineness()).max().unwrap_or(0);
+    match fields.iter().find(|field| field.write && field.level.fineness() < finest) {
+        Some(field) => Err(format!("{:?} is of a {:?}, and a field of a finer level is read", field.key, field.level)),
+        None => Ok(()),
+    }
 }
 
 /// What [`Selection`] does not look at.

@@ -11,38 +11,14 @@
 
 use std::sync::Arc;
 
+use super::answers::{Answer, Batch, Call, Decoded, Encoded, Verdicts};
 use super::counters::Counters;
 use super::error::CallError;
 use super::generation::Generation;
 use super::host::Kept;
 use super::sandbox::Sandbox;
-use crate::block::Signal;
 use crate::config::Isolation;
-use crate::otlp::columns::{Columns, Field};
-use crate::otlp::edit::Patch;
 use crate::sys::clock;
-
-/// One call of a plugin.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// What the rows are; one that the plugin wants.
-    pub signal: Signal,
-    /// The rows, gathered by the selection of the plugin's generation.
-    pub columns: &'a Columns,
-    /// When the block was received, Unix nanoseconds.
-    pub received_ns: u64,
-}
-
-/// What a plugin answered, unchecked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// Fields of this patch alone, numbered after the plugin's own: for [`Selection::extended`].
-    ///
-    /// [`Selection::extended`]: crate::otlp::columns::Selection::extended
-    pub extra: Vec<Field>,
-    /// What to change.
-    pub patch: Patch,
-}
 
 /// See the module.
 pub struct Instance {
@@ -71,23 +47,72 @@ impl Instance {
         &self.kept.counters
     }
 
-    /// Makes a call. The payload is what the columns were gathered from; the plugin may look into it, and it is as it was when
-    /// this returns. What comes back is unchecked.
+    /// Asks a `transform` plugin. The payload is what the columns were gathered from; the plugin may look into it, and it is as
+    /// it was when this returns. What comes back is unchecked. As in all calls:
     ///
     /// # Errors
     ///
     /// See [`CallError`]. Then what the calls since the last [`accept`](Self::accept) wrote is forgotten; the next call may be
     /// made in every case.
+    ///
+    /// # Panics
+    ///
+    /// If the generation is of another world.
     pub fn transform(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Answer, CallError> {
+        self.counted(call.columns.rows(), |sandbox, kept| sandbox.transform(kept, call, payload))
+    }
+
+    /// Asks an `encode` plugin; as [`transform`](Self::transform).
+    pub fn encode(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Encoded, CallError> {
+        self.counted(call.columns.rows(), |sandbox, kept| sandbox.encode(kept, call, payload))
+    }
+
+    /// Asks an `enrich` plugin what follows from combinations of values.
+    pub fn enrich(&mut self, batch: &Batch<'_>) -> Result<Answer, CallError> {
+        self.counted(batch.rows, |sandbox, kept| sandbox.enrich(kept, batch))
+    }
+
+    /// Asks a `sample` plugin about traces of which nothing more is awaited.
+    pub fn decide(&mut self, batch: &Batch<'_>) -> Result<Verdicts, CallError> {
+        self.counted(batch.rows, |sandbox, kept| sandbox.decide(kept, batch))
+    }
+
+    /// Tells a `decode` plugin of a connection.
+    pub fn opened(&mut self, connection: u64, about: &[(String, String)]) -> Result<(), CallError> {
+        self.counted(0, |sandbox, kept| sandbox.opened(kept, connection, about))
+    }
+
+    /// Asks a `decode` plugin for the records in bytes of a connection, received at so many Unix nanoseconds.
+    pub fn decode(
+        &mut self,
+        (connection, received_ns): (u64, u64),
+        chunk: &[u8],
+        last: bool,
+    ) -> Result<Decoded, CallError> {
+        let decoded = self.counted(0, |sandbox, kept| sandbox.decode(kept, (connection, received_ns), chunk, last));
+        self.kept.counters.rows.add(decoded.as_ref().map_or(0, |decoded| u64::from(decoded.rows)));
+        decoded
+    }
+
+    /// Tells a `decode` plugin that a connection has gone.
+    pub fn closed(&mut self, connection: u64) -> Result<(), CallError> {
+        self.counted(0, |sandbox, kept| sandbox.closed(kept, connection))
+    }
+
+    fn counted<R>(
+        &mut self,
+        rows: u32,
+        call: impl FnOnce(&mut Sandbox, &mut Kept) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let begin_ns = clock::thread_cpu_ns();
         let answer = self.ready().and_then(|mut sandbox| {
-            let answer = sandbox.transform(&mut self.kept, call, payload);
-            self.after(sandbox, &answer);
+            let answer = call(&mut sandbox, &mut self.kept);
+            self.after(sandbox, answer.as_ref().err());
             answer
         });
         let counters = &self.kept.counters;
         counters.calls.add(1);
-        counters.rows.add(u64::from(call.columns.rows()));
+        counters.rows.add(u64::from(rows));
         counters.cpu_ns.add(clock::thread_cpu_ns().saturating_sub(begin_ns));
         if let Err(error) = &answer {
             counters.failed(error);
@@ -139,9 +164,9 @@ impl Instance {
     }
 
     /// Decides what becomes of a sandbox after a call.
-    fn after(&mut self, sandbox: Sandbox, answer: &Result<Answer, CallError>) {
+    fn after(&mut self, sandbox: Sandbox, error: Option<&CallError>) {
         self.kept.counters.memory_bytes.set(sandbox.memory_bytes() as u64);
-        let is_usable = matches!(answer, Ok(_) | Err(CallError::Refused(_)));
+        let is_usable = matches!(error, None | Some(CallError::Refused(_)));
         if is_usable && self.generation.isolation == Isolation::Lane {
             self.sandbox = Some(sandbox);
         }

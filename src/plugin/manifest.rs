@@ -55,6 +55,13 @@ impl World {
             World::Encode => "encode",
         }
     }
+
+    /// Whether a plugin of this world may use an interface: what an enricher says is remembered and what an encoder says is
+    /// said again, so neither may hang on the time or on what went before.
+    fn has(self, capability: Capability) -> bool {
+        let is_pure = matches!(self, World::Enrich | World::Encode);
+        !(is_pure && matches!(capability, Capability::Clock | Capability::State))
+    }
 }
 
 /// What an operator allows by name. The batch that a plugin is called with needs no permission.
@@ -110,7 +117,10 @@ impl Manifest {
             }
         }
         match worlds.as_slice() {
-            [(world, version)] => Ok(Manifest { world: *world, version: version.clone(), uses }),
+            [(world, version)] => match uses.iter().find(|capability| !world.has(**capability)) {
+                Some(capability) => Err(LoadError::NotInWorld { world: world.name(), interface: name(*capability) }),
+                None => Ok(Manifest { world: *world, version: version.clone(), uses }),
+            },
             [] => Err(LoadError::World("none of them".to_owned())),
             several => {
                 let several: Vec<&str> = several.iter().map(|(world, _)| world.name()).collect();
@@ -219,7 +229,12 @@ mod tests {
     #[test]
     fn what_cannot_be_a_plugin_is_refused_by_name() {
         let transformer = "millrace:plugin/transformer@1.0.0";
-        let cases: [(&[&str], &[&str], &str); 9] = [
+        let cases: [(&[&str], &[&str], &str); 10] = [
+            (
+                &["millrace:plugin/state@1.0.0"],
+                &["millrace:plugin/enricher@1.0.0"],
+                "imports `state`, which the world `enrich` has not",
+            ),
             (&["wasi:cli/environment@0.2.0"], &[transformer], "the plugin imports `wasi:cli/environment@0.2.0`; only"),
             (&["millrace:other/log@1.0.0"], &[transformer], "the plugin imports `millrace:other/log@1.0.0`; only"),
             (&["millrace:plugin/network@1.0.0"], &[transformer], "the plugin imports `millrace:plugin/network@1.0.0`;"),

@@ -4,16 +4,18 @@
 //! lanes share of a plugin that was loaded and configured; an [`Instance`] is its place on one lane, where calls are made.
 //! A [`Worker`] gives an instance a thread of its own, for interpreters. `wit/` is the contract with the plugin.
 //!
-//! A call takes columns and gives back a raw patch, or says why not ([`CallError`]). The batch itself never enters the
+//! A call takes columns and gives back a raw answer ([`answers`]), or says why not ([`CallError`]). The batch itself never enters the
 //! sandbox: whatever happens there, it is as it was. Whether the patch is good is for [`edit::check`](crate::otlp::edit) to say:
 //! this module knows nothing of policies or chains, and no type of wasmtime is seen outside of it.
 
+pub mod answers;
 mod bindings;
 mod cache;
 pub mod circuit;
 pub mod counters;
 mod engine;
 mod error;
+mod exports;
 mod generation;
 mod host;
 mod imports;
@@ -21,14 +23,16 @@ mod instance;
 pub mod load;
 mod manifest;
 mod sandbox;
+pub mod traces;
 mod worker;
 
+pub use answers::{Answer, Call};
 pub use cache::{Cache, CacheError};
 pub use engine::{Engine, EngineError, Pool};
 pub use error::{CallError, LoadError};
 pub use generation::{Generation, Info, Setup};
 pub use imports::lookup::TableError;
-pub use instance::{Answer, Call, Instance};
+pub use instance::Instance;
 pub use manifest::{Manifest, Names, World, names};
 pub use worker::{Worker, WorkerOptions};
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 use wasmtime::component::Resource;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+use super::answers::{Answer, Batch, Call, Decoded, Encoded, Verdicts};
 use super::bindings::millrace::plugin::types;
-use super::bindings::{Transform, TransformPre};
 use super::error::{CallError, MESSAGE_BYTES, clean};
+use super::exports::{Exports, Linked, Work};
 use super::generation::{Info, Setup};
 use super::host::{Current, Environment, Host, Kept, memory_limit};
 use super::imports::rest::Rows;
-use super::instance::{Answer, Call};
 use crate::config::{PluginClass, PluginLimits};
 use crate::sys::clock;
 
@@ -31,10 +31,13 @@ const SAVED_BYTES: usize = 1 << 20;
 /// Bytes that a plugin may hand over at once while it is started or saved.
 const START_BYTES: usize = 4 << 20;
 
+/// Bytes of a chunk that a record of it has at least, as far as the time for decoding it goes.
+const RECORD_BYTES: usize = 64;
+
 /// See the module.
 pub(super) struct Sandbox {
     store: Store<Host>,
-    plugin: Transform,
+    exports: Exports,
 }
 
 /// Raised by the epoch callback.
@@ -44,8 +47,8 @@ struct Spent;
 
 impl Sandbox {
     /// A new instance, not yet configured.
-    pub(super) fn new(pre: &TransformPre<Host>, environment: &Arc<Environment>) -> Result<Sandbox, CallError> {
-        let mut store = Store::new(pre.engine(), Host::new(Arc::clone(environment)));
+    pub(super) fn new(linked: &Linked, environment: &Arc<Environment>) -> Result<Sandbox, CallError> {
+        let mut store = Store::new(linked.engine(), Host::new(Arc::clone(environment)));
         store.limiter(|host| &mut host.memory);
         store.set_max_component_handles(HANDLES);
         store.epoch_deadline_callback(|store| match clock::thread_cpu_ns() < store.data().cpu_end_ns {
@@ -55,8 +58,8 @@ impl Sandbox {
         let budget = start_budget(environment.class);
         // Modules may run code when they are instantiated.
         begin(&mut store, budget);
-        match pre.instantiate(&mut store) {
-            Ok(plugin) => Ok(Sandbox { store, plugin }),
+        match linked.instantiate(&mut store) {
+            Ok(exports) => Ok(Sandbox { store, exports }),
             Err(error) => Err(CallError::Start(failure(&store, &error, budget).to_string())),
         }
     }
@@ -68,22 +71,21 @@ impl Sandbox {
 
     /// Asks the plugin who it is.
     pub(super) fn describe(&mut self) -> Result<Info, CallError> {
-        self.start_call(&mut Kept::default(), |plugin, store| plugin.millrace_plugin_lifecycle().call_describe(store))
+        self.start_call(&mut Kept::default(), |exports, store| exports.lifecycle.call_describe(store))
             .map(convert::info)
     }
 
     /// Tells the plugin its configuration, once; it says what it wants.
     pub(super) fn configure(&mut self, kept: &mut Kept, config: &str) -> Result<Setup, CallError> {
         self.store.data_mut().configures = true;
-        let setup =
-            self.start_call(kept, |plugin, store| plugin.millrace_plugin_lifecycle().call_configure(store, config));
+        let setup = self.start_call(kept, |exports, store| exports.lifecycle.call_configure(store, config));
         self.store.data_mut().configures = false;
         convert::setup(setup?.map_err(refused)?).map_err(CallError::Refused)
     }
 
     /// What the plugin wants to hand to the next instance.
     pub(super) fn save(&mut self, kept: &mut Kept) -> Result<Vec<u8>, CallError> {
-        let saved = self.start_call(kept, |plugin, store| plugin.millrace_plugin_lifecycle().call_save(store))?;
+        let saved = self.start_call(kept, |exports, store| exports.lifecycle.call_save(store))?;
         match saved.len() {
             0..=SAVED_BYTES => Ok(saved),
             bytes => Err(CallError::Refused(format!("it saves {bytes} bytes, more than {SAVED_BYTES}"))),
@@ -92,8 +94,7 @@ impl Sandbox {
 
     /// Gives the plugin what the instance before it saved.
     pub(super) fn restore(&mut self, kept: &mut Kept, saved: &[u8]) -> Result<(), CallError> {
-        self.start_call(kept, |plugin, store| plugin.millrace_plugin_lifecycle().call_restore(store, saved))?
-            .map_err(refused)
+        self.start_call(kept, |exports, store| exports.lifecycle.call_restore(store, saved))?.map_err(refused)
     }
 
     /// One batch. The payload is lent to the imports and is back when this returns.
@@ -103,30 +104,122 @@ impl Sandbox {
         call: &Call<'_>,
         payload: &mut Vec<u8>,
     ) -> Result<Answer, CallError> {
-        let rows = call.columns.rows();
-        let columns: Vec<types::ColumnParam<'_>> = call.columns.columns().iter().map(convert::column).collect();
-        let groups = types::Groups { resources: call.columns.resources(), scopes: call.columns.scopes() };
-        let signal = convert::signal(call.signal);
-        let host = self.store.data_mut();
-        host.current = Some(Current { payload: std::mem::take(payload), signal: call.signal });
-        host.received_ns = call.received_ns;
-        let limits = &host.environment.limits;
-        let (budget, patch_bytes) = (call_budget(limits, rows), limits.patch_bytes);
-        self.store.set_hostcall_fuel(usize::try_from(patch_bytes).unwrap_or(usize::MAX));
-        let answer = self.call(kept, budget, |plugin, store| {
+        let (columns, groups, signal) = arguments(call);
+        self.lend(call, payload);
+        let answer = self.work(kept, Given::of(call.columns.rows(), call.received_ns), |work, store| {
+            let Work::Transform(guest) = work else { unreachable!("{OTHER_WORLD}") };
             let all = Resource::<Rows>::new_borrow(0);
-            plugin.millrace_plugin_transformer().call_transform(store, signal, rows, groups, &columns, all)
+            guest.call_transform(store, signal, call.columns.rows(), groups, &columns, all)
         });
+        self.take_back(payload);
+        convert::answer(answer?).map_err(CallError::Refused)
+    }
+
+    /// What a batch is in the plugin's format. As `transform`.
+    pub(super) fn encode(
+        &mut self,
+        kept: &mut Kept,
+        call: &Call<'_>,
+        payload: &mut Vec<u8>,
+    ) -> Result<Encoded, CallError> {
+        let (columns, groups, signal) = arguments(call);
+        self.lend(call, payload);
+        let encoded = self.work(kept, Given::of(call.columns.rows(), call.received_ns), |work, store| {
+            let Work::Encode(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            let all = Resource::<Rows>::new_borrow(0);
+            guest.call_encode(store, signal, call.columns.rows(), groups, &columns, all)
+        });
+        self.take_back(payload);
+        encoded.map(convert::encoded)
+    }
+
+    /// What follows from each of some combinations of values.
+    pub(super) fn enrich(&mut self, kept: &mut Kept, batch: &Batch<'_>) -> Result<Answer, CallError> {
+        let columns: Vec<types::ColumnParam<'_>> = batch.columns.iter().map(convert::column).collect();
+        let additions = self.work(kept, Given::of(batch.rows, batch.received_ns), |work, store| {
+            let Work::Enrich(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            guest.call_enrich(store, convert::signal(batch.signal), batch.rows, &columns)
+        })?;
+        convert::additions(additions).map_err(CallError::Refused)
+    }
+
+    /// What becomes of some traces.
+    pub(super) fn decide(&mut self, kept: &mut Kept, batch: &Batch<'_>) -> Result<Verdicts, CallError> {
+        let columns: Vec<types::ColumnParam<'_>> = batch.columns.iter().map(convert::column).collect();
+        let verdicts = self.work(kept, Given::of(batch.rows, batch.received_ns), |work, store| {
+            let Work::Sample(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            guest.call_decide(store, batch.rows, true, &columns)
+        })?;
+        convert::verdicts(verdicts, batch.rows).map_err(CallError::Refused)
+    }
+
+    /// Tells a decoder of a peer.
+    pub(super) fn opened(
+        &mut self,
+        kept: &mut Kept,
+        connection: u64,
+        about: &[(String, String)],
+    ) -> Result<(), CallError> {
+        let about: Vec<(&str, &str)> = about.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        self.work(kept, Given::of(1, 0), |work, store| {
+            let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            guest.call_opened(store, connection, &about)
+        })
+    }
+
+    /// Records from bytes of a peer, received at `received_ns`.
+    pub(super) fn decode(
+        &mut self,
+        kept: &mut Kept,
+        (connection, received_ns): (u64, u64),
+        chunk: &[u8],
+        last: bool,
+    ) -> Result<Decoded, CallError> {
+        let rows = u32::try_from(chunk.len() / RECORD_BYTES).unwrap_or(u32::MAX);
+        let decoded = self.work(kept, Given::of(rows, received_ns), |work, store| {
+            let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            guest.call_decode(store, connection, chunk, last)
+        })?;
+        convert::decoded(decoded, chunk.len()).map_err(CallError::Refused)
+    }
+
+    /// Tells a decoder that a peer has gone.
+    pub(super) fn closed(&mut self, kept: &mut Kept, connection: u64) -> Result<(), CallError> {
+        self.work(kept, Given::of(1, 0), |work, store| {
+            let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
+            guest.call_closed(store, connection).map(Ok)
+        })
+    }
+
+    fn lend(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) {
+        self.store.data_mut().current = Some(Current { payload: std::mem::take(payload), signal: call.signal });
+    }
+
+    fn take_back(&mut self, payload: &mut Vec<u8>) {
+        *payload = self.store.data_mut().current.take().map(|current| current.payload).unwrap_or_default();
+    }
+
+    /// Makes a call of the plugin's work, with the budget of so many rows.
+    fn work<R>(
+        &mut self,
+        kept: &mut Kept,
+        given: Given,
+        call: impl FnOnce(&Work, &mut Store<Host>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, CallError> {
         let host = self.store.data_mut();
-        *payload = host.current.take().map(|current| current.payload).unwrap_or_default();
-        host.received_ns = 0;
-        convert::answer(answer?.map_err(refused)?).map_err(CallError::Refused)
+        host.received_ns = given.received_ns;
+        let limits = &host.environment.limits;
+        let (budget, patch_bytes) = (call_budget(limits, given.rows), limits.patch_bytes);
+        self.store.set_hostcall_fuel(usize::try_from(patch_bytes).unwrap_or(usize::MAX));
+        let answer = self.call(kept, budget, |exports, store| call(&exports.work, store));
+        self.store.data_mut().received_ns = 0;
+        answer?.map_err(refused)
     }
 
     fn start_call<R>(
         &mut self,
         kept: &mut Kept,
-        call: impl FnOnce(&Transform, &mut Store<Host>) -> wasmtime::Result<R>,
+        call: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         let budget = start_budget(self.store.data().environment.class);
         self.store.set_hostcall_fuel(START_BYTES);
@@ -138,17 +231,42 @@ impl Sandbox {
         &mut self,
         kept: &mut Kept,
         budget: Duration,
-        call: impl FnOnce(&Transform, &mut Store<Host>) -> wasmtime::Result<R>,
+        call: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         std::mem::swap(&mut self.store.data_mut().kept, kept);
         begin(&mut self.store, budget);
-        let answer = call(&self.plugin, &mut self.store);
+        let answer = call(&self.exports, &mut self.store);
         std::mem::swap(&mut self.store.data_mut().kept, kept);
         answer.map_err(|error| failure(&self.store, &error, budget))
     }
 }
 
-/// Processor time of each call but `transform`: an interpreter starts the user's program in it.
+/// What a call of the work is about.
+#[derive(Clone, Copy)]
+struct Given {
+    /// What its processor time is measured by.
+    rows: u32,
+    /// When it was received, Unix nanoseconds.
+    received_ns: u64,
+}
+
+impl Given {
+    fn of(rows: u32, received_ns: u64) -> Given {
+        Given { rows, received_ns }
+    }
+}
+
+/// An instance is only asked for what its generation's world is.
+const OTHER_WORLD: &str = "the plugin is of another world";
+
+/// Columns, groups and signal as the contract has them.
+fn arguments<'a>(call: &Call<'a>) -> (Vec<types::ColumnParam<'a>>, types::Groups<'a>, u8) {
+    let columns = call.columns.columns().iter().map(convert::column).collect();
+    let groups = types::Groups { resources: call.columns.resources(), scopes: call.columns.scopes() };
+    (columns, groups, convert::signal(call.signal))
+}
+
+/// Processor time of each call but that of the work: an interpreter starts the user's program in it.
 fn start_budget(class: PluginClass) -> Duration {
     match class {
         PluginClass::Light => Duration::from_secs(1),
@@ -156,7 +274,7 @@ fn start_budget(class: PluginClass) -> Duration {
     }
 }
 
-/// Processor time of `transform`.
+/// Processor time of a call of the work.
 fn call_budget(limits: &PluginLimits, rows: u32) -> Duration {
     limits.cpu_per_row.saturating_mul(rows).max(limits.cpu)
 }

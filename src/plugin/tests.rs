@@ -4,6 +4,7 @@ mod cache;
 mod guest;
 mod hostile;
 mod life;
+mod worlds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,12 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
 use prost::Message;
 
+use super::answers::{Answer, Call};
 use super::counters::Counters;
 use super::engine::{Engine, Pool};
 use super::error::CallError;
 use super::generation::Generation;
-use super::instance::{Answer, Call, Instance};
+use super::instance::Instance;
 use super::load;
 use crate::block::Signal;
 use crate::config::{

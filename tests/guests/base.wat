@@ -1,7 +1,6 @@
 ;; What every guest of the host's tests has: memory, an allocator that is reset after each batch, and answers that are
 ;; right. A guest writes its own $configure, $save, $restore or $transform where it misbehaves. It declares one field:
-;; the attribute "url.full", text, read and written.
-(import "millrace:plugin/rest@1.0.0" "[resource-drop]batch" (func $drop_batch (param i32)))
+;; the attribute "url.full", text, read and written. What its world exports is in worlds/.
 (memory (export "memory") 1)
 (global $heap (mut i32) (i32.const 1024))
 
@@ -28,17 +27,7 @@
   (memory.copy (local.get $at) (local.get $old) (local.get $old_bytes))
   (local.get $at))
 
-(func (export "cabi_post_millrace:plugin/transformer@1.0.0#transform") (param i32)
-  (global.set $heap (i32.const 1024)))
-
 (func (export "millrace:plugin/lifecycle@1.0.0#describe") (result i32) (i32.const 48))
 (export "millrace:plugin/lifecycle@1.0.0#configure" (func $configure))
 (export "millrace:plugin/lifecycle@1.0.0#save" (func $save))
 (export "millrace:plugin/lifecycle@1.0.0#restore" (func $restore))
-(func (export "millrace:plugin/transformer@1.0.0#transform")
-  (param $signal i32) (param $rows i32) (param $resources i32) (param $resource_count i32) (param $scopes i32)
-  (param $scope_count i32) (param $columns i32) (param $column_count i32) (param $all i32) (result i32)
-  (local $answer i32)
-  (local.set $answer (call $transform (local.get $rows) (local.get $columns) (local.get $all)))
-  (call $drop_batch (local.get $all))
-  (local.get $answer))

@@ -79,6 +79,8 @@ pub struct Selection {
     pub(super) intrinsics: Vec<Wanted>,
     /// A bit for each field number of a record that an intrinsic needs.
     pub(super) numbers: u32,
+    /// It is of records that do not exist yet.
+    is_of_new: bool,
 }
 
 /// Where a field's value is in its message.
@@ -235,6 +237,16 @@ impl Selection {
     /// nanoseconds), `events` and `links` (JSON, or any). Of log records: `body` (text, JSON or any), `severity` (integer) and
     /// `severity-text` (text). Each has one cell a row; absent are empty texts, ids and lists, and times that are not stated.
     pub fn new(signal: Signal, fields: Vec<Field>) -> Result<Selection, FieldError> {
+        Selection::checked(signal, fields, false)
+    }
+
+    /// Checks `fields` of records that do not exist yet: all intrinsics can be set, but for `sourcetype`, `events` and `links`. It
+    /// gathers nothing.
+    pub fn of_new(signal: Signal, fields: Vec<Field>) -> Result<Selection, FieldError> {
+        Selection::checked(signal, fields, true)
+    }
+
+    fn checked(signal: Signal, fields: Vec<Field>, is_of_new: bool) -> Result<Selection, FieldError> {
         let layout = match signal {
             Signal::Traces => &SPANS,
             Signal::Logs => &LOGS,
@@ -253,6 +265,7 @@ impl Selection {
             keys: Default::default(),
             intrinsics: Vec::new(),
             numbers: 0,
+            is_of_new,
         };
         let mut columns = 0;
         for (index, field) in fields.into_iter().enumerate() {
@@ -296,7 +309,7 @@ impl Selection {
         if field.write && self.fields.iter().any(writes_the_same) {
             return Err(FieldError::WrittenTwice { key: field.key.clone() });
         }
-        let (target, change) = self.layout.target(field)?;
+        let (target, change) = self.layout.target(field, self.is_of_new)?;
         self.targets.push(target);
         self.settable.push(change == Change::Set);
         Ok(target)
@@ -328,11 +341,13 @@ pub(super) fn length_bit(bytes: usize) -> u64 {
 }
 
 impl Layout {
-    fn target(&self, field: &Field) -> Result<(Target, Change), FieldError> {
+    fn target(&self, field: &Field, is_of_new: bool) -> Result<(Target, Change), FieldError> {
         if field.level != Level::Intrinsic {
             return Ok((Target::Attribute, Change::Set));
         }
         let Intrinsic(_, kinds, change, target) = self.known(&field.key)?;
+        let is_made = is_of_new && !matches!(target, Target::Attribute | Target::Events(_) | Target::Links(_));
+        let change = if is_made { &Change::Set } else { change };
         let name = field.key.clone();
         if !kinds.contains(&field.kind) {
             return Err(FieldError::Kind { name, kind: field.kind, kinds });

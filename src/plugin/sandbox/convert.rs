@@ -6,11 +6,11 @@
 use crate::block::Signal;
 use crate::otlp::columns::{Column, Field, Kind, Level, NumColumn, TextColumn};
 use crate::otlp::edit::{NumEdits, Patch, TextEdits, Unset};
-use crate::plugin::bindings::exports::millrace::plugin::lifecycle;
+use crate::plugin::answers::{Answer, Decision, Decoded, Encoded, Rejected, Verdicts};
+use crate::plugin::bindings::exports::millrace::plugin::{decoder, encoder, enricher, lifecycle, sampler};
 use crate::plugin::bindings::millrace::plugin::types;
 use crate::plugin::error::{MESSAGE_BYTES, clean};
 use crate::plugin::generation::{Info, Setup};
-use crate::plugin::instance::Answer;
 
 /// The contract's number of a signal.
 pub(super) fn signal(signal: Signal) -> u8 {
@@ -55,22 +55,87 @@ pub(super) fn column(column: &Column) -> types::ColumnParam<'_> {
 }
 
 pub(super) fn answer(patch: types::Patch) -> Result<Answer, String> {
-    let extra = patch.extra.into_iter().map(field).collect::<Result<_, _>>()?;
-    let text = |edits: types::TextEdits| {
+    let unset = patch.unset.into_iter().map(|unset| Unset { field: unset.field, rows: unset.rows }).collect();
+    Ok(Answer {
+        extra: fields(patch.extra)?,
+        patch: Patch { drop: patch.drop, text: texts(patch.text), num: nums(patch.num), unset },
+    })
+}
+
+pub(super) fn additions(additions: enricher::Additions) -> Result<Answer, String> {
+    let patch = Patch { text: texts(additions.text), num: nums(additions.num), ..Patch::default() };
+    Ok(Answer { extra: fields(additions.extra)?, patch })
+}
+
+pub(super) fn verdicts(verdicts: sampler::Verdicts, traces: u32) -> Result<Verdicts, String> {
+    let decision = |number: u8| match number {
+        0 => Ok(Decision::Drop),
+        1 => Ok(Decision::Keep),
+        2 => Ok(Decision::NotYet),
+        3 => Ok(Decision::NoOpinion),
+        other => Err(format!("its answer has the decision {other}; there are 0 to 3")),
+    };
+    let decisions: Vec<Decision> = verdicts.decisions.into_iter().map(decision).collect::<Result<_, _>>()?;
+    let traces = traces as usize;
+    if decisions.len() != traces || ![0, traces].contains(&verdicts.weights.len()) {
+        let (decisions, weights) = (decisions.len(), verdicts.weights.len());
+        return Err(format!("its answer to {traces} traces has {decisions} decisions and {weights} weights"));
+    }
+    match verdicts.weights.iter().find(|weight| !(weight.is_finite() && **weight >= 1.0)) {
+        Some(weight) => Err(format!("its answer has the weight {weight}; a trace stands for itself at least")),
+        None => Ok(Verdicts { decisions, weights: verdicts.weights }),
+    }
+}
+
+pub(super) fn decoded(decoded: decoder::Decoded, chunk_bytes: usize) -> Result<Decoded, String> {
+    let consumed = decoded.consumed as usize;
+    if consumed > chunk_bytes {
+        return Err(format!("its answer has used {consumed} bytes of {chunk_bytes}"));
+    }
+    let rejected =
+        |rejected: decoder::Rejected| match rejected.first <= rejected.end && rejected.end <= decoded.consumed {
+            true => Ok(Rejected {
+                bytes: rejected.first as usize..rejected.end as usize,
+                reason: clean(&rejected.reason, MESSAGE_BYTES),
+            }),
+            false => Err(format!("its answer rejects bytes {} to {} of {consumed}", rejected.first, rejected.end)),
+        };
+    Ok(Decoded {
+        consumed,
+        rows: decoded.rows,
+        answer: Answer {
+            extra: fields(decoded.extra)?,
+            patch: Patch { text: texts(decoded.text), num: nums(decoded.num), ..Patch::default() },
+        },
+        filtered: decoded.filtered,
+        rejected: decoded.rejected.into_iter().map(rejected).collect::<Result<_, _>>()?,
+        reply: decoded.reply,
+    })
+}
+
+pub(super) fn encoded(encoded: encoder::Encoded) -> Encoded {
+    let encoder::Encoded { bytes, ends, rows, unencodable, content_type } = encoded;
+    Encoded { bytes, ends, rows, unencodable, content_type }
+}
+
+fn texts(edits: Vec<types::TextEdits>) -> Vec<TextEdits> {
+    let edits = edits.into_iter().map(|edits| {
         let types::TextColumnResult { rows, ends, bytes } = edits.cells;
         TextEdits { field: edits.field, cells: TextColumn { rows, ends, bytes } }
-    };
-    let num = |edits: types::NumEdits| {
+    });
+    edits.collect()
+}
+
+fn nums(edits: Vec<types::NumEdits>) -> Vec<NumEdits> {
+    let edits = edits.into_iter().map(|edits| {
         let types::NumColumnResult { rows, values } = edits.cells;
         NumEdits { field: edits.field, cells: NumColumn { rows, values } }
-    };
-    let patch = Patch {
-        drop: patch.drop,
-        text: patch.text.into_iter().map(text).collect(),
-        num: patch.num.into_iter().map(num).collect(),
-        unset: patch.unset.into_iter().map(|unset| Unset { field: unset.field, rows: unset.rows }).collect(),
-    };
-    Ok(Answer { extra, patch })
+    });
+    edits.collect()
+}
+
+fn fields(fields: Vec<types::Field>) -> Result<Vec<Field>, String> {
+    fields.into_iter().map(field).collect()
 }
 
 fn field(field: types::Field) -> Result<Field, String> {

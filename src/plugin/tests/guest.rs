@@ -25,11 +25,31 @@ const ANSWERS: [(&str, &str); 6] = [
 pub(super) struct Guest {
     code: String,
     base: String,
+    world: &'static str,
 }
+
+/// What each world exports beside what all do.
+const WORLDS: [(&str, &str); 5] = [
+    ("transform", include_str!("../../../tests/guests/worlds/transform.wat")),
+    ("enrich", include_str!("../../../tests/guests/worlds/enrich.wat")),
+    ("sample", include_str!("../../../tests/guests/worlds/sample.wat")),
+    ("decode", include_str!("../../../tests/guests/worlds/decode.wat")),
+    ("encode", include_str!("../../../tests/guests/worlds/encode.wat")),
+];
 
 impl Guest {
     pub(super) fn new(code: &str) -> Guest {
-        Guest { code: code.to_owned(), base: include_str!("../../../tests/guests/base.wat").to_owned() }
+        Guest::of_world("transform", code)
+    }
+
+    /// A guest of a world. Its field is written only where the world allows it.
+    pub(super) fn of_world(world: &'static str, code: &str) -> Guest {
+        let exports = WORLDS.iter().find(|(name, _)| *name == world).unwrap().1;
+        let mut base = format!("{}{exports}", include_str!("../../../tests/guests/base.wat"));
+        if world == "sample" {
+            base = base.replace("\\00\\01\\01\\00\")", "\\00\\01\\00\\00\")");
+        }
+        Guest { code: code.to_owned(), base, world }
     }
 
     /// Changes the guest's own code in one place.
@@ -41,16 +61,21 @@ impl Guest {
     /// A guest whose base is another in one place.
     pub(super) fn with_base(from: &str, to: &str) -> Guest {
         let mut guest = Guest::new("");
-        assert!(guest.base.contains(from));
-        guest.base = guest.base.replace(from, to);
+        guest.replace_in_base(from, to);
         guest
+    }
+
+    /// Changes what all guests have in one place.
+    pub(super) fn replace_in_base(&mut self, from: &str, to: &str) {
+        assert!(self.base.contains(from));
+        self.base = self.base.replace(from, to);
     }
 
     /// The guest's component.
     pub(super) fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let package = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit")).unwrap().0;
-        let world = resolve.select_world(&[package], Some("transform")).unwrap();
+        let world = resolve.select_world(&[package], Some(self.world)).unwrap();
         let mut module = wat::parse_str(self.module()).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()

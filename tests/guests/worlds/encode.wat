@@ -1,0 +1,10 @@
+;; A batch that is written: it has no message.
+(import "millrace:plugin/rest@1.0.0" "[resource-drop]batch" (func $drop_batch (param i32)))
+(func (export "cabi_post_millrace:plugin/encoder@1.0.0#encode") (param i32)
+  (global.set $heap (i32.const 1024)))
+(func (export "millrace:plugin/encoder@1.0.0#encode")
+  (param $signal i32) (param $rows i32) (param i32 i32 i32 i32 i32 i32) (param $all i32) (result i32)
+  (local $answer i32)
+  (local.set $answer (call $transform (local.get $rows) (i32.const 0) (i32.const 0)))
+  (call $drop_batch (local.get $all))
+  (local.get $answer))

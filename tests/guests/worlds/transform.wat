@@ -1,0 +1,11 @@
+;; A batch that is changed: $transform gives the answer.
+(import "millrace:plugin/rest@1.0.0" "[resource-drop]batch" (func $drop_batch (param i32)))
+(func (export "cabi_post_millrace:plugin/transformer@1.0.0#transform") (param i32)
+  (global.set $heap (i32.const 1024)))
+(func (export "millrace:plugin/transformer@1.0.0#transform")
+  (param $signal i32) (param $rows i32) (param $resources i32) (param $resource_count i32) (param $scopes i32)
+  (param $scope_count i32) (param $columns i32) (param $column_count i32) (param $all i32) (result i32)
+  (local $answer i32)
+  (local.set $answer (call $transform (local.get $rows) (local.get $columns) (local.get $all)))
+  (call $drop_batch (local.get $all))
+  (local.get $answer))
