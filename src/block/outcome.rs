@@ -48,6 +48,11 @@ pub enum Outcome {
         /// What the peer said.
         message: String,
     },
+    /// It could not be written in the peer's format, so it was not sent: with less in it, what is left may be.
+    Unencodable {
+        /// What went wrong.
+        message: String,
+    },
     /// No request can succeed until somebody changes a configuration: credentials, path, certificate, redirect.
     Misconfigured {
         /// What went wrong.
@@ -66,6 +71,7 @@ impl Outcome {
             | Outcome::Unavailable { message, .. }
             | Outcome::TooLarge { message, .. }
             | Outcome::BadRequest { message }
+            | Outcome::Unencodable { message }
             | Outcome::Misconfigured { message } => message,
         }
     }

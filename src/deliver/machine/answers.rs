@@ -91,11 +91,14 @@ impl Delivery {
             Outcome::TooLarge { payload_bytes, message } => {
                 self.limit.refused(payload_bytes);
                 // Of what is left of a request nobody knows yet whether it is refused without the rest.
-                if given_up.is_empty() {
-                    self.too_large(kept, role, message, now)
-                } else {
-                    self.repeat(kept, role, now)
+                match given_up.is_empty() {
+                    true => self.halve_to_the_cause(kept, role, Letter { reason: "too_large", reply: message }, now),
+                    false => self.repeat(kept, role, now),
                 }
+            }
+            Outcome::Unencodable { .. } if !given_up.is_empty() => self.repeat(kept, role, now),
+            Outcome::Unencodable { message } => {
+                self.halve_to_the_cause(kept, role, Letter { reason: "unencodable", reply: message }, now)
             }
             Outcome::BadRequest { message } if uncompressed && given_up.is_empty() => {
                 self.refused(kept, role, message, now)
@@ -150,9 +153,10 @@ impl Delivery {
         self.split(Work { failures: 0, lonely_failures: 0, ..work }, now)
     }
 
-    fn too_large(&mut self, work: Option<Work>, role: Role, reply: String, now: Duration) -> Settlement {
+    /// Something in the request is at fault, and the peer is not: in pieces all but the cause gets through.
+    fn halve_to_the_cause(&mut self, work: Option<Work>, role: Role, letter: Letter, now: Duration) -> Settlement {
         match work {
-            Some(work) if work.spans == 1 => self.give_up_span(work, role, Letter { reason: "too_large", reply }, now),
+            Some(work) if work.spans == 1 => self.give_up_span(work, role, letter, now),
             work => {
                 self.hold_probe_undecided(role, now);
                 work.map_or(Settlement::Nothing, |work| self.split(work, now))

@@ -108,6 +108,21 @@ fn half_of_twenty_calls_open_the_breaker_too() {
 }
 
 #[test]
+fn what_cannot_be_written_is_kept_aside_alone_though_the_peer_has_taken_nothing_yet() {
+    let poison = |request: &Request| request.parts.iter().any(|part| part.first <= 77 && 77 < part.end);
+    let peer = move |request: &Request, _: Duration| {
+        let unencodable = Outcome::Unencodable { message: "trapped".into() };
+        (if poison(request) { unencodable } else { Outcome::Accepted }, ms(10))
+    };
+    let mut rig = Rig::new(Compression::Gzip, 3, Box::new(peer));
+    rig.offer(200);
+    rig.run_for(secs(5));
+    assert_eq!((rig.unsettled, rig.letters.len()), (0, 1), "{:?}", rig.delivery.state(rig.now));
+    assert_eq!((rig.letters[0].0.first, rig.letters[0].1), (77, "unencodable"));
+    assert!(rig.sent.iter().all(|(_, request, ..)| !request.uncompressed), "compression has nothing to do with it");
+}
+
+#[test]
 fn what_is_too_large_is_halved_and_the_limit_is_learned() {
     let peer = |request: &Request, _: Duration| {
         let refuse = request.bytes > 300_000;

@@ -225,6 +225,7 @@ fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) {
         }
         Outcome::AcceptedPartially { message, .. }
         | Outcome::BadRequest { message }
+        | Outcome::Unencodable { message }
         | Outcome::TooLarge { message, .. } => replayed.fail(letter, &message),
         Outcome::Throttled { message, .. }
         | Outcome::Unavailable { message, .. }
