@@ -23,7 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transform", &["block", "config", "otlp", "plugin", "telemetry"]),
     ("queue", &["block", "config", "sys", "telemetry"]),
     ("deliver", &["block", "config", "telemetry"]),
-    ("export", &["block", "config", "otlp", "sys", "telemetry"]),
+    ("export", &["block", "config", "otlp", "plugin", "sys", "telemetry"]),
     ("store", &["block", "config", "otlp", "sys", "telemetry"]),
     ("query", &["config", "otlp", "store", "telemetry"]),
     ("analyse", &["config", "otlp", "query", "store", "telemetry"]),

@@ -57,10 +57,12 @@ fn describe_receiver(receiver: &Receiver) -> String {
 }
 
 fn describe_exporter(exporter: &Exporter) -> String {
-    let (what, url) = match &exporter.backend {
-        Backend::OtlpHttp(otlp) => ("OTLP over HTTP", &otlp.traces_url),
-        Backend::Influx(influx) => ("session map in line protocol", &influx.url),
+    let what = match &exporter.backend {
+        Backend::OtlpHttp(_) => "OTLP over HTTP",
+        Backend::Influx(_) => "session map in line protocol",
+        Backend::Plugin(_) => "what the plugin writes",
     };
+    let url = exporter.backend.url();
     let requirement = match exporter.requirement {
         Requirement::Required => "required".to_owned(),
         Requirement::Optional { max_lag_bytes } => format!("optional, may lag {} MiB", max_lag_bytes >> 20),

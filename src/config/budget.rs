@@ -183,13 +183,19 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
 
 fn exporter_lines(config: &Config, lines: &mut Vec<Line>) {
     for exporter in &config.exporters {
-        let (compression, json) = match &exporter.backend {
-            Backend::OtlpHttp(otlp) => (otlp.http.compression, otlp.encoding == Encoding::Json),
-            Backend::Influx(influx) => (influx.http.compression, false),
+        // The request is gathered once; JSON is at most four times its protobuf; a plugin has its memory, and columns and
+        // answer beside it.
+        let written = match &exporter.backend {
+            Backend::OtlpHttp(otlp) if otlp.encoding == Encoding::Json => 4 * u64_of(exporter.batch.max_request_bytes),
+            Backend::OtlpHttp(_) | Backend::Influx(_) => 0,
+            Backend::Plugin(export) => {
+                let limits = &export.plugin.limits;
+                limits.memory_bytes.saturating_add(product([2, limits.patch_bytes]))
+            }
         };
-        // The request is gathered once; JSON is at most four times its protobuf; a compressed copy is no larger.
-        let copies = 1 + if json { 4 } else { 0 } + u64::from(compression != Compression::None);
-        let each = product([copies, u64_of(exporter.batch.max_request_bytes)]).saturating_add(128 * KIB);
+        // A compressed copy is no larger.
+        let copies = 1 + u64::from(exporter.backend.http().compression != Compression::None);
+        let each = product([copies, u64_of(exporter.batch.max_request_bytes)]).saturating_add(written + 128 * KIB);
         lines.push(Line::new(
             format!("requests of {}", exporter.name),
             product([u64_of(exporter.retry.max_concurrency), each]),

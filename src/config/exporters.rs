@@ -1,4 +1,4 @@
-//! The exporters: `otlphttp` (also spelt `otlp_http`) and `influxdb`.
+//! The exporters: `otlphttp` (also spelt `otlp_http`), `influxdb` and `plugin/NAME`, whose format a plugin writes.
 //!
 //! Keys are those of the Collector's exporters where the meaning is the same. Where two settings say the same thing
 //! (`processors.batch` and an exporter's `sending_queue.batch`; `endpoint` and `traces_endpoint`) the stronger layer
@@ -10,6 +10,7 @@ use std::time::Duration;
 use ureq::http::Uri;
 
 use super::pipelines::Pipeline;
+use super::plugins;
 use super::processors::BatchDefaults;
 use super::receivers::{check_name, kind};
 use super::section::{Reader, Section, Sourced, hint};
@@ -17,11 +18,11 @@ use super::tree::Origin;
 use super::words::{AT_LEAST_ONE, BYTES, COUNT, DURATION, PATH, SWITCH, TEXT, TIMEOUT};
 use super::{
     Backend, Batch, Compression, Encoding, Exporter, HttpClient, Influx, InfluxSchema, InfluxWrite, OtlpHttp,
-    Requirement, Retry, StartAt,
+    PluginClass, PluginExport, Requirement, Retry, StartAt,
 };
 
 /// The kinds that exist.
-const KINDS: [&str; 3] = ["otlphttp", "otlp_http", "influxdb"];
+const KINDS: [&str; 4] = ["otlphttp", "otlp_http", "influxdb", "plugin"];
 
 /// Kinds that this version lacks, each with what to do instead.
 const LATER: [(&str, &str); 10] = [
@@ -63,9 +64,13 @@ pub(super) fn read(
             continue;
         }
         // The first OTLP destination is what the appliance is for; a slow second one must not hold senders up.
-        let is_otlp = kind != "influxdb";
+        let is_otlp = kind.starts_with("otlp");
         let required = is_otlp && !exporters.iter().any(|other| matches!(other.backend, Backend::OtlpHttp(_)));
-        let backend = if is_otlp { read_otlp_http(&mut settings, at) } else { read_influx(&mut settings, at) };
+        let backend = match kind {
+            "influxdb" => read_influx(&mut settings, at),
+            "plugin" => read_plugin(name, &mut settings, at),
+            _ => read_otlp_http(&mut settings, at),
+        };
         let start_at = [("oldest", StartAt::Oldest), ("tail", StartAt::Tail)];
         exporters.push(Exporter {
             name: name.to_owned(),
@@ -216,14 +221,29 @@ fn check_url(url: &Sourced<String>, reader: &Reader) {
     }
 }
 
-fn read_influx(section: &mut Section<'_>, at: &Origin) -> Backend {
+/// The endpoint as it is written; empty when it is missing, which is a problem.
+fn read_endpoint(section: &mut Section<'_>, at: &Origin) -> String {
     let reader = section.reader();
-    let url = section.read_optional("endpoint", &TEXT);
-    if let Some(url) = &url {
-        check_url(url, reader);
-    } else {
+    let Some(url) = section.read_optional("endpoint", &TEXT) else {
         reader.problem(at, format!("{} is missing", section.key("endpoint")));
+        return String::new();
+    };
+    check_url(&url, reader);
+    url.value
+}
+
+fn read_plugin(name: &str, section: &mut Section<'_>, at: &Origin) -> Backend {
+    let plugin = plugins::read_plain(name, section);
+    if plugin.class == PluginClass::Heavy {
+        let message = format!("{}: heavy plugins run in the chain of processors only", section.key("class"));
+        section.reader().problem(section.at(), message);
     }
+    let url = read_endpoint(section, at);
+    Backend::Plugin(Box::new(PluginExport { url, plugin, http: read_http_client(section) }))
+}
+
+fn read_influx(section: &mut Section<'_>, at: &Origin) -> Backend {
+    let url = read_endpoint(section, at);
     let org = section.read("org", &TEXT, String::new()).value;
     let bucket = section.read("bucket", &TEXT, "traces".to_owned()).value;
     let mut v1 = section.section("v1_compatibility");
@@ -235,7 +255,7 @@ fn read_influx(section: &mut Section<'_>, at: &Origin) -> Backend {
     section.refuse("precision", "times are written in nanoseconds");
     let schema = [("tags", InfluxSchema::Tags), ("fields", InfluxSchema::Fields)];
     Backend::Influx(Influx {
-        url: url.map_or_else(String::new, |url| url.value.trim_end_matches('/').to_owned()),
+        url: url.trim_end_matches('/').to_owned(),
         token: section.read_secret("token"),
         write: if is_v1 { InfluxWrite::V1 { database } } else { InfluxWrite::V2 { org, bucket } },
         schema: section.choice("schema", &schema, "tags").value,

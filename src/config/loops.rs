@@ -10,7 +10,7 @@ use ureq::http::Uri;
 
 use super::section::Reader;
 use super::tree::Origin;
-use super::{Backend, Config, Host};
+use super::{Config, Host};
 
 /// Complains about what leads back; returns a line for each destination whose name has no address now.
 pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) -> Vec<String> {
@@ -24,10 +24,7 @@ pub(super) fn check(config: &Config, host: Host<'_>, reader: &Reader) -> Vec<Str
         reader.problem(&Origin::Default, format!("{other} and {name} both listen on {address}"));
     }
     for exporter in &config.exporters {
-        let url = match &exporter.backend {
-            Backend::OtlpHttp(otlp) => &otlp.traces_url,
-            Backend::Influx(influx) => &influx.url,
-        };
+        let url = exporter.backend.url();
         let Some((name, port)) = host_and_port(url) else { continue };
         let addresses = match name.parse::<IpAddr>() {
             Ok(address) => vec![address],

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Number, Value as Json};
 
-use super::section::{Section, Sourced, hint};
+use super::section::{Section, hint};
 use super::tree::{Data, Value};
 use super::words::{AT_LEAST_ONE, BYTES, PATH, SHA256, TIMEOUT};
 
@@ -139,53 +139,65 @@ pub struct Circuit {
     pub max_backoff: Duration,
 }
 
-/// Reads one `processors.plugin/NAME`; `None` when it names no file, which is a problem.
-pub(super) fn read(name: &str, mut section: Section<'_>) -> Option<Plugin> {
+/// Reads one `processors.plugin/NAME`.
+pub(super) fn read(name: &str, mut section: Section<'_>) -> Plugin {
     let on_error = [("pass", OnError::Pass), ("drop", OnError::Drop), ("quarantine", OnError::Quarantine)];
-    let isolation = [("lane", Isolation::Lane), ("batch", Isolation::Batch)];
-    let class = [("light", PluginClass::Light), ("heavy", PluginClass::Heavy)];
-    let component = read_component(&mut section);
-    let shadow = section.has("shadow").is_some().then(|| {
+    let mut plugin = read_plain(name, &mut section);
+    plugin.shadow = section.has("shadow").is_some().then(|| {
         let mut shadow = section.section("shadow");
         let component = read_component(&mut shadow);
         shadow.finish();
         component
     });
-    let class = section.choice("class", &class, "light").value;
     let mut filter = section.section("filter");
-    let lookups = read_lookups(section.section("lookups"));
-    let plugin = Plugin {
-        name: name.to_owned(),
-        shadow: shadow.flatten(),
-        on_error: section.choice("on_error", &on_error, "quarantine").value,
-        isolation: section.choice("isolation", &isolation, "lane").value,
-        class,
-        filter: PluginFilter {
-            sources: words(&mut filter, "sources"),
-            services: words(&mut filter, "services"),
-            sourcetypes: words(&mut filter, "sourcetypes"),
-        },
-        capabilities: read_capabilities(&mut section, !lookups.is_empty()),
-        lookups,
-        limits: read_limits(section.section("limits"), class),
-        circuit: read_circuit(section.section("circuit")),
-        component: component?,
+    plugin.on_error = section.choice("on_error", &on_error, "quarantine").value;
+    plugin.filter = PluginFilter {
+        sources: words(&mut filter, "sources"),
+        services: words(&mut filter, "services"),
+        sourcetypes: words(&mut filter, "sourcetypes"),
     };
+    plugin.circuit = read_circuit(section.section("circuit"));
     filter.finish();
     section.finish();
-    Some(plugin)
+    plugin
 }
 
-fn read_component(section: &mut Section<'_>) -> Option<PluginComponent> {
+/// Reads what every plugin has, wherever it stands.
+pub(super) fn read_plain(name: &str, section: &mut Section<'_>) -> Plugin {
+    let isolation = [("lane", Isolation::Lane), ("batch", Isolation::Batch)];
+    let class = [("light", PluginClass::Light), ("heavy", PluginClass::Heavy)];
+    let class = section.choice("class", &class, "light").value;
+    let lookups = read_lookups(section.section("lookups"));
+    Plugin {
+        name: name.to_owned(),
+        component: read_component(section),
+        shadow: None,
+        on_error: OnError::Quarantine,
+        isolation: section.choice("isolation", &isolation, "lane").value,
+        class,
+        filter: PluginFilter::default(),
+        capabilities: read_capabilities(section, !lookups.is_empty()),
+        lookups,
+        limits: read_limits(section.section("limits"), class),
+        circuit: Circuit {
+            failures: usize::MAX,
+            window: Duration::ZERO,
+            backoff: Duration::ZERO,
+            max_backoff: Duration::ZERO,
+        },
+    }
+}
+
+/// The path is empty when none is named, which is a problem.
+fn read_component(section: &mut Section<'_>) -> PluginComponent {
     let path = section.read_optional("path", &PATH);
     let sha256 = section.read_optional("sha256", &SHA256).map(|digest| digest.value);
     let config = section.hidden("config").map_or(Json::Null, json).to_string();
-    let Some(Sourced { value: path, .. }) = path else {
+    if path.is_none() {
         let key = section.key("path");
         section.reader().problem(section.at(), format!("{key} must name a component, a file *.wasm"));
-        return None;
-    };
-    Some(PluginComponent { path, sha256, config })
+    }
+    PluginComponent { path: path.map(|path| path.value).unwrap_or_default(), sha256, config }
 }
 
 /// The JSON of a node.
@@ -277,7 +289,7 @@ fn read_circuit(mut section: Section<'_>) -> Circuit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{File, Host, Inputs, Loaded, load};
+    use super::super::{Backend, Compression, File, Host, Inputs, Loaded, Requirement, load};
     use super::*;
 
     fn loaded(text: &str) -> Result<Loaded, String> {
@@ -318,19 +330,56 @@ service: {pipelines: {traces: {processors: [plugin/geo, plugin/redact, batch]}}}
     }
 
     #[test]
+    fn a_plugin_that_writes_a_format_is_a_destination_like_any_other() {
+        let text = "
+exporters:
+  plugin/lines:
+    path: /opt/lines.wasm
+    endpoint: http://db.example:8086/write
+    config: {unit: ns}
+    compression: gzip
+    headers: {authorization: t0ken}
+    limits: {memory: 8MiB}
+    max_lag: 1MiB
+    retry_on_failure: {max_interval: 5s}
+";
+        let loaded = loaded(text).unwrap();
+        let [exporter] = &loaded.config.exporters[..] else { panic!("{:?}", loaded.config.exporters) };
+        assert_eq!(exporter.requirement, Requirement::Optional { max_lag_bytes: MIB });
+        assert_eq!(exporter.retry.max, Duration::from_secs(5));
+        let Backend::Plugin(export) = &exporter.backend else { panic!("{:?}", exporter.backend) };
+        assert_eq!(
+            (export.url.as_str(), export.plugin.name.as_str()),
+            ("http://db.example:8086/write", "plugin/lines")
+        );
+        assert_eq!(
+            (export.plugin.component.config.as_str(), export.plugin.limits.memory_bytes),
+            (r#"{"unit":"ns"}"#, 8 * MIB)
+        );
+        assert_eq!((export.http.compression, export.http.headers.len()), (Compression::Gzip, 1));
+        let explained = |key: &str| loaded.settings.iter().any(|setting| setting.key == key);
+        assert!(explained("exporters.plugin/lines.path") && explained("exporters.plugin/lines.limits.memory"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let text = "
 processors:
   plugin: {path: a.wasm, sha256: beef, capabilities: [log, stat]}
   plugin/b: {on_error: ignore}
   plugins/c: {path: c.wasm}
+exporters:
+  plugin/d: {path: d.wasm, class: heavy, on_error: drop}
 ";
         let expected = "\
 m.yaml:3:34: processors.plugin.sha256: \"beef\" is not a SHA-256 as 64 hexadecimal digits
 m.yaml:3:60: processors.plugin.capabilities: \"stat\" is no capability; did you mean \"state\"?
 m.yaml:4:13: processors.plugin/b.path must name a component, a file *.wasm
 m.yaml:4:24: processors.plugin/b.on_error: \"ignore\" is none of pass, drop, quarantine; known here: pass, drop, quarantine
-m.yaml:5:3: unknown processor \"plugins/c\"; did you mean \"plugin\"?";
+m.yaml:5:3: unknown processor \"plugins/c\"; did you mean \"plugin\"?
+m.yaml:7:3: exporters.plugin/d.endpoint is missing
+m.yaml:7:13: exporters.plugin/d.class: heavy plugins run in the chain of processors only
+m.yaml:7:42: unknown key \"exporters.plugin/d.on_error\"";
         assert_eq!(loaded(text).unwrap_err(), expected);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn read(mut section: Section<'_>, pipeline: &Pipeline) -> (BatchDefau
         }
         match LATER.iter().find(|(later, _)| *later == kind(name)) {
             _ if name == "batch" => {}
-            _ if kind(name) == "plugin" => plugins.extend(plugins::read(name, settings)),
+            _ if kind(name) == "plugin" => plugins.push(plugins::read(name, settings)),
             Some((later, instead)) => {
                 reader.problem(at, format!("the processor {later:?} is not available in this version: {instead}"));
             }

@@ -60,14 +60,14 @@ fn variables<'a>(variables: &'a [(&'a str, &'a str)]) -> Case<'a> {
 fn otlp(exporter: &Exporter) -> &OtlpHttp {
     match &exporter.backend {
         Backend::OtlpHttp(otlp) => otlp,
-        Backend::Influx(_) => panic!("{} is no OTLP exporter", exporter.name),
+        _ => panic!("{} is no OTLP exporter", exporter.name),
     }
 }
 
 fn influx(exporter: &Exporter) -> &Influx {
     match &exporter.backend {
         Backend::Influx(influx) => influx,
-        Backend::OtlpHttp(_) => panic!("{} is no InfluxDB exporter", exporter.name),
+        _ => panic!("{} is no InfluxDB exporter", exporter.name),
     }
 }
 

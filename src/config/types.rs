@@ -263,6 +263,41 @@ pub enum Backend {
     OtlpHttp(OtlpHttp),
     /// The session map in InfluxDB line protocol.
     Influx(Influx),
+    /// What a plugin writes, over HTTP.
+    Plugin(Box<PluginExport>),
+}
+
+impl Backend {
+    /// How it is reached.
+    #[must_use]
+    pub fn http(&self) -> &HttpClient {
+        match self {
+            Backend::OtlpHttp(otlp) => &otlp.http,
+            Backend::Influx(influx) => &influx.http,
+            Backend::Plugin(plugin) => &plugin.http,
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        match self {
+            Backend::OtlpHttp(otlp) => &otlp.traces_url,
+            Backend::Influx(influx) => &influx.url,
+            Backend::Plugin(plugin) => &plugin.url,
+        }
+    }
+}
+
+/// A destination whose format is a plugin's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginExport {
+    /// Where messages are posted to.
+    pub url: String,
+    /// What writes them.
+    pub plugin: super::Plugin,
+    /// The client.
+    pub http: HttpClient,
 }
 
 /// When a waiting batch is sent, and how much a request may hold.

@@ -10,6 +10,8 @@ mod compress;
 mod http;
 mod influx;
 mod otlp_http;
+#[cfg(feature = "plugins")]
+mod plugin;
 pub mod reply;
 mod resolver;
 mod sessions;
@@ -59,6 +61,12 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The plugin that writes the format cannot be used.
+    #[error("{reason}")]
+    Plugin {
+        /// Why not, with the file.
+        reason: String,
+    },
     /// The thread that resolves the host name cannot be started.
     #[error("cannot start the resolver's thread: {0}")]
     Thread(std::io::Error),
@@ -71,6 +79,9 @@ pub enum Exporter {
     OtlpHttp(otlp_http::OtlpHttp),
     /// The session map, InfluxDB line protocol.
     Influx(influx::Influx),
+    /// What a plugin writes, over HTTP.
+    #[cfg(feature = "plugins")]
+    Plugin(Box<plugin::Plugin>),
 }
 
 impl Exporter {
@@ -80,6 +91,12 @@ impl Exporter {
         match backend {
             Backend::OtlpHttp(settings) => otlp_http::OtlpHttp::open(settings).map(Exporter::OtlpHttp),
             Backend::Influx(settings) => influx::Influx::open(settings).map(Exporter::Influx),
+            #[cfg(feature = "plugins")]
+            Backend::Plugin(settings) => plugin::Plugin::open(settings).map(Box::new).map(Exporter::Plugin),
+            #[cfg(not(feature = "plugins"))]
+            Backend::Plugin(_) => {
+                Err(SetupError::Plugin { reason: "this build of millrace has no plugins".to_owned() })
+            }
         }
     }
 
@@ -89,6 +106,8 @@ impl Exporter {
         match self {
             Exporter::OtlpHttp(exporter) => Exporter::OtlpHttp(exporter.another()),
             Exporter::Influx(exporter) => Exporter::Influx(exporter.another()),
+            #[cfg(feature = "plugins")]
+            Exporter::Plugin(exporter) => Exporter::Plugin(Box::new(exporter.another())),
         }
     }
 
@@ -99,6 +118,8 @@ impl Exporter {
         match self {
             Exporter::OtlpHttp(exporter) => exporter.accepts(signal),
             Exporter::Influx(_) => signal == Signal::Traces,
+            #[cfg(feature = "plugins")]
+            Exporter::Plugin(exporter) => exporter.accepts(signal),
         }
     }
 
@@ -114,6 +135,8 @@ impl Exporter {
         match self {
             Exporter::OtlpHttp(exporter) => exporter.send(request),
             Exporter::Influx(exporter) => exporter.send(request),
+            #[cfg(feature = "plugins")]
+            Exporter::Plugin(exporter) => exporter.send(request),
         }
     }
 }

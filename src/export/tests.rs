@@ -2,6 +2,9 @@
 //!
 //! No sleeps: the backend reacts to what it reads, or holds still until the client goes away.
 
+#[cfg(feature = "plugins")]
+mod plugin;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};

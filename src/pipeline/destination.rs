@@ -23,7 +23,7 @@ use super::senders::Senders;
 use super::watch::Watch;
 use super::window::{LaneState, Window};
 use crate::block::Signal;
-use crate::config::{self, Backend, Batch, Compression, Requirement, Retry, StartAt};
+use crate::config::{self, Batch, Compression, Requirement, Retry, StartAt};
 use crate::deliver::Delivery;
 use crate::export::{Exporter, SetupError};
 use crate::queue::{Cursor, Log, Position, Storage};
@@ -125,7 +125,7 @@ impl Destination {
             takes,
             retry: settings.retry,
             batch: settings.batch,
-            compression: compression(&settings.backend),
+            compression: settings.backend.http().compression,
             requirement: settings.requirement,
         })
     }
@@ -282,13 +282,6 @@ fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) -> bool + Send>
 
 fn component(name: &str) -> String {
     format!("destination {name}")
-}
-
-fn compression(backend: &Backend) -> Compression {
-    match backend {
-        Backend::OtlpHttp(otlp) => otlp.http.compression,
-        Backend::Influx(influx) => influx.http.compression,
-    }
 }
 
 /// What can be said of new settings before anything is touched: whether an exporter works with them.

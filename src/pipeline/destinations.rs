@@ -5,6 +5,7 @@
 //! to do. A destination that is configured no more is parked (see [`super::parking`]); [`Destinations::look`] forgets it
 //! when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the appliance.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,8 +28,8 @@ use crate::telemetry::metrics::{DestinationGauges, DestinationSource};
 /// What a destination is there for.
 #[derive(Clone)]
 enum Role {
-    /// It delivers, with what its certificate authority file held when it was told so.
-    Configured(Box<config::Exporter>, Option<Vec<u8>>),
+    /// It delivers, with what its files held when it was told so.
+    Configured(Box<config::Exporter>, Vec<Option<[u8; 32]>>),
     /// It keeps its place until then (monotonic).
     Parked { until: Duration },
     /// Its thread was told to give everything up.
@@ -158,7 +159,7 @@ impl Destinations {
             let entry = entry.expect("a destination that was prepared is there");
             entry.destination.tell(Command::Serve(Box::new(service)));
             self.shared.letters.replay_by(&settings.name, replay);
-            let held = authority(&settings);
+            let held = files(&settings);
             entry.role = Role::Configured(settings, held);
         }
         for index in 0..self.entries.len() {
@@ -211,7 +212,7 @@ impl Destinations {
 
     fn is_served(&self, settings: &config::Exporter) -> bool {
         let role = self.entry(&settings.name).map(|entry| &entry.role);
-        matches!(role, Some(Role::Configured(known, held)) if **known == *settings && *held == authority(settings))
+        matches!(role, Some(Role::Configured(known, held)) if **known == *settings && *held == files(settings))
     }
 
     fn park_unknown(&mut self, config: &Config) -> Result<(), StartError> {
@@ -263,13 +264,19 @@ impl Destinations {
     }
 }
 
-/// What the certificate authority file of a destination holds now: one that was renewed makes it another destination.
-fn authority(settings: &config::Exporter) -> Option<Vec<u8>> {
-    let http = match &settings.backend {
-        Backend::OtlpHttp(otlp) => &otlp.http,
-        Backend::Influx(influx) => &influx.http,
+/// What the files of a destination hold now, its certificate authority and its plugin with the tables: one that was renewed
+/// makes it another destination.
+fn files(settings: &config::Exporter) -> Vec<Option<[u8; 32]>> {
+    let plugin = match &settings.backend {
+        Backend::Plugin(export) => Some(&export.plugin),
+        Backend::OtlpHttp(_) | Backend::Influx(_) => None,
     };
-    std::fs::read(http.ca_file.as_ref()?).ok()
+    let parts = plugin.map(|plugin| plugin.lookups.iter().map(|(_, path)| path).chain([&plugin.component.path]));
+    let digest = |path: &PathBuf| {
+        let bytes = std::fs::read(path).ok()?;
+        ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref().first_chunk().copied()
+    };
+    settings.backend.http().ca_file.iter().chain(parts.into_iter().flatten()).map(digest).collect()
 }
 
 fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<RunningRetention> {

@@ -8,8 +8,8 @@
 //! time (`sandbox`). The thread exists only as long as the engine, and there is one only where plugins are configured.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -55,6 +55,9 @@ impl Pool {
     }
 }
 
+/// What there is room for outside of lanes: some ten destinations with all their senders.
+const OUTSIDE: Pool = Pool { lanes: 4, plugins: LEAST_PLUGINS };
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -95,6 +98,23 @@ impl Engine {
             .spawn(move || tick(&ticked, &stopped))
             .map_err(|error| EngineError::Unusable(error.to_string()))?;
         Ok(Engine { light, heavy, stop, ticker: Some(ticker) })
+    }
+
+    /// The engine of plugins that are not in a lane, encoders and decoders: one for all of them, for as long as there are any.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`].
+    pub fn outside_lanes() -> Result<Arc<Engine>, EngineError> {
+        static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+        // What it guards is whole at every moment.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = shared.upgrade() {
+            return Ok(engine);
+        }
+        let engine = Arc::new(Engine::start(OUTSIDE)?);
+        *shared = Arc::downgrade(&engine);
+        Ok(engine)
     }
 
     pub(super) fn of(&self, class: PluginClass) -> &wasmtime::Engine {

@@ -40,4 +40,4 @@ pub use worker::{Worker, WorkerOptions};
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (wasmtime 48.0.8)");
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

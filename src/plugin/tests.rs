@@ -1,7 +1,7 @@
 //! Guests against the host: a good one, and many that are not.
 
 mod cache;
-mod guest;
+pub(crate) mod guest;
 mod hostile;
 mod life;
 mod worlds;
@@ -21,9 +21,7 @@ use super::generation::Generation;
 use super::instance::Instance;
 use super::load;
 use crate::block::Signal;
-use crate::config::{
-    Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
-};
+use crate::config::{Capability, Isolation, Plugin, PluginClass};
 use crate::otlp::columns::{Columns, TextColumn};
 use crate::otlp::edit::{Patch, TextEdits};
 use guest::Guest;
@@ -43,32 +41,7 @@ impl Bench {
     fn plugin(&self, guest: &Guest) -> Plugin {
         let path = self.directory.path().join("guest.wasm");
         std::fs::write(&path, guest.component()).unwrap();
-        Plugin {
-            name: "plugin/tried".to_owned(),
-            component: PluginComponent { path, sha256: None, config: "{}".to_owned() },
-            shadow: None,
-            on_error: OnError::Quarantine,
-            isolation: Isolation::Lane,
-            class: PluginClass::Light,
-            filter: PluginFilter::default(),
-            capabilities: vec![Capability::Log, Capability::Metrics, Capability::Clock, Capability::State],
-            lookups: Vec::new(),
-            limits: PluginLimits {
-                memory_bytes: 64 << 20,
-                // Twenty times the usual: the host is not optimised here.
-                cpu: Duration::from_millis(100),
-                cpu_per_row: Duration::from_micros(20),
-                patch_bytes: 4 << 20,
-                state_bytes: 1 << 20,
-                log_lines_per_second: 10,
-            },
-            circuit: Circuit {
-                failures: 5,
-                window: Duration::from_secs(10),
-                backoff: Duration::from_secs(1),
-                max_backoff: Duration::from_secs(60),
-            },
-        }
+        guest::plugin(path)
     }
 
     fn generation(&self, plugin: &Plugin) -> Arc<Generation> {

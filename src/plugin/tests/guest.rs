@@ -1,9 +1,14 @@
 //! Makes components of guests that are written in WebAssembly's text format, as `millrace plugin build` does of others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
+
+use crate::config::{
+    Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
+};
 
 /// The answers of a guest that misbehaves elsewhere.
 const ANSWERS: [(&str, &str); 6] = [
@@ -22,7 +27,7 @@ const ANSWERS: [(&str, &str); 6] = [
 ];
 
 /// A guest: what it does otherwise than `tests/guests/base.wat`.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     code: String,
     base: String,
     world: &'static str,
@@ -43,7 +48,7 @@ impl Guest {
     }
 
     /// A guest of a world. Its field is written only where the world allows it.
-    pub(super) fn of_world(world: &'static str, code: &str) -> Guest {
+    pub(crate) fn of_world(world: &'static str, code: &str) -> Guest {
         let exports = WORLDS.iter().find(|(name, _)| *name == world).unwrap().1;
         let mut base = format!("{}{exports}", include_str!("../../../tests/guests/base.wat"));
         if world == "sample" {
@@ -72,7 +77,7 @@ impl Guest {
     }
 
     /// The guest's component.
-    pub(super) fn component(&self) -> Vec<u8> {
+    pub(crate) fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let package = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit")).unwrap().0;
         let world = resolve.select_world(&[package], Some(self.world)).unwrap();
@@ -90,5 +95,35 @@ impl Guest {
         let (imports, code): (Vec<&str>, Vec<&str>) =
             self.base.lines().chain(self.code.lines()).partition(|line| line.starts_with("(import"));
         format!("(module\n{}\n{}\n{answers})", imports.join("\n"), code.join("\n"))
+    }
+}
+
+/// A plugin that runs the component in a file.
+pub(crate) fn plugin(path: PathBuf) -> Plugin {
+    Plugin {
+        name: "plugin/tried".to_owned(),
+        component: PluginComponent { path, sha256: None, config: "{}".to_owned() },
+        shadow: None,
+        on_error: OnError::Quarantine,
+        isolation: Isolation::Lane,
+        class: PluginClass::Light,
+        filter: PluginFilter::default(),
+        capabilities: vec![Capability::Log, Capability::Metrics, Capability::Clock, Capability::State],
+        lookups: Vec::new(),
+        limits: PluginLimits {
+            memory_bytes: 64 << 20,
+            // Twenty times the usual: the host is not optimised here.
+            cpu: Duration::from_millis(100),
+            cpu_per_row: Duration::from_micros(20),
+            patch_bytes: 4 << 20,
+            state_bytes: 1 << 20,
+            log_lines_per_second: 10,
+        },
+        circuit: Circuit {
+            failures: 5,
+            window: Duration::from_secs(10),
+            backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60),
+        },
     }
 }

@@ -1,4 +1,5 @@
-;; A batch that is written: it has no message.
+;; A batch that is written: it has no message, and its content type is "guest".
+(data (i32.const 212) "\10\00\00\00\05\00\00\00")
 (import "millrace:plugin/rest@1.0.0" "[resource-drop]batch" (func $drop_batch (param i32)))
 (func (export "cabi_post_millrace:plugin/encoder@1.0.0#encode") (param i32)
   (global.set $heap (i32.const 1024)))
