@@ -16,6 +16,8 @@ pub struct Counters {
     pub calls: Counter,
     /// Rows in them.
     pub rows: Counter,
+    /// Rows that the plugin needed not be asked about, for it has said what follows from their values.
+    pub rows_remembered: Counter,
     /// Rows that were changed and kept.
     pub rows_edited: Counter,
     /// Rows that were dropped.

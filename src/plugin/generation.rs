@@ -126,6 +126,12 @@ impl Generation {
         self.selections.iter().find(|(wanted, _)| *wanted == signal).map(|(_, selection)| selection)
     }
 
+    /// Bytes of a patch at most.
+    #[must_use]
+    pub fn patch_bytes(&self) -> u64 {
+        self.environment.limits.patch_bytes
+    }
+
     /// A configured sandbox, which declared what the first one did.
     pub(super) fn sandbox(&self, kept: &mut Kept) -> Result<Sandbox, CallError> {
         let mut sandbox = Sandbox::new(&self.linked, &self.environment)?;

@@ -6,10 +6,14 @@
 //! nothing of it is applied, nor of what the calls wrote, before the last one has given a good answer. Not shared: it
 //! belongs to the thread of its lane that makes the calls.
 
+mod ask;
+mod cells;
 mod counters;
+mod enrich;
 mod live;
 mod program;
 mod rows;
+mod sample;
 mod shadow;
 mod wanted;
 

@@ -13,9 +13,12 @@ use crate::transform::plugin::StepCounters;
 /// Name, help, where.
 type Shown = (&'static str, &'static str, fn(&StepCounters) -> &Counter);
 
-const COUNTERS: [Shown; 12] = [
+const COUNTERS: [Shown; 13] = [
     ("millrace_plugin_calls_total", "Calls of a plugin.", |of| &of.plugin.calls),
     ("millrace_plugin_rows_total", "Rows shown to a plugin.", |of| &of.plugin.rows),
+    ("millrace_plugin_rows_remembered_total", "Rows with values that a plugin was asked about before.", |of| {
+        &of.plugin.rows_remembered
+    }),
     ("millrace_plugin_rows_edited_total", "Rows that a plugin changed.", |of| &of.plugin.rows_edited),
     ("millrace_plugin_rows_dropped_total", "Rows that a plugin dropped.", |of| &of.plugin.rows_dropped),
     ("millrace_plugin_cpu_nanoseconds_total", "Processor time of a plugin's calls.", |of| &of.plugin.cpu_ns),

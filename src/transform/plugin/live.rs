@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
+use super::ask::Ask;
 use super::program::Program;
 use crate::block::{MAX_BYTES, Meta, Signal};
 use crate::otlp::Summary;
-use crate::otlp::columns::{Columns, FieldError};
+use crate::otlp::columns::{Columns, FieldError, Level};
 use crate::otlp::edit::{self, Applied, BadEdit};
 use crate::otlp::slice::{self, Bounds};
 use crate::plugin::counters::Counters;
@@ -34,17 +35,33 @@ pub(super) enum Failure {
     /// A field that its answer brings cannot be.
     #[error("its answer brings a field that cannot be: {0}")]
     BadField(FieldError),
+    /// A value of its answer does not follow from what it reads.
+    #[error("its answer writes {key:?} of a {level:?}, and it reads what is finer")]
+    TooCoarse {
+        /// The field that it brings.
+        key: String,
+        /// Resource or scope.
+        level: Level,
+    },
     /// A span of its answer is more than a block.
     #[error("its answer makes {0} spans of more than {MAX_BYTES} bytes")]
     TooBig(u32),
 }
 
 impl Failure {
+    /// What became of a call.
+    pub(super) fn of(error: CallError) -> Failure {
+        match error {
+            CallError::Refused(_) => Failure::Refused(error),
+            error => Failure::Call(error),
+        }
+    }
+
     /// One of a fixed set: a metric's label, and a dead letter's reason.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Failure::Refused(_) => "refused",
-            Failure::BadPatch(_) | Failure::BadField(_) | Failure::TooBig(_) => BAD_PATCH,
+            Failure::BadPatch(_) | Failure::BadField(_) | Failure::TooCoarse { .. } | Failure::TooBig(_) => BAD_PATCH,
             Failure::Call(error) => match error {
                 CallError::TimeOut { .. } => "time_out",
                 CallError::OutOfMemory { .. } => "out_of_memory",
@@ -65,6 +82,7 @@ impl Failure {
 pub(super) struct Live {
     program: Arc<Program>,
     instance: Instance,
+    ask: Ask,
     columns: Columns,
     /// The payload of one call, and what is left for the next ones.
     piece: Vec<u8>,
@@ -78,6 +96,7 @@ impl Live {
     pub(super) fn new(program: &Arc<Program>, counters: Arc<Counters>) -> Live {
         Live {
             instance: Instance::new(Arc::clone(&program.generation), counters),
+            ask: Ask::of_loaded(&program.generation),
             program: Arc::clone(program),
             columns: Columns::default(),
             piece: Vec::new(),
@@ -91,6 +110,7 @@ impl Live {
     pub(super) fn swap(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
         if !Arc::ptr_eq(&program.generation, &self.program.generation) {
             self.instance.swap(Arc::clone(&program.generation))?;
+            self.ask = Ask::of_loaded(&program.generation);
         }
         self.program = Arc::clone(program);
         Ok(())
@@ -108,10 +128,14 @@ impl Live {
         out.clear();
         let outcome = self.in_calls(meta, payload, out);
         match &outcome {
-            Ok(_) => self.instance.accept(),
+            Ok(_) => {
+                self.instance.accept();
+                self.ask.accept();
+            }
             Err(failure) => {
                 out.clear();
                 self.instance.reject();
+                self.ask.reject();
                 self.instance.counters().bad_patches.add(u64::from(failure.word() == BAD_PATCH));
             }
         }
@@ -119,7 +143,7 @@ impl Live {
     }
 
     fn in_calls(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
-        let most = self.program.generation.setup.max_rows;
+        let most = self.ask.most_rows(&self.program.generation);
         let made = match most {
             0 => self.call(meta, payload, out)?.0,
             most => self.pieces(meta, payload, most, out)?,
@@ -165,10 +189,7 @@ impl Live {
         let selection = generation.selection(meta.signal).expect("the step takes only what its plugin wants");
         selection.gather(payload, &mut self.columns);
         let call = Call { signal: meta.signal, columns: &self.columns, received_ns: meta.received_ns };
-        let answer = self.instance.transform(&call, payload).map_err(|error| match error {
-            CallError::Refused(_) => Failure::Refused(error),
-            error => Failure::Call(error),
-        })?;
+        let answer = self.ask.answer(&mut self.instance, selection, (&call, payload))?;
         if self.program.shadow.is_some() {
             self.answers.push(answer.clone());
         }

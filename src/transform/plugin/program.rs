@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::ask::Ask;
 use super::live::Live;
 use crate::block::{Made, Meta, Signal, SourceId};
 use crate::config::{OnError, Plugin, PluginComponent};
@@ -28,6 +29,16 @@ pub enum ProgramError {
         path: String,
         /// Why not.
         source: LoadError,
+    },
+    /// It does not change blocks.
+    #[error("processors.{plugin}: {path}: a plugin of the world {world}; processors take transform, enrich and sample")]
+    World {
+        /// Its name in the configuration.
+        plugin: String,
+        /// The component.
+        path: String,
+        /// What it does.
+        world: &'static str,
     },
     /// It says that what it fails on may not pass, and the operator says that it does.
     #[error(
@@ -71,7 +82,14 @@ impl Program {
             let loaded = load::load(engine, plugin, component, None)
                 .and_then(|package| Generation::new(package, plugin, component, number));
             let (plugin, path) = (plugin.name.clone(), component.path.display().to_string());
-            loaded.map(Arc::new).map_err(|source| ProgramError::Load { plugin, path, source })
+            let generation = match loaded {
+                Ok(generation) => generation,
+                Err(source) => return Err(ProgramError::Load { plugin, path, source }),
+            };
+            match Ask::of(generation.world) {
+                Some(_) => Ok(Arc::new(generation)),
+                None => Err(ProgramError::World { plugin, path, world: generation.world.name() }),
+            }
         };
         let (live, shadow) = (generation(&plugin.component)?, plugin.shadow.as_ref().map(generation).transpose()?);
         if live.setup.fail_closed && plugin.on_error == OnError::Pass {

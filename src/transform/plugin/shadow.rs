@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::ask::Ask;
 use super::counters::StepCounters;
 use super::program::Program;
 use crate::block::Meta;
@@ -18,6 +19,7 @@ use crate::plugin::{Answer, Call, Generation, Instance};
 pub(super) struct Shadow {
     live: Arc<Generation>,
     instance: Instance,
+    ask: Ask,
     columns: Columns,
     counters: Arc<StepCounters>,
     /// What it said of the block that is under way, and its rows.
@@ -30,6 +32,7 @@ impl Shadow {
         Some(Shadow {
             live: Arc::clone(&program.generation),
             instance: Instance::new(Arc::clone(generation), Arc::clone(&counters.shadow)),
+            ask: Ask::of_loaded(generation),
             columns: Columns::default(),
             counters: Arc::clone(counters),
             answer: None,
@@ -43,8 +46,12 @@ impl Shadow {
         let Some(selection) = generation.selection(meta.signal) else { return };
         selection.gather(payload, &mut self.columns);
         let call = Call { signal: meta.signal, columns: &self.columns, received_ns: meta.received_ns };
-        if let Ok(answer) = self.instance.transform(&call, payload) {
-            self.answer = Some((by_row(&[answer], &generation.setup.fields), self.columns.rows()));
+        match self.ask.answer(&mut self.instance, selection, (&call, payload)) {
+            Ok(answer) => {
+                self.ask.accept();
+                self.answer = Some((by_row(&[answer], &generation.setup.fields), self.columns.rows()));
+            }
+            Err(_) => self.ask.reject(),
         }
         self.instance.reject();
     }
