@@ -16,11 +16,13 @@ use super::Summary;
 use super::columns::{NumColumn, TextColumn};
 
 mod apply;
+mod build;
 mod check;
 mod json_value;
 mod message;
 
 pub use apply::apply;
+pub use build::{Arrival, Unbuildable, build};
 pub use check::{BadEdit, MAX_EDIT_BYTES, check};
 
 /// What to change, as it came.
@@ -104,7 +106,7 @@ enum Values {
 }
 
 /// A value that an edit gives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum New<'a> {
     Text(&'a [u8]),
     Num(i64),

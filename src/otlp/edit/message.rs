@@ -11,7 +11,7 @@ use super::super::writer::{push_bytes_field, push_varint, varint_bytes};
 use super::New;
 
 /// One edit of the message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Operation<'a> {
     pub(super) field: usize,
     pub(super) new: New<'a>,
@@ -54,6 +54,13 @@ impl<'a> Editor<'a> {
             self.begin();
             self.splices_by_walk(body, Level::Record);
         }
+        self.emit(0x12, body, out);
+    }
+
+    /// Appends a new record as a field: this body, and what is set.
+    pub(super) fn made(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        self.begin();
+        self.splices_by_walk(body, Level::Record);
         self.emit(0x12, body, out);
     }
 
