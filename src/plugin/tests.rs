@@ -1,6 +1,7 @@
 //! Guests against the host: a good one, and many that are not.
 
 mod cache;
+pub(crate) mod configured;
 pub(crate) mod guest;
 mod hostile;
 mod life;
@@ -41,7 +42,7 @@ impl Bench {
     fn plugin(&self, guest: &Guest) -> Plugin {
         let path = self.directory.path().join("guest.wasm");
         std::fs::write(&path, guest.component()).unwrap();
-        guest::plugin(path)
+        configured::plugin(path)
     }
 
     fn generation(&self, plugin: &Plugin) -> Arc<Generation> {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::PluginExport;
-use crate::plugin::tests::guest::{Guest, plugin};
+use crate::plugin::tests::configured::plugin;
+use crate::plugin::tests::guest::Guest;
 
 /// `count` spans; the second one of all has no name.
 fn spans(count: u8) -> Vec<u8> {

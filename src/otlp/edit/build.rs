@@ -237,7 +237,7 @@ impl<'a> Builder<'a> {
 fn from_hex(hex: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pairs = hex.chunks_exact(2).map(|pair| Some(digit(&pair[0])? << 4 | digit(&pair[1])?));
-    if hex.len() % 2 == 0 { pairs.collect() } else { None }
+    if hex.len().is_multiple_of(2) { pairs.collect() } else { None }
 }
 
 #[cfg(test)]

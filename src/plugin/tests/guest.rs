@@ -1,14 +1,9 @@
 //! Makes components of guests that are written in WebAssembly's text format, as `millrace plugin build` does of others.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
-
-use crate::config::{
-    Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
-};
 
 /// The answers of a guest that misbehaves elsewhere.
 const ANSWERS: [(&str, &str); 6] = [
@@ -95,35 +90,5 @@ impl Guest {
         let (imports, code): (Vec<&str>, Vec<&str>) =
             self.base.lines().chain(self.code.lines()).partition(|line| line.starts_with("(import"));
         format!("(module\n{}\n{}\n{answers})", imports.join("\n"), code.join("\n"))
-    }
-}
-
-/// A plugin that runs the component in a file.
-pub(crate) fn plugin(path: PathBuf) -> Plugin {
-    Plugin {
-        name: "plugin/tried".to_owned(),
-        component: PluginComponent { path, sha256: None, config: "{}".to_owned() },
-        shadow: None,
-        on_error: OnError::Quarantine,
-        isolation: Isolation::Lane,
-        class: PluginClass::Light,
-        filter: PluginFilter::default(),
-        capabilities: vec![Capability::Log, Capability::Metrics, Capability::Clock, Capability::State],
-        lookups: Vec::new(),
-        limits: PluginLimits {
-            memory_bytes: 64 << 20,
-            // Twenty times the usual: the host is not optimised here.
-            cpu: Duration::from_millis(100),
-            cpu_per_row: Duration::from_micros(20),
-            patch_bytes: 4 << 20,
-            state_bytes: 1 << 20,
-            log_lines_per_second: 10,
-        },
-        circuit: Circuit {
-            failures: 5,
-            window: Duration::from_secs(10),
-            backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(60),
-        },
     }
 }

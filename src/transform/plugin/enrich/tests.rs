@@ -10,7 +10,8 @@ use prost::Message;
 
 use crate::block::{Made as BlockMade, Meta, Signal, SourceId};
 use crate::config::{OnError, Plugin};
-use crate::plugin::tests::guest::{Guest, plugin};
+use crate::plugin::tests::configured::plugin;
+use crate::plugin::tests::guest::Guest;
 use crate::plugin::{Engine, Pool};
 use crate::transform::plugin::{PluginStep, Program, ProgramError, StepCounters};
 use crate::transform::{Given, Made};
