@@ -185,6 +185,7 @@ impl Appliance {
         let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
         let unparkers = parkers.iter().take(lanes).map(|parker| parker.unparker().clone()).collect();
         let (plugins, swaps) = Plugins::load(config, unparkers, &metrics, &health)?;
+        withhold(&ground.dead_letters, plugins.any_fail_closed());
         let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
@@ -275,7 +276,11 @@ impl Appliance {
         }
         let destinations = self.destinations.prepare(config)?;
         let opened = receivers.open().map_err(ReloadError::from);
-        if let Err(error) = opened.and_then(|()| Ok(self.plugins.adopt(plugins)?)) {
+        // Before the first block that they fail on, and until there is none of the old ones'.
+        withhold(&self.dead_letters, plugins.any_fail_closed() || self.plugins.any_fail_closed());
+        let adopted = opened.and_then(|()| Ok(self.plugins.adopt(plugins)?));
+        self.dead_letters.withhold(self.plugins.any_fail_closed());
+        if let Err(error) = adopted {
             self.destinations.discard(destinations);
             return Err(error);
         }
@@ -371,6 +376,16 @@ fn open_state(config: &Config) -> Result<StateLock, StartError> {
     let directory = &config.state_directory;
     let taken = create_state_directory(directory).and_then(|()| StateLock::take(directory));
     taken.map_err(|source| StartError::State { directory: directory.display().to_string(), source })
+}
+
+/// Tells the dead letters whether a plugin removes what must not be kept, and the operator what that means.
+fn withhold(dead_letters: &DeadLetterStores, removes_secrets: bool) {
+    if dead_letters.withhold(removes_secrets) {
+        tracing::warn!(
+            "a plugin removes what must not be kept and queue.encryption has no key: dead letters of the front are kept \
+             without their bytes, and cannot be replayed"
+        );
+    }
 }
 
 fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Health) -> Result<Ground, StartError> {

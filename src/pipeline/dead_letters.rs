@@ -5,6 +5,9 @@
 //! stays counted under its reason); a delivery letter is kept durably before its destination's cursor moves past it, so its
 //! giver waits. Each store is bounded in bytes and in age.
 //!
+//! What comes to the front is from before redaction. While a plugin removes what must not be kept, and the stores are not
+//! encrypted, front letters are kept without their bytes; a block whose sender can send it again is then not kept at all.
+//!
 //! A letter that is sent again goes only once what became of it is durable or delivered; one that fails again stays the
 //! letter that it was. Neither changes a balance that is closed: a replayed record enters the front as another one, under the
 //! producer `replay`, and a replayed span was booked as dead-lettered and stays so.
@@ -30,7 +33,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 
 use super::sources::SourceNames;
 use super::writer::{Kept, Quarantined};
-use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Meta, Signal, SourceId};
+use crate::block::{DeadLetterSender, FrontDeadLetter, MAX_BYTES, Signal, SourceId};
 use crate::export::Exporter;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, FileStorage, Log, Storage};
@@ -163,6 +166,19 @@ pub struct DeadLetterStores {
     pub counters: [(StoreName, Arc<StoreCounters>); 2],
     /// The thread.
     pub thread: JoinHandle<()>,
+    /// The front keeps letters without their bytes.
+    withholds: Arc<AtomicBool>,
+    is_encrypted: bool,
+}
+
+impl DeadLetterStores {
+    /// Says whether a plugin removes what must not be kept; true if front letters will be kept without their bytes.
+    pub fn withhold(&self, removes_secrets: bool) -> bool {
+        let withholds = removes_secrets && !self.is_encrypted;
+        // Relaxed: a letter that is under way is from before the change or from after it.
+        self.withholds.store(withholds, Ordering::Relaxed);
+        withholds
+    }
 }
 
 /// Opens both stores under a state directory and starts their thread. `names` are the sources by id.
@@ -186,7 +202,15 @@ pub fn start(
     let (front, front_letters) = channel::bounded(WAITING);
     let (orders, orders_taken) = channel::bounded(WAITING);
     let (aside, blocks) = channel::bounded(BLOCKS_WAITING);
-    let keeper = Keeper { front: front_store, delivery: delivery_store, names, expired_at: Duration::ZERO, tick };
+    let withholds = Arc::<AtomicBool>::default();
+    let keeper = Keeper {
+        front: front_store,
+        delivery: delivery_store,
+        names,
+        withholds: Arc::clone(&withholds),
+        expired_at: Duration::ZERO,
+        tick,
+    };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
     let thread = thread.spawn(move || keeper.run(front_letters, orders_taken, blocks))?;
     Ok(DeadLetterStores {
@@ -196,6 +220,8 @@ pub fn start(
         logs,
         counters,
         thread,
+        withholds,
+        is_encrypted: at_rest.keys.ids().next().is_some(),
     })
 }
 
@@ -288,6 +314,7 @@ struct Keeper {
     front: Store,
     delivery: Store,
     names: SourceNames,
+    withholds: Arc<AtomicBool>,
     expired_at: Duration,
     tick: Tick,
 }
@@ -336,7 +363,8 @@ impl Keeper {
     fn keep_front(&mut self, letter: &FrontDeadLetter) {
         let name = self.names.of(letter.source);
         let bytes = &letter.bytes[..letter.bytes.len().min(KEPT_BYTES)];
-        let encoded = letter::encode(letter.reason, &name, "", bytes);
+        let encode = if self.withholds() { letter::encode_withheld } else { letter::encode };
+        let encoded = encode(letter.reason, &name, "", bytes);
         self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
     }
 
@@ -344,16 +372,28 @@ impl Keeper {
     fn keep_aside(&mut self, quarantined: &Quarantined) {
         let Quarantined { block, cause, kept, writer } = quarantined;
         let (origin, reply) = (self.names.of(block.meta.source), format!("{}: {}", cause.step, cause.message));
-        let letters = letter::in_letters(&block.meta, &block.payload);
-        let encoded =
-            |(meta, payload): &(Meta, Vec<u8>)| letter::encode_block((cause.reason, &origin, &reply), meta, payload);
+        let withholds = self.withholds();
+        if withholds && block.awaited {
+            kept.send(Kept::Not).ok();
+            writer.unpark();
+            return;
+        }
+        let letters = match withholds {
+            true => vec![letter::encode_withheld(cause.reason, &origin, &reply, &block.payload)],
+            false => letter::of_block((cause.reason, &origin, &reply), &block.meta, &block.payload),
+        };
         let signal = (block.meta.signal, block.meta.source);
-        let all = letters.iter().all(|letter| self.front.keep(signal, block.meta.received_ns, &encoded(letter)));
+        let all = letters.iter().all(|letter| self.front.keep(signal, block.meta.received_ns, letter));
         if all && self.front.sync() {
             // The writer may have given up meanwhile: it is kept all the same.
             kept.send(Kept::Durably).ok();
         }
         writer.unpark();
+    }
+
+    fn withholds(&self) -> bool {
+        // Relaxed: see `withhold`.
+        self.withholds.load(Ordering::Relaxed)
     }
 
     fn store(&mut self, name: StoreName) -> &mut Store {

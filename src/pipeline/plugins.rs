@@ -71,6 +71,14 @@ struct Loaded {
 /// Plugins that were loaded and are not in force.
 pub struct Prepared(Vec<Loaded>);
 
+impl Prepared {
+    /// Whether one of them removes what must not be kept.
+    #[must_use]
+    pub fn any_fail_closed(&self) -> bool {
+        any_fail_closed(&self.0)
+    }
+}
+
 /// A lane as the control thread reaches it.
 struct LaneDoor {
     swaps: Sender<Swap>,
@@ -137,7 +145,7 @@ impl Plugins {
     /// Whether one of them removes what must not be kept.
     #[must_use]
     pub fn any_fail_closed(&self) -> bool {
-        self.in_force.iter().any(|one| one.program.is_fail_closed())
+        any_fail_closed(&self.in_force)
     }
 
     /// Loads the plugins of another configuration. What is in force stays as it is.
@@ -239,6 +247,10 @@ impl Plugins {
 
 fn any_heavy(loaded: &[Loaded]) -> bool {
     loaded.iter().any(|one| one.program.plugin.class == PluginClass::Heavy)
+}
+
+fn any_fail_closed(loaded: &[Loaded]) -> bool {
+    loaded.iter().any(|one| one.program.is_fail_closed())
 }
 
 /// Whether neither configuration nor file of a plugin, nor of its shadow, has changed. Tables are read again by every

@@ -4,6 +4,8 @@
 //! in WebAssembly's text format. Every test ends with balances of exactly zero.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -188,6 +190,27 @@ fn a_batch_that_a_plugin_traps_on_is_a_letter_that_goes_through_another_plugin()
     until("delivery", || sink.spans() == 7);
     rig.rest();
     assert!(sink.has(b"?REDACTED"), "it went through the plugin of now");
+    rig.stop();
+}
+
+#[test]
+fn what_must_not_be_kept_is_not_kept_as_a_letter_either() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+    // The setup of the guest says that what it fails on may not pass.
+    let traps = format!("{}\n(data (i32.const 152) \"\\01\")", include_str!("../guests/hostile/traps.wat"));
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[plugin(&guest(directory.path(), &traps), "")]));
+    assert_eq!(post_spans(&rig, 3), 503, "its sender has it and can send it again");
+    assert_eq!((dropped_and_refused(&rig), dead_letters(&rig, "")["letters"].clone()), ((0, 3), json!([])));
+    let row = format!(
+        "{{\"SessionGUID\":\"{SECRET}\",\"SessionID\":1,\"host\":\"h\",\"LogonProcType\":\"Session setup\",\
+        \"ProcName\":\"p.exe\",\"ProcID\":8,\"ProcParentID\":4,\"ProcStartTimeRelativeMs\":5,\"ProcLifetimeMs\":9,\
+        \"TotalLogonDurationMs\":40000,\"ProcUser\":\"u\",\"SortOrder2\":2}}\n"
+    );
+    let mut rows = TcpStream::connect(rig.receiver("uberagent")).unwrap();
+    rows.write_all(row.as_bytes()).unwrap();
+    until("a letter", || dead_letters(&rig, "")["letters"][0]["withheld"] == json!(true));
+    assert!(!is_on_disk(directory.path(), SECRET.as_bytes()));
+    assert_eq!(dead_letters(&rig, "replay")["failed"][0]["why"], "its bytes may not be kept, and were not");
     rig.stop();
 }
 

@@ -5,12 +5,14 @@
 //! Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64` ids that are
 //! gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone before them.
 //! A block that transforms could not do is `u8` 3, the same texts, `u8` 1 if it was encoded from records, `u32` records, `u32`
-//! spans, `u64` earliest start, `u64` latest end, and its payload.
+//! spans, `u64` earliest start, `u64` latest end, and its payload. What may not be kept is `u8` 4, the same texts, and in the place
+//! of its bytes a line that says how many they were and their SHA-256.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::KEPT_BYTES;
@@ -22,6 +24,7 @@ use crate::queue::{Entry, Position, Reader};
 const LETTER: u8 = 1;
 const GONE: u8 = 2;
 const BLOCK: u8 = 3;
+const WITHHELD: u8 = 4;
 
 /// Bytes of a reason, an origin or a reply that are kept: a reply is shown to people, its beginning is enough.
 const TEXT_BYTES: usize = 256;
@@ -82,6 +85,8 @@ pub struct Letter {
     pub source: SourceId,
     /// What the bytes are, when they are a block that transforms could not do.
     pub block: Option<Meta>,
+    /// Its bytes were not kept: they say how many there were, and their SHA-256.
+    pub is_withheld: bool,
     /// The record as it was sent, or OTLP as it was in the log.
     pub bytes: Bytes,
 }
@@ -116,6 +121,7 @@ impl Letter {
             "time": self.time_ns.to_string(),
             "bytes": bytes,
             "cut": bytes >= KEPT_BYTES,
+            "withheld": self.is_withheld,
         })
     }
 
@@ -140,8 +146,17 @@ pub(super) fn encode(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> V
     out
 }
 
+/// The payload of a letter whose bytes may not be kept.
+pub(super) fn encode_withheld(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> Vec<u8> {
+    let digest = digest(&SHA256, bytes);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut out = encode_texts(WITHHELD, [reason, origin, reply]);
+    out.extend_from_slice(format!("{} bytes, sha256 {hex}", bytes.len()).as_bytes());
+    out
+}
+
 /// The payload of the letter of a block; `texts` are reason, source, and step with what it said.
-pub(super) fn encode_block((reason, origin, reply): (&str, &str, &str), meta: &Meta, bytes: &[u8]) -> Vec<u8> {
+fn encode_block((reason, origin, reply): (&str, &str, &str), meta: &Meta, bytes: &[u8]) -> Vec<u8> {
     let mut out = encode_texts(BLOCK, [reason, origin, reply]);
     out.push(u8::from(meta.made == Made::Encoded));
     out.extend_from_slice(&meta.records.to_le_bytes());
@@ -152,8 +167,13 @@ pub(super) fn encode_block((reason, origin, reply): (&str, &str, &str), meta: &M
     out
 }
 
+/// The payloads of the letters of a block.
+pub(super) fn of_block(texts: (&str, &str, &str), meta: &Meta, payload: &[u8]) -> Vec<Vec<u8>> {
+    in_letters(meta, payload).iter().map(|(meta, payload)| encode_block(texts, meta, payload)).collect()
+}
+
 /// A block in parts that fit a letter each. A single row that does not is kept as far as it fits: it is shown as cut.
-pub(super) fn in_letters(meta: &Meta, payload: &[u8]) -> Vec<(Meta, Vec<u8>)> {
+fn in_letters(meta: &Meta, payload: &[u8]) -> Vec<(Meta, Vec<u8>)> {
     if payload.len() < KEPT_BYTES || meta.spans < 2 {
         return vec![(*meta, payload[..payload.len().min(KEPT_BYTES)].to_vec())];
     }
@@ -194,7 +214,7 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
     };
     let (reason, origin, reply) = (text()?, text()?, text()?);
     let block = match *version {
-        LETTER => None,
+        LETTER | WITHHELD => None,
         BLOCK => {
             let (head, after) = rest.split_first_chunk::<25>()?;
             rest = after;
@@ -212,6 +232,7 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
         signal: meta.signal,
         source: meta.source,
         block,
+        is_withheld: *version == WITHHELD,
         bytes: payload.slice_ref(rest),
     })
 }

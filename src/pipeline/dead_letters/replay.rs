@@ -127,7 +127,13 @@ impl FrontReplay {
                 replayed.fail(letter, CUT);
                 continue;
             }
+            if letter.is_withheld {
+                replayed.fail(letter, "its bytes may not be kept, and were not");
+                continue;
+            }
             if let Some(meta) = letter.block {
+                front.received.add(u64::from(meta.records));
+                front.encoded.add(u64::from(meta.records));
                 let payload = letter.bytes.to_vec();
                 blocks.push(Block { meta, payload, awaited: true });
                 numbers.push(letter.number);

@@ -221,6 +221,7 @@ fn undecoded(number: u64, bytes: &str) -> Letter {
         signal: Signal::Traces,
         source: SourceId(4),
         block: None,
+        is_withheld: false,
         bytes: Bytes::copy_from_slice(bytes.replace('\n', "").as_bytes()),
     }
 }

@@ -24,6 +24,14 @@ pub enum PluginError {
 /// None.
 pub struct Prepared;
 
+impl Prepared {
+    /// Never.
+    #[must_use]
+    pub fn any_fail_closed(&self) -> bool {
+        false
+    }
+}
+
 /// See the module.
 pub struct Plugins;
 
