@@ -70,7 +70,9 @@ fn show(status: &Value, url: &str, now_ns: u64, out: &mut dyn Write) -> std::io:
             Err(_) => writeln!(out, "! {}", text(&problem["text"]))?,
         }
     }
-    for table in [sources(status), lanes(status), destinations(status)] {
+    let plugins = (!list(&status["plugins"]).is_empty()).then(|| plugins(status));
+    for table in [Some(sources(status)), plugins, Some(lanes(status)), Some(destinations(status))].into_iter().flatten()
+    {
         writeln!(out)?;
         table.write(out)?;
     }
@@ -113,6 +115,37 @@ fn sources(status: &Value) -> Table {
             count(&source["spans"]["passed"]),
             count(&source["spans"]["rejected"]),
             count(&source["requests_refused"]),
+        ]);
+    }
+    table
+}
+
+fn plugins(status: &Value) -> Table {
+    let mut table = Table::new(&[
+        "PLUGIN",
+        "STATE",
+        ">GENERATION",
+        ">ROWS",
+        ">EDITED",
+        ">DROPPED",
+        ">NS A ROW",
+        ">FAILURES",
+        ">QUARANTINED",
+        ">MEMORY",
+    ]);
+    for plugin in list(&status["plugins"]) {
+        let rows = &plugin["rows"];
+        table.row([
+            text(&plugin["name"]).to_owned(),
+            text(&plugin["state"]).to_owned(),
+            count(&plugin["generation"]),
+            count(&rows["shown"]),
+            count(&rows["edited"]),
+            count(&rows["dropped"]),
+            count(&plugin["nanoseconds_a_row"]),
+            count(&plugin["failures"]),
+            count(&plugin["quarantined_blocks"]),
+            human::size(number(&plugin["memory_bytes"])),
         ]);
     }
     table
@@ -202,6 +235,7 @@ mod tests {
             "problems": [{ "text": "otlphttp: holding: 401 unauthorized", "since": "1700000000000000000" }],
             "sources": [{ "name": "uberagent", "records": { "received": 1234 } }],
             "destinations": [{ "name": "otlphttp", "state": "holding", "lag_spans": 1234567, "lag_bytes": 2048 }],
+            "plugins": [{ "name": "plugin/redact", "state": "resting", "failures": 17 }],
             "lanes": [{ "lane": 0 }],
             "balances": { "front_records": 0, "lane_spans": 0, "destination_spans": 0 },
         });
@@ -213,6 +247,7 @@ mod tests {
         assert!(lines[1].starts_with("! otlphttp: holding: 401 unauthorized (since 2023-11-1"), "{shown}");
         assert!(lines[1].ends_with("(1 min 0 s ago))"), "{shown}");
         assert!(shown.contains("1,234,567    2.0 KiB"), "{shown}");
+        assert!(shown.contains("plugin/redact  resting"), "{shown}");
         assert!(lines.len() <= 24, "more than a screen: {shown}");
     }
 }

@@ -3,7 +3,8 @@
 //! Memory is fixed at start. [`pools`] decides how large each pool is and the pipeline builds them of that size;
 //! [`budget`] adds up what they hold when all of them are full at once, with a reason a line, and refuses more than the
 //! limit. That is anonymous memory: the mapped windows of the log are page cache, which the kernel takes back when it must.
-//! Each lane owns what it uses, so the default limit grows with the lanes: 160 MiB and 176 MiB a lane, 512 MiB for two.
+//! Each lane owns what it uses, so the default limit grows with the lanes: 160 MiB and 176 MiB a lane, 512 MiB for two; and
+//! with what plugins may have.
 //!
 //! The figures are bounds, not expectations: an idle appliance takes a small part of its budget.
 
@@ -107,11 +108,15 @@ fn longest_line(config: &Config) -> usize {
 pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
     let lanes = lanes.max(1);
     let by_lanes = product([176 * MIB, u64_of(lanes)]).saturating_add(160 * MIB);
-    let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes);
+    let mut plugins = Vec::new();
+    plugin_lines(config, lanes, &mut plugins);
+    let by_plugins = plugins.iter().fold(0, |sum: u64, line| sum.saturating_add(line.bytes));
+    let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes.saturating_add(by_plugins));
     let mut lines = vec![Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries")];
     lane_lines(config, lanes, &mut lines);
     receiver_lines(config, &mut lines);
     exporter_lines(config, &mut lines);
+    lines.extend(plugins);
     let total_bytes = lines.iter().fold(0, |sum: u64, line| sum.saturating_add(line.bytes));
     let budget = Budget { lines, total_bytes, limit_bytes };
     if total_bytes > limit_bytes { Err(OverBudget(budget)) } else { Ok(budget) }
@@ -177,6 +182,27 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
             format!("connections of {}", receiver.name),
             product([u64_of(connections), bytes]),
             format!("{connections} x {}: {what}", show_bytes(bytes)),
+        ));
+    }
+}
+
+/// Bytes that a step holds on a lane beside its sandbox, in blocks: the payload that it makes, those of its calls, and columns.
+const PLUGIN_BLOCKS: u64 = 6;
+
+/// A sandbox holds its memory and its state. There are two while a plugin is changed, the old one and the new.
+fn plugin_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
+    for plugin in &config.plugins {
+        let limits = &plugin.limits;
+        let each = limits.memory_bytes.saturating_add(limits.state_bytes).saturating_add(limits.patch_bytes);
+        let sandboxes = 2 + u64::from(plugin.shadow.is_some());
+        let blocks = product([PLUGIN_BLOCKS, u64_of(MAX_BYTES)]);
+        lines.push(Line::new(
+            format!("processors.{}", plugin.name),
+            product([u64_of(lanes), product([sandboxes, each]).saturating_add(blocks)]),
+            format!(
+                "{lanes} lanes x {sandboxes} sandboxes x {} with state and answer, and {PLUGIN_BLOCKS} blocks",
+                show_bytes(each)
+            ),
         ));
     }
 }

@@ -487,6 +487,12 @@ fn the_budget_adds_up_and_holds_the_limit() {
     for text in large {
         assert!(budget(&file(text).config(), 2).is_err(), "{text} fits");
     }
+    let plugin = "processors: {plugin: {path: a.wasm}}\nservice: {pipelines: {traces: {processors: [plugin]}}}\n";
+    assert!(
+        budget(&file(plugin).config(), 2).unwrap().limit_bytes > 512 << 20,
+        "the limit grows with what plugins may have"
+    );
+    assert!(budget(&file(&format!("{plugin}memory_limit: 512MiB")).config(), 2).is_err());
     let small = variables(&[("QUEUE_MAXSIZE", "1")]).config();
     assert_eq!((pools(&small, 8).ring_spans, pools(&config, 2).ring_spans), (1, 2500));
 }

@@ -126,7 +126,7 @@ impl Plugins {
         let Prepared(loaded) = plugins.prepare(config)?;
         loaded.iter().for_each(|one| plugins.meet(&one.program.plugin.name));
         plugins.in_force = loaded;
-        plugins.look();
+        plugins.show();
         Ok((plugins, changes))
     }
 
@@ -188,13 +188,18 @@ impl Plugins {
             return Err(PluginError::Lane { lane, why });
         }
         self.in_force = loaded;
-        self.look();
+        self.show();
         Ok(())
     }
 
     /// Says what does not do well; to be called about once a second.
     pub fn look(&self) {
         shown::set_health(&self.component, &self.in_force_counters());
+    }
+
+    fn show(&self) {
+        shown::show(&self.metrics, &self.in_force_counters());
+        self.look();
     }
 
     /// Tells all lanes, and waits for all; the first that could not.

@@ -7,6 +7,7 @@
 //! Label values come from the configuration or from fixed sets, never from peers.
 
 mod disk;
+mod plugins;
 mod rates;
 mod status;
 mod words;
@@ -23,6 +24,7 @@ use rates::Rates;
 use super::ledger::{Counter, Destination, DropReason, Front, Lane};
 
 pub use disk::{DiskFigures, DiskRead, LogFigures, LogSource, Watermark};
+pub use plugins::{PluginFigures, PluginSource};
 pub use status::Moment;
 pub use words::{Trouble, TroubleKind, Words};
 
@@ -141,6 +143,7 @@ struct Sources {
     /// The wall clock at the last upkeep, Unix nanoseconds.
     wall_ns: u64,
     extras: Vec<Extra>,
+    plugins: Vec<PluginSource>,
 }
 
 impl Default for Metrics {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::telemetry::health::{Component, State};
 use crate::telemetry::ledger::Counter;
-use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
+use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics, PluginFigures, PluginSource};
 use crate::transform::plugin::StepCounters;
 
 /// Name, help, where.
@@ -82,9 +82,37 @@ pub(super) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounter
     }
 }
 
+/// Shows the plugins that are in force in the status.
+pub(super) fn show(metrics: &Metrics, plugins: &[(&str, &[Arc<StepCounters>])]) {
+    let source = |(name, lanes): &(&str, &[Arc<StepCounters>])| {
+        let lanes = lanes.to_vec();
+        PluginSource { name: (*name).to_owned(), read: Box::new(move || figures(&lanes)) }
+    };
+    metrics.show_plugins(plugins.iter().map(source).collect());
+}
+
+fn figures(lanes: &[Arc<StepCounters>]) -> PluginFigures {
+    let sum = |of: fn(&StepCounters) -> &Counter| lanes.iter().map(|lane| of(lane).get()).sum::<u64>();
+    PluginFigures {
+        generation: lanes.iter().map(|lane| lane.plugin.generation.get()).max().unwrap_or(0),
+        calls: sum(|of| &of.plugin.calls),
+        rows: sum(|of| &of.plugin.rows),
+        rows_edited: sum(|of| &of.plugin.rows_edited),
+        rows_dropped: sum(|of| &of.plugin.rows_dropped),
+        cpu_ns: sum(|of| &of.plugin.cpu_ns),
+        failures: FAILURES.iter().map(|(_, of)| sum(*of)).sum(),
+        quarantined_blocks: sum(|of| &of.quarantined_blocks),
+        memory_bytes: sum(|of| &of.plugin.memory_bytes),
+        resting_lanes: lanes.iter().map(|lane| u64::from(lane.circuit.get() == RESTS)).sum(),
+    }
+}
+
+/// What [`StepCounters::circuit`] says of an open circuit.
+const RESTS: u64 = 2;
+
 /// Degraded while a plugin is given a rest on any lane.
 pub(super) fn set_health(component: &Component, plugins: &[(&str, &[Arc<StepCounters>])]) {
-    let rests = |lanes: &[Arc<StepCounters>]| lanes.iter().any(|counters| counters.circuit.get() == 2);
+    let rests = |lanes: &[Arc<StepCounters>]| lanes.iter().any(|counters| counters.circuit.get() == RESTS);
     let resting: Vec<&str> = plugins.iter().filter(|(_, lanes)| rests(lanes)).map(|(name, _)| *name).collect();
     component.set(match resting.is_empty() {
         true => State::Ready,

@@ -67,6 +67,7 @@ impl Metrics {
             "state": state.split(';').next().unwrap_or_default(),
             "problems": problems,
             "sources": sources.sources_json(&rate),
+            "plugins": sources.plugins_json(),
             "lanes": sources.lanes_json(&rate),
             "destinations": sources.destinations_json(&rate, at),
             "disk": disk.as_ref().map(disk_json),
