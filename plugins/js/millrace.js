@@ -35,7 +35,7 @@ export function field(kind, key, { level = Level.record, read = true, write = fa
 
 /** What `configure` returns. */
 export function setup(fields, { signals = [Signal.span], maxRows = 0, failClosed = false } = {}) {
-    return { signals: new Uint8Array(signals), fields, maxRows, failClosed, hints: [] };
+    return { signals, fields, maxRows, failClosed, hints: [] };
 }
 
 /** The cells of a column, `[row, value]`. */

@@ -16,7 +16,7 @@ def field(kind, key, level=RECORD, read=True, write=False):
 
 def setup(fields, signals=(SPAN,), max_rows=0, fail_closed=False):
     """What `configure` returns."""
-    return Setup(bytes(signals), fields, max_rows, fail_closed, [])
+    return Setup(list(signals), fields, max_rows, fail_closed, [])
 
 
 def cells(column, kind=TEXT):
