@@ -34,14 +34,14 @@ pub(super) enum PluginCommand {
     Test(golden::TestArgs),
     /// What a component is: world, version, imports, size, hash, and what it reads and writes.
     Inspect(inspect::InspectArgs),
+    /// Whether a component would run: names, limits, configuration, and batches of every kind.
+    Check(check::CheckArgs),
     /// Put requests through a plugin, from a file or a pipe: OTLP as JSON comes out.
     Run(run::RunArgs),
     /// What a plugin costs a span, beside one that does nothing.
     Bench(bench::BenchArgs),
     /// Put a component into place, and print its configuration.
     Install(install::InstallArgs),
-    /// Whether a component would run: names, limits, configuration, and batches of every kind.
-    Check(check::CheckArgs),
 }
 
 /// Runs one.

@@ -174,6 +174,20 @@ mod tests {
         }
     }
 
+    /// The interface 1.0.0, byte by byte. What was built against it has to load for ever: a change makes a new version with
+    /// new interfaces beside these, never other hashes here.
+    const FROZEN: [(&str, &str); 3] = [
+        ("host.wit", "561bac47c39a617509eedd871ddf8db9d3949c91bbe6017639b07218e956bf79"),
+        ("types.wit", "6fe698be469f4b7b50ef505c18cabaebd1acbaa4ac5de995df40d625665c0aba"),
+        ("worlds.wit", "8d9742df8a4b5ad3273273c87be11590ea086f7f705a800a007f859b93eaab7c"),
+    ];
+
+    #[test]
+    fn the_interface_is_frozen() {
+        let sums = WIT.map(|(name, text)| (name, inspect::sha256(text.as_bytes())));
+        assert_eq!(sums.each_ref().map(|(name, sum)| (*name, sum.as_str())), FROZEN);
+    }
+
     #[test]
     fn what_cannot_be_a_plugin_is_not_kept() {
         let directory = tempfile::tempdir().unwrap();
