@@ -262,7 +262,7 @@ impl Recovery {
                 End::Torn(file) => {
                     found.entries = scan(found.header, file);
                     cut(&mut found.entries, limit);
-                    if let Some(before) = first_mark(&found.entries) {
+                    if let Some(before) = before_first(&found.entries) {
                         limit = limit.min(before);
                     }
                 }
@@ -277,11 +277,9 @@ impl Recovery {
         let (mut last, mut last_id, mut verdict) = (None, 0, &Footer { trusted: u64::MAX, ..Footer::default() });
         for found in found {
             if found.header.id != last_id + 1
-                && let Some(first) = found.entries.first()
+                && let Some(before) = before_first(&found.entries)
             {
                 // What was durable between was consumed, or its file is gone: the next mark tells those who miss it.
-                let is_block = matches!(first.header.kind, Kind::Block(_));
-                let before = first.header.sequence - u64::from(is_block);
                 self.missing(last.max(Some(self.durable)), before);
                 last = Some(before);
             }
@@ -486,8 +484,8 @@ fn cut(entries: &mut Vec<Scanned>, limit: u64) {
     }
 }
 
-/// The sequence before the first block, as the mark at the beginning says.
-fn first_mark(entries: &[Scanned]) -> Option<u64> {
-    let first = entries.first().filter(|first| first.offset == FIRST_ENTRY && first.mark.is_some())?;
-    Some(first.header.sequence)
+/// The sequence before the first block that is there, also when the mark at the beginning is not.
+fn before_first(entries: &[Scanned]) -> Option<u64> {
+    let first = &entries.first()?.header;
+    Some(first.sequence - u64::from(matches!(first.kind, Kind::Block(_))))
 }

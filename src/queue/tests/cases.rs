@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{meta, small_options};
+use crate::block::HEADER_BYTES;
+use crate::queue::format::{FIRST_ENTRY, segment_name};
 use crate::queue::{
     AppendError, Appender, Budget, Cursor, Entry, Log, MmapStorage, OpenError, Options, Position, Storage, SyncError,
 };
@@ -314,4 +316,39 @@ fn a_destination_that_begins_between_two_syncs_begins_where_it_may_be_committed(
         spans += u64::from(meta.spans);
     }
     assert_eq!(spans, appender.totals().appended);
+}
+
+/// What was moved has a second copy, of which a crash leaves a part: only the new file tells which counts.
+#[test]
+fn a_rotten_first_mark_of_moved_blocks_costs_none_of_them() {
+    for damaged in [FIRST_ENTRY + 8, FIRST_ENTRY + HEADER_BYTES as u64 + 8] {
+        let disk = SimDisk::new(7);
+        let options = || small_options("state", &Arc::new(Budget::new(1 << 20, 0)));
+        let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options()).unwrap();
+        let mut blocks = 0;
+        let mut append = |appender: &mut Appender, count| {
+            blocks += count;
+            for _ in 0..count {
+                appender.append(&meta(1), &[9; 1000]).unwrap();
+            }
+        };
+        append(&mut appender, 3);
+        log.sync().unwrap();
+        // On into another segment, whose bytes a kill leaves in the cache; those of the first are gone with its sync.
+        append(&mut appender, 6);
+        disk.fail_sync_after(0);
+        log.sync().unwrap();
+        append(&mut appender, 1);
+        let moved_to = appender.place().unwrap().0;
+        log.sync().unwrap();
+        assert_eq!(log.durable_sequence(), log.published_sequence());
+        drop((log, appender));
+        let path = Path::new("state/log/lane-00").join(segment_name(moved_to));
+        disk.flip_bit(&path, usize::try_from(damaged * 8).unwrap());
+        let (log, _appender, found) = Log::open(Arc::new(disk), options()).unwrap();
+        assert_eq!((found.lost_blocks, found.tail_blocks), (0, 0), "damaged at {damaged}");
+        let mut reader = log.reader(log.oldest());
+        let read = std::iter::from_fn(|| reader.next()).filter(|entry| matches!(entry, Entry::Block { .. })).count();
+        assert_eq!(read, blocks, "damaged at {damaged}");
+    }
 }
