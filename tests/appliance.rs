@@ -15,6 +15,9 @@ mod reload;
 mod rig;
 #[path = "appliance/sink.rs"]
 mod sink;
+#[cfg(feature = "plugins")]
+#[path = "appliance/worlds.rs"]
+mod worlds;
 
 use std::time::Duration;
 

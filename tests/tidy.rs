@@ -18,7 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["block"]),
     ("telemetry", &["block", "config"]),
     ("uberagent", &["block", "config", "otlp", "sys"]),
-    ("receive", &["block", "config", "otlp", "sys", "telemetry", "uberagent"]),
+    ("receive", &["block", "config", "otlp", "plugin", "sys", "telemetry", "uberagent"]),
     ("plugin", &["block", "config", "otlp", "sys", "telemetry"]),
     ("transform", &["block", "config", "otlp", "plugin", "telemetry"]),
     ("queue", &["block", "config", "sys", "telemetry"]),

@@ -52,6 +52,7 @@ fn describe_receiver(receiver: &Receiver) -> String {
         Protocol::UberagentTcp(_) => "uberAgent lines over TCP",
         Protocol::OtlpHttp(_) => "OTLP over HTTP",
         Protocol::Elasticsearch(_) => "Elasticsearch _bulk",
+        Protocol::Plugin(_) => "what the plugin reads over TCP",
     };
     format!("{}: {what} on {}", receiver.name, receiver.listen)
 }

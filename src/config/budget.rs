@@ -11,7 +11,7 @@
 use std::fmt;
 
 use super::words::show_bytes;
-use super::{Backend, Compression, Config, Encoding, Protocol};
+use super::{Backend, Compression, Config, Encoding, PluginLimits, PluginReceive, Protocol};
 use crate::block::{MAX_BYTES, TARGET_BYTES};
 
 const KIB: u64 = 1 << 10;
@@ -58,6 +58,12 @@ pub struct Line {
     pub reason: String,
 }
 
+/// Blocks of a decoder that may be unanswered.
+pub const DECODER_RING_BLOCKS: usize = 16;
+
+/// Bytes that a decoder's plugin has not used up, over all its connections.
+pub const DECODER_UNREAD_BYTES: usize = 16 << 20;
+
 /// All pools when they are full at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -79,7 +85,7 @@ pub struct OverBudget(pub Budget);
 pub fn pools(config: &Config, lanes: usize) -> Pools {
     let lanes = lanes.max(1);
     let largest_request = config.receivers.iter().map(|receiver| match &receiver.protocol {
-        Protocol::UberagentTcp(_) => 0,
+        Protocol::UberagentTcp(_) | Protocol::Plugin(_) => 0,
         Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
             limits.max_body_bytes + limits.max_inflated_bytes
         }
@@ -99,7 +105,7 @@ pub fn pools(config: &Config, lanes: usize) -> Pools {
 fn longest_line(config: &Config) -> usize {
     let longest = config.receivers.iter().map(|receiver| match &receiver.protocol {
         Protocol::UberagentTcp(limits) => limits.max_line_bytes,
-        Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => 0,
+        Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) | Protocol::Plugin(_) => 0,
     });
     longest.max().unwrap_or(0)
 }
@@ -177,6 +183,10 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
             Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
                 (limits.max_connections, HTTP_CONNECTION_BYTES, "read buffer, head of an answer, state")
             }
+            Protocol::Plugin(limits) => {
+                decoder_line(&receiver.name, limits, lines);
+                (limits.max_connections, KIB, "an idle connection owns no buffer")
+            }
         };
         lines.push(Line::new(
             format!("connections of {}", receiver.name),
@@ -205,6 +215,21 @@ fn plugin_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
             ),
         ));
     }
+}
+
+fn decoder_line(name: &str, limits: &PluginReceive, lines: &mut Vec<Line>) {
+    let PluginLimits { memory_bytes, patch_bytes, .. } = limits.plugin.limits;
+    let blocks = product([u64_of(DECODER_RING_BLOCKS), u64_of(MAX_BYTES)]);
+    let pools = [u64_of(DECODER_UNREAD_BYTES), blocks, memory_bytes, patch_bytes, patch_bytes];
+    lines.push(Line::new(
+        format!("decoder of {name}"),
+        pools.into_iter().fold(0, u64::saturating_add),
+        format!(
+            "{} not used up, {DECODER_RING_BLOCKS} blocks x {}, the plugin's memory and twice its patch",
+            show_bytes(u64_of(DECODER_UNREAD_BYTES)),
+            show_bytes(u64_of(MAX_BYTES)),
+        ),
+    ));
 }
 
 fn exporter_lines(config: &Config, lines: &mut Vec<Line>) {

@@ -235,7 +235,7 @@ fn read_endpoint(section: &mut Section<'_>, at: &Origin) -> String {
 fn read_plugin(name: &str, section: &mut Section<'_>, at: &Origin) -> Backend {
     let plugin = plugins::read_plain(name, section);
     if plugin.class == PluginClass::Heavy {
-        let message = format!("{}: heavy plugins run in the chain of processors only", section.key("class"));
+        let message = format!("{}: the threads of an exporter have no room for a heavy plugin", section.key("class"));
         section.reader().problem(section.at(), message);
     }
     let url = read_endpoint(section, at);

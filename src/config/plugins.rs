@@ -289,7 +289,8 @@ fn read_circuit(mut section: Section<'_>) -> Circuit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Compression, File, Host, Inputs, Loaded, Requirement, load};
+    use super::super::budget::budget;
+    use super::super::{Admission, Backend, Compression, File, Host, Inputs, Loaded, Protocol, Requirement, load};
     use super::*;
 
     fn loaded(text: &str) -> Result<Loaded, String> {
@@ -362,6 +363,24 @@ exporters:
     }
 
     #[test]
+    fn a_plugin_that_reads_a_format_is_a_receiver_with_its_own_bounds() {
+        let text = "
+receivers:
+  plugin/lines: {path: /opt/lines.wasm, endpoint: 127.0.0.1:7000, admission: drop_newest, max_record_bytes: 64KiB}
+";
+        let loaded = loaded(text).unwrap();
+        let [receiver] = &loaded.config.receivers[..] else { panic!("{:?}", loaded.config.receivers) };
+        assert_eq!((receiver.listen.port(), receiver.admission), (7000, Admission::DropNewest));
+        let Protocol::Plugin(limits) = &receiver.protocol else { panic!("{:?}", receiver.protocol) };
+        assert_eq!((limits.max_record_bytes, limits.max_connections), (64 << 10, 256));
+        assert_eq!(limits.plugin.component.path, PathBuf::from("/opt/lines.wasm"));
+        let explained = |key: &str| loaded.settings.iter().any(|setting| setting.key == key);
+        assert!(explained("receivers.plugin/lines.path") && explained("receivers.plugin/lines.max_record_bytes"));
+        let budget = budget(&loaded.config, 1).unwrap();
+        assert!(budget.lines.iter().any(|line| line.pool == "decoder of plugin/lines" && line.bytes == 104 * MIB));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let text = "
 processors:
@@ -370,6 +389,8 @@ processors:
   plugins/c: {path: c.wasm}
 exporters:
   plugin/d: {path: d.wasm, class: heavy, on_error: drop}
+receivers:
+  plugin/e: {path: e.wasm, isolation: batch, shadow: {path: f.wasm}}
 ";
         let expected = "\
 m.yaml:3:34: processors.plugin.sha256: \"beef\" is not a SHA-256 as 64 hexadecimal digits
@@ -378,8 +399,11 @@ m.yaml:4:13: processors.plugin/b.path must name a component, a file *.wasm
 m.yaml:4:24: processors.plugin/b.on_error: \"ignore\" is none of pass, drop, quarantine; known here: pass, drop, quarantine
 m.yaml:5:3: unknown processor \"plugins/c\"; did you mean \"plugin\"?
 m.yaml:7:3: exporters.plugin/d.endpoint is missing
-m.yaml:7:13: exporters.plugin/d.class: heavy plugins run in the chain of processors only
-m.yaml:7:42: unknown key \"exporters.plugin/d.on_error\"";
+m.yaml:7:13: exporters.plugin/d.class: the threads of an exporter have no room for a heavy plugin
+m.yaml:7:42: unknown key \"exporters.plugin/d.on_error\"
+m.yaml:9:3: receivers.plugin/e.endpoint is missing
+m.yaml:9:13: receivers.plugin/e.isolation: a decoder lives as long as its connections
+m.yaml:9:46: unknown key \"receivers.plugin/e.shadow\"; did you mean \"sha256\"?";
         assert_eq!(loaded(text).unwrap_err(), expected);
     }
 }

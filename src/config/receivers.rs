@@ -1,4 +1,5 @@
-//! The receivers: `uberagent` (TCP lines), `otlp` (HTTP) and `elasticsearch` (`_bulk`), plain or named (`otlp/second`).
+//! The receivers: `uberagent` (TCP lines), `otlp` (HTTP), `elasticsearch` (`_bulk`), plain or named (`otlp/second`), and
+//! `plugin/NAME` (TCP, whose format a plugin reads).
 //!
 //! A receiver's place in the result is its source id. Receivers of the Collector's language that this version lacks are
 //! refused by name. Default addresses: uberAgent on every interface as ProxyTrace, everything else on loopback.
@@ -6,12 +7,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::plugins;
 use super::section::{Reader, Section, hint};
+use super::tree::Origin;
 use super::words::{ADDRESS, AT_LEAST_ONE, BYTES, HOST, PORT, TIMEOUT};
-use super::{Admission, HttpLimits, Protocol, Receiver, TcpLimits};
+use super::{Admission, HttpLimits, Isolation, PluginReceive, Protocol, Receiver, TcpLimits};
 
 /// The kinds that exist.
-const KINDS: [&str; 3] = ["uberagent", "otlp", "elasticsearch"];
+const KINDS: [&str; 4] = ["uberagent", "otlp", "elasticsearch", "plugin"];
 
 /// Kinds that other programs of this language have, and that are planned or asked for.
 const LATER: [&str; 6] = ["zipkin", "jaeger", "splunk_hec", "kafka", "kafka_rest", "opencensus"];
@@ -35,6 +38,7 @@ pub(super) fn read(mut section: Section<'_>, reader: &Reader) -> Vec<Receiver> {
             "uberagent" => receivers.extend(read_uberagent(name, settings)),
             "otlp" => receivers.extend(read_otlp(name, settings)),
             "elasticsearch" => receivers.push(read_elasticsearch(name, settings)),
+            "plugin" => receivers.push(read_plugin(name, settings, at)),
             later if LATER.contains(&later) => {
                 reader.problem(at, format!("the receiver {later:?} is not available in this version"));
             }
@@ -112,6 +116,28 @@ fn read_elasticsearch(name: &str, mut section: Section<'_>) -> Receiver {
     let limits = read_http_limits(&mut section);
     section.finish();
     Receiver { name: name.to_owned(), listen, admission, protocol: Protocol::Elasticsearch(limits) }
+}
+
+/// A port has no usual number here, so the endpoint must be named.
+fn read_plugin(name: &str, mut section: Section<'_>, at: &Origin) -> Receiver {
+    let admission = read_admission(&mut section);
+    if section.has("endpoint").is_none() {
+        section.reader().problem(at, format!("{} is missing", section.key("endpoint")));
+    }
+    let listen = read_listen(&mut section, "endpoint", "127.0.0.1:0");
+    let limits = PluginReceive {
+        plugin: plugins::read_plain(name, &mut section),
+        max_record_bytes: count_of_bytes(&mut section, "max_record_bytes", 1 << 20),
+        max_connections: section.read("max_connections", &AT_LEAST_ONE, 256).value,
+        max_connections_per_ip: section.read("max_connections_per_ip", &AT_LEAST_ONE, 64).value,
+        idle_timeout: section.read("idle_timeout", &TIMEOUT, Duration::from_secs(300)).value,
+    };
+    if limits.plugin.isolation == Isolation::Batch {
+        let message = format!("{}: a decoder lives as long as its connections", section.key("isolation"));
+        section.reader().problem(section.at(), message);
+    }
+    section.finish();
+    Receiver { name: name.to_owned(), listen, admission, protocol: Protocol::Plugin(Box::new(limits)) }
 }
 
 fn needs_protocol(is_on: bool, section: &Section<'_>, protocol: &str) {

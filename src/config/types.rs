@@ -70,6 +70,23 @@ pub enum Protocol {
     OtlpHttp(HttpLimits),
     /// Elasticsearch `_bulk`, as uberAgent itself sends.
     Elasticsearch(HttpLimits),
+    /// Whatever a plugin reads, over TCP.
+    Plugin(Box<PluginReceive>),
+}
+
+/// A receiver whose format is a plugin's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginReceive {
+    /// What reads it.
+    pub plugin: super::Plugin,
+    /// A connection of which the plugin uses nothing up for so many bytes is closed.
+    pub max_record_bytes: usize,
+    /// Open connections.
+    pub max_connections: usize,
+    /// Open connections of one address outside loopback.
+    pub max_connections_per_ip: usize,
+    /// A connection that sends nothing for so long is closed.
+    pub idle_timeout: Duration,
 }
 
 /// The bounds of a TCP receiver.

@@ -17,6 +17,7 @@ use crossbeam::channel::Receiver;
 use crossbeam::sync::Parker;
 
 use super::dead_letters::{self, DeadLetterStores, Desk, DeskParts, FrontReplay, RING_BLOCKS};
+use super::decoders::{Decoders, DecodersError, Running};
 use super::destination;
 use super::destinations::Destinations;
 use super::disk::{Disk, DiskParts};
@@ -81,6 +82,9 @@ pub enum StartError {
     /// A destination cannot be started.
     #[error(transparent)]
     Destination(#[from] destination::StartError),
+    /// A receiver with a thread of its own cannot be served.
+    #[error(transparent)]
+    Decoders(#[from] DecodersError),
     /// A plugin cannot go live.
     #[error(transparent)]
     Plugin(#[from] PluginError),
@@ -138,6 +142,7 @@ pub struct Appliance {
     guard: Guard,
     receivers: Receivers,
     lanes: Vec<Lane>,
+    decoders: Running,
     plugins: Plugins,
     destinations: Destinations,
     stops: Stops,
@@ -175,8 +180,8 @@ impl Appliance {
         let mut receivers = Receivers::new(config, lanes, inherited);
         let bound = receivers.prepare(config)?;
         bound.open()?;
-        let management = TcpListener::bind(config.management)
-            .map_err(|source| StartError::Management { address: config.management, source })?;
+        let decoders = Decoders::open(config)?;
+        let management = bind_management(config.management)?;
         let trust = read_trust(config)?;
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
@@ -202,7 +207,7 @@ impl Appliance {
         };
         let disk = show_ground(config, (&ground, lanes), &metrics, &health);
         let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside)?;
-        let (calls, called) = desk_channel();
+        let ((calls, called), (reload, reloads)) = (desk_channel(), reload_channel());
         let (desk, replay) = start_desk(
             receivers.rules.clone(),
             called,
@@ -211,11 +216,11 @@ impl Appliance {
             (&metrics, &health, &stops),
         )?;
         writers[0].others.push(replay);
+        let decoders = decoders.start(&mut writers, (&shared, &receivers.names), &metrics)?;
         let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
         receivers.adopt(bound, &mut lanes, &metrics);
         let guard = Guard::new(config.management.ip(), trust);
-        let (reload, reloads) = reload_channel();
         let sources =
             Sources { metrics: metrics.clone(), health: health.clone(), guard: guard.clone(), reload, desk: calls };
         let management = Management::start(management, sources)?;
@@ -227,6 +232,7 @@ impl Appliance {
             management,
             guard,
             lanes,
+            decoders,
             plugins,
             destinations,
             stops,
@@ -243,7 +249,7 @@ impl Appliance {
     /// Where each receiver listens.
     #[must_use]
     pub fn receivers(&self) -> Vec<(String, SocketAddr)> {
-        self.receivers.listening()
+        self.receivers.listening().into_iter().chain(self.decoders.listening.clone()).collect()
     }
 
     /// Where the management port listens.
@@ -315,7 +321,9 @@ impl Appliance {
         // Release pairs with the producers' Acquire loads.
         self.stops.producers.store(true, Ordering::Release);
         let give_up_at = clock::monotonic() + HAND_OVER;
-        let (mut producers, mut writers, mut reactor_ticks) = (vec![self.desk], Vec::new(), Vec::new());
+        self.decoders.doorbells.iter().for_each(Doorbell::ring);
+        let (mut producers, mut writers, mut reactor_ticks) = (self.decoders.threads, Vec::new(), Vec::new());
+        producers.push(self.desk);
         for lane in self.lanes {
             lane.doorbells.iter().for_each(Doorbell::ring);
             reactor_ticks.push(lane.reactor_tick);
@@ -369,6 +377,10 @@ fn join_all(threads: Vec<JoinHandle<()>>, waiting: &dyn Fn()) {
 /// Creates the state directory for its owner alone: what is in the log is nobody else's business.
 fn create_state_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn bind_management(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Management { address, source })
 }
 
 /// Takes the state directory: it is ours alone from now on.

@@ -137,10 +137,13 @@ pub enum OtherCounters {
 }
 
 impl SourceCounters {
-    fn new(source: &Source) -> SourceCounters {
+    /// Nothing was counted yet.
+    #[must_use]
+    pub fn new(source: &Source) -> SourceCounters {
         let (producer, other) = match source.receiver.protocol {
             Protocol::UberagentTcp(_) => ("reactor", OtherCounters::Lines(Arc::default())),
             Protocol::OtlpHttp(_) | Protocol::Elasticsearch(_) => ("gateway", OtherCounters::Http(Arc::default())),
+            Protocol::Plugin(_) => ("decoder", OtherCounters::Lines(Arc::default())),
         };
         SourceCounters { id: source.id, producer, source: source.receiver.name.clone(), front: Arc::default(), other }
     }
@@ -281,7 +284,7 @@ fn gate(
     let (kind, limits) = match source.receiver.protocol {
         Protocol::OtlpHttp(limits) => (DoorKind::OtlpHttp, limits),
         Protocol::Elasticsearch(limits) => (DoorKind::Elasticsearch, limits),
-        Protocol::UberagentTcp(_) => unreachable!("a name belongs to one protocol"),
+        Protocol::UberagentTcp(_) | Protocol::Plugin(_) => unreachable!("a name belongs to one protocol"),
     };
     gateway::Listener {
         socket: listener.socket,

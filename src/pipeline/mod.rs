@@ -10,6 +10,7 @@
 
 pub mod appliance;
 pub mod dead_letters;
+pub mod decoders;
 pub mod destination;
 pub mod destinations;
 pub mod disk;

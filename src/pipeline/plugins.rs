@@ -4,7 +4,7 @@
 //! ones between two blocks; if one of them cannot, all go back. A plugin whose configuration and file are as they were
 //! keeps running untouched. What is counted of a plugin belongs to its name and outlives all that.
 
-mod shown;
+pub(super) mod shown;
 
 use std::collections::HashMap;
 use std::io;

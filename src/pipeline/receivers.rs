@@ -115,13 +115,13 @@ impl Receivers {
     /// Does what can fail of a change to `config`, with no effect beyond this process.
     pub fn prepare(&self, config: &Config) -> Result<Prepared, PrepareError> {
         let remap = config.uberagent != self.rules.now();
-        let names: Vec<&str> = config.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
+        let names: Vec<&str> = of_lanes(config).map(|receiver| receiver.name.as_str()).collect();
         let is_gone = |served: &&Served| !names.contains(&served.source.receiver.name.as_str());
         let close = self.served.iter().filter(is_gone).map(|served| served.source.id).collect();
         let assigned = sources::assign(&self.state_directory, &names)?;
         let given_up = self.given_up(config);
         let mut changes = Vec::new();
-        for (id, receiver) in assigned.ids.iter().copied().zip(&config.receivers) {
+        for (id, receiver) in assigned.ids.iter().copied().zip(of_lanes(config)) {
             let known = self.served.iter().find(|served| served.source.id == id);
             let is_remapped = remap && !matches!(receiver.protocol, Protocol::OtlpHttp(_));
             if known.is_some_and(|known| known.source.receiver == *receiver) && !is_remapped {
@@ -143,7 +143,7 @@ impl Receivers {
     fn given_up(&self, config: &Config) -> Vec<&Bound> {
         let stays = |served: &Served| {
             let Source { receiver: known, .. } = &served.source;
-            config.receivers.iter().any(|receiver| receiver.name == known.name && receiver.listen == known.listen)
+            of_lanes(config).any(|receiver| receiver.name == known.name && receiver.listen == known.listen)
         };
         self.served.iter().filter(|served| !stays(served)).map(|served| &served.bound).collect()
     }
@@ -198,12 +198,18 @@ impl Receivers {
     }
 }
 
+/// The receivers that every lane serves; the others have threads of their own.
+fn of_lanes(config: &Config) -> impl Iterator<Item = &config::Receiver> {
+    config.receivers.iter().filter(|receiver| !matches!(receiver.protocol, Protocol::Plugin(_)))
+}
+
 fn connection_bounds(protocol: &Protocol) -> (usize, usize) {
     match protocol {
         Protocol::UberagentTcp(limits) => (limits.max_connections, limits.max_connections_per_ip),
         Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
             (limits.max_connections, limits.max_connections_per_ip)
         }
+        Protocol::Plugin(limits) => (limits.max_connections, limits.max_connections_per_ip),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::appliance::Appliance;
 use crate::config::budget::pools;
-use crate::config::{Config, Explained, Loaded, Queue};
+use crate::config::{Config, Explained, Loaded, Protocol, Queue, Receiver};
 use crate::serve::ReloadAnswer;
 use crate::sys::clock;
 use crate::telemetry::health::{Component, State};
@@ -25,7 +25,8 @@ pub type Load<'a> = dyn Fn() -> Result<Loaded, String> + 'a;
 type Of = fn(&Config) -> String;
 
 /// What only a start can change, by key.
-const COLD: [(&str, Of); 6] = [
+const COLD: [(&str, Of); 7] = [
+    ("receivers.plugin", |config| format!("{:?}", decoders(config))),
     ("lanes", |config| format!("{:?}", config.lanes)),
     ("state_directory", |config| format!("{:?}", config.state_directory)),
     ("memory_limit", |config| format!("{:?}", config.memory_limit_bytes)),
@@ -41,6 +42,11 @@ struct Shown {
     last_was_good: Counter,
     good_at: Counter,
     bad_at: Counter,
+}
+
+/// Receivers with a thread of their own.
+fn decoders(config: &Config) -> Vec<&Receiver> {
+    config.receivers.iter().filter(|receiver| matches!(receiver.protocol, Protocol::Plugin(_))).collect()
 }
 
 /// The configuration in force, and the way to the next one.

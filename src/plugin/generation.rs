@@ -151,10 +151,11 @@ fn tables(lookups: &[(String, PathBuf)]) -> Result<Tables, LoadError> {
 /// What is gathered for each signal; for a decoder, what it writes.
 fn selections(world: World, setup: &Setup) -> Result<Vec<(Signal, Selection)>, LoadError> {
     let fields = match world {
-        World::Transform | World::Decode | World::Encode => Ok(setup.fields.clone()),
         World::Enrich => check_enrich(&setup.fields).map(|()| setup.fields.clone()),
         World::Sample if setup.signals != [Signal::Traces] => Err("a sampler of anything but spans".to_owned()),
+        World::Decode if setup.signals.len() != 1 => Err("a decoder of several signals".to_owned()),
         World::Sample => traces::gathered(&setup.fields),
+        World::Transform | World::Decode | World::Encode => Ok(setup.fields.clone()),
     };
     let fields = fields.map_err(LoadError::Setup)?;
     let select = |signal: &Signal| {

@@ -77,6 +77,13 @@ impl Instance {
         self.counted(batch.rows, |sandbox, kept| sandbox.decide(kept, batch))
     }
 
+    /// In which of its lives the next call will find the plugin: another one has forgotten whatever was not saved or kept
+    /// in `state`. Counted from 1.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.kept.counters.starts.get() + u64::from(self.sandbox.is_none() || self.has_grown())
+    }
+
     /// Tells a `decode` plugin of a connection.
     pub fn opened(&mut self, connection: u64, about: &[(String, String)]) -> Result<(), CallError> {
         self.counted(0, |sandbox, kept| sandbox.opened(kept, connection, about))
@@ -149,10 +156,15 @@ impl Instance {
         Ok(())
     }
 
+    /// The sandbox is over its high-water mark.
+    fn has_grown(&self) -> bool {
+        let mark_bytes = self.generation.environment.limits.memory_bytes / 2;
+        self.sandbox.as_ref().is_some_and(|sandbox| sandbox.memory_bytes() as u64 > mark_bytes)
+    }
+
     /// The sandbox for the next call.
     fn ready(&mut self) -> Result<Sandbox, CallError> {
-        let mark_bytes = self.generation.environment.limits.memory_bytes / 2;
-        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.memory_bytes() as u64 > mark_bytes) {
+        if self.has_grown() {
             let generation = Arc::clone(&self.generation);
             // One that cannot hand over is replaced all the same.
             self.sandbox = self.successor(&generation).ok();

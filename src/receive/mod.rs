@@ -14,6 +14,8 @@ use crate::block::SourceId;
 use crate::telemetry::ledger::Counter;
 
 pub mod admission;
+#[cfg(feature = "plugins")]
+pub mod decoder;
 pub mod elasticsearch;
 pub mod gateway;
 pub mod inflate;

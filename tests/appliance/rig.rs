@@ -95,6 +95,12 @@ impl Rig {
         Rig { appliance: RefCell::new(appliance), metrics }
     }
 
+    /// Why an appliance does not start.
+    #[cfg(feature = "plugins")]
+    pub(crate) fn refusal(config: &Config) -> String {
+        Appliance::start(config, Vec::new()).map(drop).expect_err("it does not start").to_string()
+    }
+
     /// What the operator's thread does once a second.
     pub(crate) fn look(&self, now: Duration) {
         self.appliance.borrow_mut().look(now);

@@ -55,7 +55,7 @@ const POLICY: [Word; 3] =
     [("pass", |of| &of.passed_blocks), ("drop", |of| &of.dropped_blocks), ("quarantine", |of| &of.quarantined_blocks)];
 
 /// Shows a plugin, lane by lane, for as long as the process runs.
-pub(super) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounters>]) {
+pub(in crate::pipeline) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounters>]) {
     for (lane, counters) in lanes.iter().enumerate() {
         let add = |name, help, kind, word: Option<&'static str>, read: ExtraRead| {
             let mut labels = vec![("plugin", plugin.to_owned()), ("lane", lane.to_string())];

@@ -1,0 +1,51 @@
+//! The receivers whose format a plugin reads: each has a thread and a ring to one lane's writer.
+//!
+//! They are opened before anything runs and live as long as the process: another plugin, or other bounds, need a restart.
+//! [`Decoders::open`] does what can fail of the configuration - addresses, components - and [`Decoders::start`] the rest.
+
+#[cfg(not(feature = "plugins"))]
+mod absent;
+#[cfg(feature = "plugins")]
+mod present;
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use super::doors::BindError;
+use crate::sys::doorbell::Doorbell;
+
+#[cfg(not(feature = "plugins"))]
+pub use absent::Decoders;
+#[cfg(feature = "plugins")]
+pub use present::Decoders;
+
+/// Why a receiver cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodersError {
+    /// Its plugin cannot be used.
+    #[error("receivers.{receiver}: {why}")]
+    Plugin {
+        /// The receiver.
+        receiver: String,
+        /// Why not, with the file.
+        why: String,
+    },
+    /// Its address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The table of source ids cannot be used, or there is no thread or descriptor to be had.
+    #[error("receivers cannot be prepared: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Decoders that run.
+#[derive(Default)]
+pub struct Running {
+    /// They end when told to stop.
+    pub threads: Vec<JoinHandle<()>>,
+    /// To wake them when they are.
+    pub doorbells: Vec<Doorbell>,
+    /// Where each listens.
+    pub listening: Vec<(String, SocketAddr)>,
+}
