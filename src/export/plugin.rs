@@ -42,7 +42,7 @@ impl Plugin {
         let unusable = |why: String| SetupError::Plugin { reason: why };
         let engine = Engine::outside_lanes().map_err(|error| unusable(error.to_string()))?;
         let component = &settings.plugin.component;
-        let generation = load::load(&engine, &settings.plugin, component, None)
+        let generation = load::load(&engine, &settings.plugin, component)
             .and_then(|package| Generation::new(package, &settings.plugin, component, 1))
             .map_err(|error| unusable(format!("{}: {error}", component.path.display())))?;
         if generation.world != World::Encode {

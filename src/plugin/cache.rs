@@ -65,6 +65,12 @@ impl Cache {
         Cache { directory: directory.into(), owner }
     }
 
+    /// The cache of a component's file: the directory `compiled` beside it, root's.
+    #[must_use]
+    pub fn beside(component: &Path) -> Cache {
+        Cache::new(component.with_file_name("compiled"), 0)
+    }
+
     /// The compiled form of the component with this hash, if it is there and fits.
     pub(super) fn read(&self, engine: &wasmtime::Engine, sha256: &[u8; 32]) -> Result<Option<Component>, CacheError> {
         let path = self.path(engine, sha256);

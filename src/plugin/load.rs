@@ -79,18 +79,14 @@ pub struct Package {
     pub(super) component: Component,
 }
 
-/// Loads a component of a plugin (its own or its shadow's): from the cache if it is there, else by compiling it.
+/// Loads a component of a plugin (its own or its shadow's): from the cache beside it if it is there, else by compiling it.
 ///
 /// # Errors
 ///
 /// See [`LoadError`]. A cache that cannot be trusted is said in the log and not used.
-pub fn load(
-    engine: &Engine,
-    plugin: &Plugin,
-    component: &PluginComponent,
-    cache: Option<&Cache>,
-) -> Result<Package, LoadError> {
-    load_source(engine, plugin, component, &Source::read(&component.path)?, cache)
+pub fn load(engine: &Engine, plugin: &Plugin, component: &PluginComponent) -> Result<Package, LoadError> {
+    let cache = Cache::beside(&component.path);
+    load_source(engine, plugin, component, &Source::read(&component.path)?, Some(&cache))
 }
 
 /// Loads a component that was read already.

@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is one a process; [`load`] reads a file, judges it by its names and compiles it; a [`Generation`] is what all
 //! lanes share of a plugin that was loaded and configured; an [`Instance`] is its place on one lane, where calls are made.
-//! A [`Worker`] gives an instance a thread of its own, for interpreters. `wit/` is the contract with the plugin.
+//! `wit/` is the contract with the plugin.
 //!
 //! A call takes columns and gives back a raw answer ([`answers`]), or says why not ([`CallError`]). The batch itself never enters the
 //! sandbox: whatever happens there, it is as it was. Whether the patch is good is for [`edit::check`](crate::otlp::edit) to say:
@@ -24,7 +24,6 @@ pub mod load;
 mod manifest;
 mod sandbox;
 pub mod traces;
-mod worker;
 
 pub use answers::{Answer, Call};
 pub use cache::{Cache, CacheError};
@@ -34,7 +33,6 @@ pub use generation::{Generation, Info, Setup};
 pub use imports::lookup::TableError;
 pub use instance::Instance;
 pub use manifest::{Manifest, Names, World, names};
-pub use worker::{Worker, WorkerOptions};
 
 /// Our version and that of the sandbox, for `--version`. wasmtime does not say its own: a test compares it with the lock file.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (wasmtime 48.0.8)");

@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn generation(&self, plugin: &Plugin) -> Arc<Generation> {
-        let package = load::load(&self.engine, plugin, &plugin.component, None).unwrap();
+        let package = load::load(&self.engine, plugin, &plugin.component).unwrap();
         Arc::new(Generation::new(package, plugin, &plugin.component, 1).unwrap())
     }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -15,7 +15,8 @@ use clap::Args;
 use super::inspect::sha256;
 use super::trial::{self, ClassWord, ComponentArgs, Trial};
 use crate::config::Capability;
-use crate::plugin::load::Source;
+use crate::plugin::Cache;
+use crate::plugin::load::{self, Source};
 
 /// Digits of the hash in a file's name.
 const HASH_DIGITS: usize = 12;
@@ -42,8 +43,21 @@ pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
     let directory = arguments.to.canonicalize().with_context(|| arguments.to.display().to_string())?;
     let path = directory.join(format!("{name}-{}.wasm", &sum[..HASH_DIGITS]));
     keep(&path, &bytes).with_context(|| path.display().to_string())?;
+    compile(&trial, &source, &path)?;
     eprintln!("installed {}; in the configuration:", path.display());
     write!(std::io::stdout(), "{}", snippet(component, &trial, &path, &sum))?;
+    Ok(())
+}
+
+/// Compiles it for the starts to come: what is compiled is trusted, so only where nobody but root can write.
+fn compile(trial: &Trial, source: &Source, path: &Path) -> anyhow::Result<()> {
+    let owner = path.metadata()?.uid();
+    if owner == 0 {
+        let compiled = load::install(&trial.engine, trial.plugin.class, source, &Cache::beside(path))?;
+        eprintln!("compiled {}", compiled.display());
+    } else {
+        eprintln!("not compiled: each start does that, since the directory is not root's (it is user {owner}'s)");
+    }
     Ok(())
 }
 
@@ -114,12 +128,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().join("plugins");
         install(&InstallArgs { component: component(kept("transform")), to: to.clone() }).unwrap();
-        let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 1);
-        let name = names[0].to_str().unwrap();
+        let names = || {
+            let entries = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            entries.filter(|name| name != "compiled").collect::<Vec<_>>()
+        };
+        let [name] = &names()[..] else { panic!("{:?}", names()) };
         assert!(name.starts_with("transform-") && name.len() == "transform-".len() + HASH_DIGITS + 5, "{name}");
         assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(kept("transform")).unwrap());
         assert!(install(&InstallArgs { component: component(kept("make")), to: to.clone() }).is_err());
-        assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+        assert_eq!(names().len(), 1);
+        let is_root = to.metadata().unwrap().uid() == 0;
+        assert_eq!(to.join("compiled").is_dir(), is_root, "only root's word counts");
     }
 }

@@ -167,7 +167,8 @@ pub(super) struct Trial {
     pub(super) plugin: Plugin,
     world: World,
     columns: Columns,
-    _engine: Engine,
+    /// What it was compiled with.
+    pub(super) engine: Engine,
 }
 
 impl Trial {
@@ -188,7 +189,7 @@ impl Trial {
         let generation = Arc::new(Generation::new(package, &plugin, &plugin.component, 1)?);
         let instance = Instance::new(Arc::clone(&generation), Arc::new(Counters::default()));
         let world = source.manifest.world;
-        Ok(Trial { instance, generation, plugin, world, columns: Columns::default(), _engine: engine })
+        Ok(Trial { instance, generation, plugin, world, columns: Columns::default(), engine })
     }
 
     /// Forgets the instance with all that it remembers; the next call gets a new one.

@@ -68,7 +68,7 @@ impl Decoders {
         let mut opened = Vec::new();
         for ((receiver, limits), id) in decoders.into_iter().zip(assigned.ids) {
             let component = &limits.plugin.component;
-            let generation = load::load(&engine, &limits.plugin, component, None)
+            let generation = load::load(&engine, &limits.plugin, component)
                 .and_then(|package| Generation::new(package, &limits.plugin, component, 1))
                 .map_err(|error| unusable(receiver, format!("{}: {error}", component.path.display())))?;
             if generation.world != World::Decode {

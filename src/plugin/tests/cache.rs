@@ -21,7 +21,7 @@ fn code_is_read_from_the_cache_if_nobody_else_could_write_it() {
     let stored = install(&bench.engine, PluginClass::Light, &source, &cache).unwrap();
     assert!(is_there(&cache).unwrap());
 
-    let package = load::load(&bench.engine, &plugin, &plugin.component, Some(&cache)).unwrap();
+    let package = load::load_source(&bench.engine, &plugin, &plugin.component, &source, Some(&cache)).unwrap();
     let generation = Generation::new(package, &plugin, &plugin.component, 1).unwrap();
     assert_eq!(call(&mut Instance::new(Arc::new(generation), Arc::default()), 3), Ok(echoed()));
 
@@ -31,7 +31,7 @@ fn code_is_read_from_the_cache_if_nobody_else_could_write_it() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(is_there(&cache).is_err(), "anybody may write to {}", path.display());
         // Not trusted is not fatal.
-        assert!(load::load(&bench.engine, &plugin, &plugin.component, Some(&cache)).is_ok());
+        assert!(load::load_source(&bench.engine, &plugin, &plugin.component, &source, Some(&cache)).is_ok());
         fs::set_permissions(path, mode).unwrap();
     }
     let whole = fs::read(&stored).unwrap();

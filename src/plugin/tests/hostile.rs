@@ -136,7 +136,7 @@ fn an_instance_that_has_grown_is_replaced_before_the_next_call() {
 fn refusal(guest: &Guest) -> String {
     let bench = Bench::new();
     let plugin = bench.plugin(guest);
-    let package = load::load(&bench.engine, &plugin, &plugin.component, None);
+    let package = load::load(&bench.engine, &plugin, &plugin.component);
     let generation = package.and_then(|package| Generation::new(package, &plugin, &plugin.component, 1));
     let error: LoadError = generation.map(|_| ()).unwrap_err();
     // The bench is as good as before.

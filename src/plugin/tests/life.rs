@@ -1,8 +1,7 @@
-//! Instances over their life: generations, isolation, workers; and what keeps a file from being loaded.
+//! Instances over their life: generations, isolation; and what keeps a file from being loaded.
 
 use super::*;
 use crate::plugin::error::LoadError;
-use crate::plugin::worker::{Worker, WorkerOptions};
 
 fn saves() -> Guest {
     Guest::new(include_str!("../../../tests/guests/saves.wat"))
@@ -15,7 +14,7 @@ fn a_swap_hands_over_what_was_saved_and_keeps_the_old_one_when_the_new_one_fails
     assert!(call(&mut instance, 2).is_ok());
     let plugin = bench.plugin(&saves());
     for number in 2..50 {
-        let package = load::load(&bench.engine, &plugin, &plugin.component, None).unwrap();
+        let package = load::load(&bench.engine, &plugin, &plugin.component).unwrap();
         let next = Arc::new(Generation::new(package, &plugin, &plugin.component, number).unwrap());
         instance.swap(next).unwrap();
         assert!(call(&mut instance, 2).is_ok());
@@ -43,33 +42,6 @@ fn under_isolation_each_call_has_an_instance_of_its_own() {
 }
 
 #[test]
-fn a_worker_does_its_jobs_in_order_and_gives_back_what_it_cannot_take() {
-    let bench = Bench::new();
-    let plugin = Plugin { class: PluginClass::Heavy, ..bench.plugin(&echo()) };
-    let (begin, begun) = crossbeam::channel::bounded::<()>(0);
-    let (woken, wakes) = crossbeam::channel::unbounded();
-    let work = move |instance: &mut Instance, job: usize| {
-        begun.recv().unwrap();
-        (job, call(instance, 3) == Ok(echoed()))
-    };
-    let options = WorkerOptions { capacity: 2, work, notify: move || woken.send(()).unwrap() };
-    let worker = Worker::start(bench.generation(&plugin), Arc::new(Counters::default()), options).unwrap();
-    let given: Vec<usize> = (0..10).filter(|job| worker.submit(*job).is_ok()).collect();
-    // Two wait, and one may have been begun.
-    assert!((2..=3).contains(&given.len()), "{given:?}");
-    assert_eq!(worker.poll(), None);
-    for job in given {
-        begin.send(()).unwrap();
-        wakes.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(worker.poll(), Some((job, true)));
-    }
-    worker.submit(7).unwrap();
-    drop(begin);
-    // The job panics now that nobody begins it; the worker ends and is joined all the same.
-    drop(worker);
-}
-
-#[test]
 fn big_and_broken_files_are_refused_or_loaded_and_never_more() {
     let bench = Bench::new();
     let plugin = bench.plugin(&echo());
@@ -89,7 +61,7 @@ fn big_and_broken_files_are_refused_or_loaded_and_never_more() {
     };
     let load = |bytes: &[u8]| {
         std::fs::write(&plugin.component.path, bytes).unwrap();
-        load::load(&bench.engine, &plugin, &plugin.component, None).map(|package| package.sha256)
+        load::load(&bench.engine, &plugin, &plugin.component).map(|package| package.sha256)
     };
     load(&padded(50 << 20)).unwrap();
     assert!(matches!(load(&padded(65 << 20)), Err(LoadError::TooBig { limit: 67_108_864 })));
@@ -103,8 +75,7 @@ fn big_and_broken_files_are_refused_or_loaded_and_never_more() {
 fn pins_and_capabilities_are_kept() {
     let bench = Bench::new();
     let mut plugin = bench.plugin(&Guest::new(include_str!("../../../tests/guests/hostile/shouts.wat")));
-    let load =
-        |plugin: &Plugin| load::load(&bench.engine, plugin, &plugin.component, None).map(|package| package.sha256);
+    let load = |plugin: &Plugin| load::load(&bench.engine, plugin, &plugin.component).map(|package| package.sha256);
     let sha256 = load(&plugin).unwrap();
     plugin.component.sha256 = Some(sha256);
     assert_eq!(load(&plugin).unwrap(), sha256);

@@ -166,7 +166,7 @@ fn what_a_world_cannot_have_keeps_a_plugin_from_going_live() {
     let bench = Bench::new();
     let refusal = |guest: &Guest| {
         let plugin = bench.plugin(guest);
-        let package = load::load(&bench.engine, &plugin, &plugin.component, None).unwrap();
+        let package = load::load(&bench.engine, &plugin, &plugin.component).unwrap();
         Generation::new(package, &plugin, &plugin.component, 1).map(drop).unwrap_err().to_string()
     };
     for (world, from, to, expected) in [

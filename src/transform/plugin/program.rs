@@ -79,7 +79,7 @@ impl Program {
     /// See [`ProgramError`].
     pub fn load(engine: &Engine, plugin: &Plugin, number: u64) -> Result<Arc<Program>, ProgramError> {
         let generation = |component: &PluginComponent| {
-            let loaded = load::load(engine, plugin, component, None)
+            let loaded = load::load(engine, plugin, component)
                 .and_then(|package| Generation::new(package, plugin, component, number));
             let (plugin, path) = (plugin.name.clone(), component.path.display().to_string());
             let generation = match loaded {

@@ -4,8 +4,8 @@ use opentelemetry_proto::tonic::trace::v1::TracesData;
 use prost::Message;
 
 use super::*;
-use crate::plugin::tests::guest::Guest;
 use crate::plugin::tests::configured::plugin;
+use crate::plugin::tests::guest::Guest;
 use crate::plugin::{Engine, Generation, load};
 
 struct Bench {
@@ -22,7 +22,7 @@ impl Bench {
         std::fs::write(&path, component).unwrap();
         let plugin = plugin(path);
         let engine = Engine::start(crate::plugin::Pool { lanes: 1, plugins: 1 }).unwrap();
-        let package = load::load(&engine, &plugin, &plugin.component, None).unwrap();
+        let package = load::load(&engine, &plugin, &plugin.component).unwrap();
         let generation = Generation::new(package, &plugin, &plugin.component, 1).unwrap();
         let (dead_letters, letters) = crossbeam::channel::bounded(16);
         let books = Books { source: SourceId(3), front: Arc::default(), counters: Arc::default(), dead_letters };
