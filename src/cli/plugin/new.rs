@@ -71,8 +71,8 @@ pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
     let name = &arguments.name;
     check(name)?;
     let files = files::of(arguments.lang, arguments.world).ok_or_else(|| {
-        let world = arguments.world.name();
-        Unusable(format!("there is a template of the world {world} in Rust only: --lang rust"))
+        let there = "Rust has templates of all worlds, C and Python of transform, JavaScript of enrich";
+        Unusable(format!("there is no template of the world {} in this language; {there}", arguments.world.name()))
     })?;
     let directory = arguments.into.join(name);
     match fs::create_dir(&directory) {
@@ -90,7 +90,8 @@ pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
     if let Some(command) = prepare(arguments.lang) {
         writeln!(out, "  {command}")?;
     }
-    writeln!(out, "  millrace plugin build && millrace plugin test")?;
+    let then = if arguments.world == WorldWord::Transform { " && millrace plugin test" } else { "" };
+    writeln!(out, "  millrace plugin build{then}")?;
     Ok(())
 }
 
@@ -106,7 +107,13 @@ fn fill(text: &str, name: &str, arguments: &NewArgs) -> String {
         _ => "\nIt brings its interpreter with it: in the configuration it needs `class: heavy`.\n",
     };
     let text = text.replace("my-plugin", name).replace("@world@", &arguments.world.name());
-    text.replace("@prepare@", &prepare).replace("@notes@", notes)
+    let text = text.replace("@prepare@", &prepare).replace("@notes@", notes);
+    // What calls a plugin by hand calls transforms only.
+    let is_there = |line: &&str| {
+        arguments.world == WorldWord::Transform
+            || !["plugin test", "plugin bench"].iter().any(|word| line.contains(word))
+    };
+    text.split_inclusive('\n').filter(is_there).collect()
 }
 
 /// What has to be done once before the first build.
@@ -158,17 +165,32 @@ mod tests {
 
     #[test]
     fn every_language_has_a_plugin_that_says_its_name_and_a_test() {
-        for lang in LanguageWord::value_variants() {
+        for lang in [LanguageWord::Rust, LanguageWord::C, LanguageWord::Python] {
             let directory = tempfile::tempdir().unwrap();
-            new(&arguments(directory.path(), *lang, WorldWord::Transform)).unwrap();
+            new(&arguments(directory.path(), lang, WorldWord::Transform)).unwrap();
             let made = directory.path().join("try-it");
             assert!(super::super::build::Language::of(&made).is_ok());
             assert!(made.join("tests/first/in.json").is_file() && made.join("tests/first/expected.json").is_file());
             let readme = fs::read_to_string(made.join("README.md")).unwrap();
-            assert!(readme.starts_with("# try-it\n") && !readme.contains('@'), "{readme}");
-            let error = new(&arguments(directory.path(), *lang, WorldWord::Transform)).unwrap_err();
+            assert!(
+                readme.starts_with("# try-it\n") && readme.contains("plugin test") && !readme.contains('@'),
+                "{readme}"
+            );
+            let error = new(&arguments(directory.path(), lang, WorldWord::Transform)).unwrap_err();
             assert!(error.to_string().ends_with("is there already"), "{error}");
         }
+    }
+
+    #[test]
+    fn javascript_has_an_enricher_that_finds_its_helper_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = new(&arguments(directory.path(), LanguageWord::Js, WorldWord::Transform)).unwrap_err().to_string();
+        assert!(error.contains("JavaScript of enrich"), "{error}");
+        new(&arguments(directory.path(), LanguageWord::Js, WorldWord::Enrich)).unwrap();
+        let made = directory.path().join("try-it");
+        let read = |name: &str| fs::read_to_string(made.join(name)).unwrap();
+        assert!(read("plugin.js").contains("from \"./millrace.js\"") && read("plugin.js").contains("name: \"try-it\""));
+        assert!(!read("README.md").contains("plugin test") && !made.join("tests").exists());
     }
 
     #[test]
@@ -178,8 +200,7 @@ mod tests {
             new(&arguments(directory.path(), LanguageWord::Rust, *world)).unwrap();
             let code = fs::read_to_string(directory.path().join("try-it/src/lib.rs")).unwrap();
             assert!(code.contains(&format!("#[{}]", world.name())), "{world:?}");
-            let in_c = new(&arguments(directory.path(), LanguageWord::C, *world));
-            assert!(in_c.is_err(), "there, or not a template");
+            assert!(!directory.path().join("try-it/tests").exists() || *world == WorldWord::Transform);
         }
     }
 }

@@ -99,12 +99,14 @@ mod tests {
 
     #[test]
     fn what_comes_out_is_a_plugin() {
-        let text = include_str!("../../../../tests/guests/base.wat");
+        // Imports come first, as they do here.
+        let world = include_str!("../../../../tests/guests/worlds/transform.wat");
+        let base = include_str!("../../../../tests/guests/base.wat");
         let echo = include_str!("../../../../tests/guests/echo.wat");
         let rest = "(func $behave) (func $misbehave)
             (func $configure (param i32 i32) (result i32) (i32.const 128))
             (func $save (result i32) (i32.const 240)) (func $restore (param i32 i32) (result i32) (i32.const 248))";
-        let module = wat::parse_str(format!("(module {text} {echo} {rest})")).unwrap();
+        let module = wat::parse_str(format!("(module {world} {base} {echo} {rest})")).unwrap();
         let manifest = Manifest::read(&of_module(module).unwrap()).unwrap();
         assert_eq!((manifest.world, manifest.version.as_str()), (World::Transform, "1.0.0"));
     }

@@ -70,18 +70,22 @@ const COMMON: [(&str, &str); 4] = [
 pub(super) fn of(language: LanguageWord, world: WorldWord) -> Option<Vec<File>> {
     let own = match (language, world) {
         (LanguageWord::Rust, world) => rust(world),
-        (_, WorldWord::Sample | WorldWord::Enrich | WorldWord::Decode | WorldWord::Encode) => return None,
         (LanguageWord::C, WorldWord::Transform) => {
             files(&[("plugin.c", plugins!("templates/c/plugin.c")), ("millrace.h", plugins!("c/millrace.h"))])
         }
-        (LanguageWord::Js, WorldWord::Transform) => files(&[
-            ("plugin.js", plugins!("templates/js/plugin.js")),
-            ("package.json", plugins!("templates/js/package.json")),
-            ("millrace.js", plugins!("js/millrace.js")),
-        ]),
+        // componentize-qjs 0.4.5 keeps the batch that `transform` is lent, which the component model forbids.
+        (LanguageWord::Js, WorldWord::Enrich) => {
+            let code = plugins!("js-browser/plugin.js").replace("../js/", "./").replace("js-browser", "my-plugin");
+            files(&[
+                ("plugin.js", &code),
+                ("package.json", plugins!("templates/js/package.json")),
+                ("millrace.js", plugins!("js/millrace.js")),
+            ])
+        }
         (LanguageWord::Python, WorldWord::Transform) => {
             files(&[("plugin.py", plugins!("templates/python/plugin.py")), ("millrace.py", plugins!("py/millrace.py"))])
         }
+        _ => return None,
     };
     // Tests of spans in, spans out are of one world only.
     let common = files(&COMMON).into_iter();
