@@ -112,6 +112,20 @@ fn what_a_decoder_fails_on_is_one_dead_letter_and_ends_the_connection_and_the_ne
 }
 
 #[test]
+fn an_instance_made_anew_is_told_of_a_connection_before_it_gets_its_bytes() {
+    // Traps over bytes of nobody, and over an odd number of them.
+    let code = "(func $transform (param $bytes i32) (param i32 i32) (result i32)
+        (if (i32.or (i32.eqz (global.get $met)) (i32.and (local.get $bytes) (i32.const 1))) (then unreachable))
+        (i32.const 176))";
+    let mut bench = Bench::new(&Guest::of_world("decode", code).component());
+    assert_eq!(bench.feed(b"even", false), Ok(()));
+    let known = std::mem::replace(&mut bench.link, Link::new(2, "127.0.0.1:9".parse().unwrap()));
+    assert_eq!(bench.feed(b"odd", false), Err(Broken("plugin")));
+    bench.link = known;
+    assert_eq!(bench.feed(b"even", false), Ok(()), "a connection that the one before knew");
+}
+
+#[test]
 fn records_that_are_rejected_or_filtered_are_counted_and_kept_aside() {
     // Uses everything up: 3 filtered, bytes 1 to 3 rejected for "guest".
     let code = "(data (i32.const 600) \"\\01\\00\\00\\00\\03\\00\\00\\00\\10\\00\\00\\00\\05\\00\\00\\00\")
