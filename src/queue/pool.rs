@@ -57,6 +57,9 @@ struct Inner {
 /// another length or that cannot be opened, go. They hold nothing.
 pub(super) fn adopt_free(storage: &dyn Storage, options: &Options) -> io::Result<(Vec<Free>, u64)> {
     let directory = options.directory.join("free");
+    // A kill may have come between a rename and its sync, and only after that may a header be written over.
+    storage.sync_directory(&options.directory)?;
+    storage.sync_directory(&directory)?;
     let (mut free, mut last_free) = (Vec::new(), 0);
     for name in storage.list(&directory)? {
         let path = directory.join(&name);

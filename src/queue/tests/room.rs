@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{at_rest, meta, small_options};
 use crate::config::{BlockCompression, MissingKey};
+use crate::queue::format::{HeaderFound, SegmentHeader, segment_id};
 use crate::queue::{AppendError, Appender, AtRest, Budget, Cursor, Entry, FileStorage, Log, Options, Reader};
 use crate::sim::disk::SimDisk;
 use crate::telemetry::ledger::DestinationTotals;
@@ -174,4 +175,34 @@ fn a_file_that_is_put_aside_takes_no_other_ones_place() {
     log.tend(1).unwrap();
     assert!(fs::read(&earlier).unwrap() == b"from before", "another file has taken its name");
     assert!(quarantine.join("lane-00-seg-0000000000000001.log.1").exists());
+}
+
+/// A kill between the rename of a released file and its sync: without that sync a power cut would bring its old name back,
+/// with another segment's header behind it.
+#[test]
+fn a_file_that_a_kill_left_in_the_pool_is_written_over_only_when_its_name_is_durable() {
+    for (fuse, fuse_at_start) in (1..12).flat_map(|fuse| (1..50).map(move |at_start| (fuse, at_start))) {
+        let disk = SimDisk::new(fuse * 50 + fuse_at_start);
+        let (log, mut appender, _) = Log::open(Arc::new(disk.clone()), options(20)).unwrap();
+        append_blocks(&mut appender, 20);
+        log.sync().unwrap();
+        appender.maintain(Duration::ZERO, 1).unwrap();
+        log.sync().unwrap();
+        log.tend(1).unwrap();
+        assert!(log.release(&log.durable_tail()) >= 2);
+        disk.light_fuse(fuse);
+        log.tend(1).ok();
+        disk.remove_fuse();
+        drop((log, appender));
+        disk.light_fuse(fuse_at_start);
+        drop(Log::open(Arc::new(disk.clone()), options(20)));
+        let disk = disk.after_power_cut();
+        let segments =
+            disk.files().into_iter().filter_map(|(path, _)| Some((segment_id(path.file_name()?.to_str()?)?, path)));
+        for (named, path) in segments {
+            let bytes = disk.contents(&path).unwrap();
+            let HeaderFound::Valid(header) = SegmentHeader::decode(bytes.first_chunk().unwrap()) else { continue };
+            assert_eq!(header.id, named, "fuses {fuse} and {fuse_at_start}");
+        }
+    }
 }
