@@ -3,11 +3,8 @@
 //! Start: state directory, sockets, log, destinations, sync, lanes, management port. So an address that is taken or a log
 //! that cannot be opened is said before anything was received. Stop: see [`super::drain`].
 
-use std::fs::DirBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,21 +17,22 @@ use super::dead_letters::{self, DeadLetterStores, Desk, DeskParts, FrontReplay, 
 use super::decoders::{Decoders, DecodersError, Running};
 use super::destination;
 use super::destinations::Destinations;
-use super::disk::{Disk, DiskParts};
+use super::disk::Disk;
 use super::drain::EgressStop;
+use super::ground::{self, Ground};
 use super::ingest::{self, Lane};
 use super::lanes;
-use super::logs::{self, LogsError, OpenLog};
+use super::logs::{LogsError, OpenLog};
 use super::outlet::{self, WriterEnd};
 use super::plugins::{PluginError, Plugins};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
-use super::sources::{RowRules, SourceNames};
+use super::sources::RowRules;
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::config::Config;
 use crate::config::budget::pools;
-use crate::queue::{Budget, StateLock, Storage};
+use crate::queue::StateLock;
 use crate::serve::{
     DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, Trust, desk_channel,
     reload_channel,
@@ -155,14 +153,6 @@ pub struct Appliance {
     _lock: StateLock,
 }
 
-/// What is opened before anything runs.
-struct Ground {
-    logs: Vec<OpenLog>,
-    budget: Arc<Budget>,
-    storage: Arc<dyn Storage>,
-    dead_letters: DeadLetterStores,
-}
-
 impl Appliance {
     /// Starts everything that `config` says, for good. `inherited` are the sockets that systemd passed in.
     pub fn start(config: &Config, inherited: Vec<Inherited>) -> Result<Appliance, StartError> {
@@ -176,7 +166,7 @@ impl Appliance {
     ) -> Result<(Appliance, Receiver<ReloadRequest>), StartError> {
         let cores = affinity::allowed_cores();
         let lanes = config.lanes.unwrap_or(cores.len()).max(1);
-        let lock = open_state(config)?;
+        let lock = ground::take_state(config)?;
         let mut receivers = Receivers::new(config, lanes, inherited);
         let bound = receivers.prepare(config)?;
         bound.open()?;
@@ -185,12 +175,12 @@ impl Appliance {
         let trust = read_trust(config)?;
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
-        let ground = open_ground(config, lanes, &receivers.names, &health)?;
+        let ground = Ground::open(config, lanes, &receivers.names, &health)?;
         let stops = Stops::default();
         let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
         let unparkers = parkers.iter().take(lanes).map(|parker| parker.unparker().clone()).collect();
         let (plugins, swaps) = Plugins::load(config, unparkers, &metrics, &health)?;
-        withhold(&ground.dead_letters, plugins.any_fail_closed());
+        ground.dead_letters.withhold(plugins.any_fail_closed());
         let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
@@ -205,7 +195,7 @@ impl Appliance {
             give_up: &stops.writers_give_up,
             health: &health,
         };
-        let disk = show_ground(config, (&ground, lanes), &metrics, &health);
+        let disk = ground.show(config, lanes, &metrics, &health);
         let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside)?;
         let ((calls, called), (reload, reloads)) = (desk_channel(), reload_channel());
         let (desk, replay) = start_desk(
@@ -283,7 +273,7 @@ impl Appliance {
         let destinations = self.destinations.prepare(config)?;
         let opened = receivers.open().map_err(ReloadError::from);
         // Before the first block that they fail on, and until there is none of the old ones'.
-        withhold(&self.dead_letters, plugins.any_fail_closed() || self.plugins.any_fail_closed());
+        self.dead_letters.withhold(plugins.any_fail_closed() || self.plugins.any_fail_closed());
         let adopted = opened.and_then(|()| Ok(self.plugins.adopt(plugins)?));
         self.dead_letters.withhold(self.plugins.any_fail_closed());
         if let Err(error) = adopted {
@@ -374,45 +364,8 @@ fn join_all(threads: Vec<JoinHandle<()>>, waiting: &dyn Fn()) {
     }
 }
 
-/// Creates the state directory for its owner alone: what is in the log is nobody else's business.
-fn create_state_directory(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
 fn bind_management(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Management { address, source })
-}
-
-/// Takes the state directory: it is ours alone from now on.
-fn open_state(config: &Config) -> Result<StateLock, StartError> {
-    let directory = &config.state_directory;
-    let taken = create_state_directory(directory).and_then(|()| StateLock::take(directory));
-    taken.map_err(|source| StartError::State { directory: directory.display().to_string(), source })
-}
-
-/// Tells the dead letters whether a plugin removes what must not be kept, and the operator what that means.
-fn withhold(dead_letters: &DeadLetterStores, removes_secrets: bool) {
-    if dead_letters.withhold(removes_secrets) {
-        tracing::warn!(
-            "a plugin removes what must not be kept and queue.encryption has no key: dead letters of the front are kept \
-             without their bytes, and cannot be replayed"
-        );
-    }
-}
-
-fn open_ground(config: &Config, lanes: usize, names: &SourceNames, health: &Health) -> Result<Ground, StartError> {
-    let directory = &config.state_directory;
-    let storage = logs::storage(config.queue.storage);
-    let at_rest = logs::at_rest(&config.queue)?;
-    let (logs, budget) = logs::open(&storage, &directory.join("log"), &config.queue, &at_rest, lanes)?;
-    let unreadable: Vec<&str> = logs.iter().filter_map(|open| open.unreadable.as_deref()).collect();
-    if !unreadable.is_empty() {
-        health.component("log keys").set(State::Degraded(unreadable.join(", ")));
-    }
-    let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), health);
-    let dead_letters =
-        dead_letters.map_err(|source| StartError::State { directory: directory.display().to_string(), source })?;
-    Ok(Ground { logs, budget, storage, dead_letters })
 }
 
 /// Starts the desk of the dead letters; with it comes the end of the ring by which records enter again.
@@ -435,21 +388,6 @@ fn start_desk(
     });
     let thread = thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run())?;
     Ok((thread, end))
-}
-
-fn show_ground(config: &Config, (ground, lanes): (&Ground, usize), metrics: &Metrics, health: &Health) -> Disk {
-    for gone in ground.logs.iter().skip(lanes) {
-        shown::register_gone(metrics, gone.log.lane(), &gone.ledger);
-    }
-    let parts = DiskParts {
-        logs: ground.logs.iter().map(|open| Arc::clone(&open.log)).collect(),
-        budget: Arc::clone(&ground.budget),
-        storage: Arc::clone(&ground.storage),
-        directory: config.state_directory.clone(),
-        segment_bytes: config.queue.segment_bytes,
-        reserve_bytes: config.queue.reserve_bytes,
-    };
-    Disk::show(parts, metrics, health)
 }
 
 fn start_destinations(

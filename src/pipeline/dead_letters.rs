@@ -172,12 +172,18 @@ pub struct DeadLetterStores {
 }
 
 impl DeadLetterStores {
-    /// Says whether a plugin removes what must not be kept; true if front letters will be kept without their bytes.
-    pub fn withhold(&self, removes_secrets: bool) -> bool {
+    /// Says whether a plugin removes what must not be kept, and to the operator what that means: without a key front letters
+    /// are kept without their bytes.
+    pub fn withhold(&self, removes_secrets: bool) {
         let withholds = removes_secrets && !self.is_encrypted;
         // Relaxed: a letter that is under way is from before the change or from after it.
-        self.withholds.store(withholds, Ordering::Relaxed);
-        withholds
+        let was = self.withholds.swap(withholds, Ordering::Relaxed);
+        if withholds && !was {
+            tracing::warn!(
+                "a plugin removes what must not be kept and queue.encryption has no key: dead letters of the front are \
+                 kept without their bytes, and cannot be replayed"
+            );
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod doors;
 pub mod drain;
 pub mod egress;
+mod ground;
 pub mod ingest;
 pub mod lanes;
 pub mod logs;
