@@ -290,6 +290,12 @@ class Backends:
         outcomes = ("delivered", "dead_lettered", "refused_by_peer")
         return sum(self.of(name, "spans_total", outcome=outcome) for outcome in outcomes)
 
+    def figures(self, names):
+        """What /metrics says of these destinations, for a failure's message."""
+        wanted = {f"otlphttp/{name}" for name in names}
+        samples = [it for it in self.appliance.metrics() if it[1].get("destination") in wanted and it[2]]
+        return "\n".join(f"{name} {labels} {value:.15g}" for name, labels, value in samples if "bucket" not in name)
+
     def is_as_expected(self, name, expectation):
         """Whether a backend that is bad has had its effect."""
         if expectation == "waits":
@@ -319,7 +325,8 @@ def bad_backends(scene):
     until(
         lambda: not backends.unlike(SCENARIOS, shown),
         60,
-        lambda: f"not as expected while bad: {backends.unlike(SCENARIOS, shown)}\n{appliance.process.log()}",
+        lambda: f"not as expected while bad: {backends.unlike(SCENARIOS, shown)}\n"
+        f"{backends.figures(backends.unlike(SCENARIOS, shown))}\n{appliance.process.log()}",
         0.2,
     )
     for name, scenario in SCENARIOS.items():
