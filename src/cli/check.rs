@@ -1,14 +1,14 @@
 //! `millrace check`: validate everything that can be validated without starting, and print what would run.
 //!
-//! Nothing is bound or sent, and nothing opened but the files with keys and tokens. Problems go to stderr with exit code 2;
-//! the plan with its memory budget goes to stdout.
+//! Nothing is bound or sent, and nothing opened but the files with keys and tokens and the plugins, which are loaded and tried
+//! as by a start. Problems go to stderr with exit code 2; the plan with its memory budget goes to stdout.
 
 use std::io::Write;
 use std::thread;
 
 use crate::config::budget::{Budget, budget};
 use crate::config::{Backend, Config, Exporter, Protocol, Receiver, Requirement};
-use crate::pipeline::logs;
+use crate::pipeline::{logs, plugins};
 use crate::serve::Tokens;
 
 use super::source::{Source, Unusable};
@@ -21,10 +21,14 @@ pub(super) fn check(source: &Source) -> anyhow::Result<()> {
         eprintln!("warning: {warning}");
     }
     secrets(config)?;
+    plugins::check(config).map_err(|error| Unusable(format!("{:#}", anyhow::Error::from(error))))?;
     let (lanes, budget) = fit(config)?;
     let mut out = std::io::stdout().lock();
     for receiver in &config.receivers {
         writeln!(out, "receive   {}", describe_receiver(receiver))?;
+    }
+    for plugin in &config.plugins {
+        writeln!(out, "process   {}: {}", plugin.name, plugin.component.path.display())?;
     }
     writeln!(out, "log       {} lanes under {}", lanes, config.state_directory.display())?;
     if config.exporters.is_empty() {
@@ -104,5 +108,28 @@ mod tests {
         );
         std::fs::write(path("keys"), "0f".repeat(32)).unwrap();
         assert_eq!(said(), None);
+    }
+
+    #[cfg(feature = "plugins")]
+    #[test]
+    fn plugins_are_loaded_as_by_a_start() {
+        let kept = |name: &str| format!("{}/tests/data/plugins/{name}", env!("CARGO_MANIFEST_DIR"));
+        let directory = tempfile::tempdir().unwrap();
+        let said = |component: &str| {
+            let text = format!(
+                "processors: {{plugin/x: {{path: '{}'}}}}\nservice: {{pipelines: {{traces: {{processors: [plugin/x]}}}}}}\n",
+                kept(component)
+            );
+            let path = directory.path().join("m.yaml");
+            std::fs::write(&path, text).unwrap();
+            check(&Source::of_file(Some(path))).err().map(|error| error.to_string())
+        };
+        assert_eq!(said("transform.wasm"), None);
+        for (component, why) in
+            [("none.wasm", "No such file"), ("abi.c", "WebAssembly"), ("encode.wasm", "world encode")]
+        {
+            let problem = said(component).unwrap();
+            assert!(problem.contains("processors.plugin/x") && problem.contains(why), "{problem}");
+        }
     }
 }

@@ -96,6 +96,22 @@ pub struct Plugins {
     component: Component,
 }
 
+/// Loads and tries the plugins of a configuration as a start would, and throws them away.
+///
+/// # Errors
+///
+/// As [`Plugins::load`].
+pub fn check(config: &Config) -> Result<(), PluginError> {
+    if config.plugins.is_empty() {
+        return Ok(());
+    }
+    let engine = Engine::start(Pool { lanes: 1, plugins: 0 })?;
+    for plugin in &config.plugins {
+        on_a_deep_stack(|| Program::load(&engine, plugin, 1)).map_err(PluginError::Thread)??;
+    }
+    Ok(())
+}
+
 impl Plugins {
     /// Loads the plugins of a configuration. Nothing runs yet: see [`Plugins::chain`].
     ///

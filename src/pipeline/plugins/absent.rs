@@ -35,6 +35,11 @@ impl Prepared {
 /// See the module.
 pub struct Plugins;
 
+/// Refuses a configuration with plugins.
+pub fn check(config: &Config) -> Result<(), PluginError> {
+    Plugins.prepare(config).map(drop)
+}
+
 impl Plugins {
     /// Refuses a configuration with plugins.
     pub fn load(
