@@ -180,7 +180,9 @@ impl Recovery {
                 by_id.insert(header.id, Found::believed(name, *header, *footer));
                 continue;
             }
-            let found = match open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane)) {
+            let open = || open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane));
+            // Twice: what fails once costs no file its place in the log.
+            let found = match open().or_else(|_| open()) {
                 Ok(Judged::Segment(found)) => found,
                 Ok(Judged::Foreign) => {
                     self.set_aside(&name, &"it is no segment of this lane that can be read");

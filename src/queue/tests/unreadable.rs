@@ -16,6 +16,8 @@ use crate::sim::disk::SimDisk;
 struct Fault {
     name: String,
     opens: Option<i32>,
+    /// Only the first opening fails.
+    opens_again: bool,
     /// Writes that fail, before others succeed.
     failing_writes: Arc<AtomicU32>,
     moves: bool,
@@ -53,7 +55,9 @@ impl Storage for Bad {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
         let file = self.disk.open(path)?;
         match self.fault(path) {
-            Some(Fault { opens: Some(code), .. }) => {
+            Some(Fault { opens: Some(code), opens_again, .. })
+                if !opens_again || self.refused.load(Ordering::Relaxed) == 0 =>
+            {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 Err(io::Error::from_raw_os_error(code))
             }
@@ -174,7 +178,13 @@ fn a_segment_that_cannot_be_opened_refuses_no_start_and_is_counted() {
         let segments = names(&bad, "state/log/lane-00");
         let victim = segments[1].clone();
         let before = bad.disk.contents(&Path::new("state/log/lane-00").join(&victim)).unwrap();
-        let fault = Fault { name: victim.clone(), opens: Some(code), failing_writes: Arc::default(), moves };
+        let fault = Fault {
+            name: victim.clone(),
+            opens: Some(code),
+            opens_again: false,
+            failing_writes: Arc::default(),
+            moves,
+        };
         *bad.fault.lock().unwrap() = Some(fault);
         for start in 0..2 {
             let (log, mut appender, found) = open(&bad).expect("one bad file refuses no start");
@@ -193,6 +203,17 @@ fn a_segment_that_cannot_be_opened_refuses_no_start_and_is_counted() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_opened_once_keeps_its_place() {
+    let (bad, spans) = filled();
+    let name = names(&bad, "state/log/lane-00")[1].clone();
+    let fault = Fault { name, opens: Some(libc::EIO), opens_again: true, failing_writes: Arc::default(), moves: true };
+    *bad.fault.lock().unwrap() = Some(fault);
+    let (log, _appender, found) = open(&bad).unwrap();
+    assert_eq!((found.quarantined, bad.refused.load(Ordering::Relaxed)), (0, 1));
+    assert_eq!(read(&log), (spans, 0));
+}
+
+#[test]
 fn the_newest_segment_that_cannot_be_opened_is_never_overwritten_even_when_the_state_is_lost() {
     let (bad, _) = filled();
     let victim = names(&bad, "state/log/lane-00").pop().unwrap();
@@ -200,7 +221,13 @@ fn the_newest_segment_that_cannot_be_opened_is_never_overwritten_even_when_the_s
     let before = bad.disk.contents(&path).unwrap();
     bad.disk.remove(Path::new("state/log/lane-00/state")).unwrap();
     bad.disk.remove(Path::new("state/log/lane-00/index")).ok();
-    let fault = Fault { name: victim, opens: Some(libc::EIO), failing_writes: Arc::default(), moves: false };
+    let fault = Fault {
+        name: victim,
+        opens: Some(libc::EIO),
+        opens_again: false,
+        failing_writes: Arc::default(),
+        moves: false,
+    };
     *bad.fault.lock().unwrap() = Some(fault);
     let (log, mut appender, _) = open(&bad).unwrap();
     for _ in 0..40 {
@@ -217,7 +244,8 @@ fn a_segment_that_takes_no_verdict_is_tried_again_and_then_put_aside() {
         let (bad, spans) = filled();
         let name = names(&bad, "state/log/lane-00").into_iter().rev().nth(1).unwrap();
         let failing_writes = Arc::new(AtomicU32::new(failures));
-        let fault = Fault { name, opens: None, failing_writes: Arc::clone(&failing_writes), moves: true };
+        let fault =
+            Fault { name, opens: None, opens_again: false, failing_writes: Arc::clone(&failing_writes), moves: true };
         *bad.fault.lock().unwrap() = Some(fault);
         let (log, _appender, found) = open(&bad).expect("one bad file refuses no start");
         assert!(failing_writes.load(Ordering::Relaxed) < failures, "it was written to");
@@ -231,7 +259,8 @@ fn a_segment_that_takes_no_verdict_is_tried_again_and_then_put_aside() {
 fn too_many_open_files_are_no_damage() {
     let (bad, _) = filled();
     let name = names(&bad, "state/log/lane-00")[1].clone();
-    let fault = Fault { name, opens: Some(libc::EMFILE), failing_writes: Arc::default(), moves: true };
+    let fault =
+        Fault { name, opens: Some(libc::EMFILE), opens_again: false, failing_writes: Arc::default(), moves: true };
     *bad.fault.lock().unwrap() = Some(fault);
     assert!(matches!(open(&bad), Err(OpenError::Storage { .. })), "the next start may have them");
     assert_eq!(bad.disk.list(Path::new("state/log/quarantine")).unwrap().len(), 0);
@@ -244,7 +273,8 @@ fn a_pool_file_that_cannot_be_opened_goes_or_stays_and_its_name_is_not_given_aga
         let pool = names(&bad, "state/log/lane-00/free");
         let victim = pool.last().expect("something was recycled").clone();
         let path = Path::new("state/log/lane-00/free").join(&victim);
-        let fault = Fault { name: victim, opens: Some(libc::EIO), failing_writes: Arc::default(), moves };
+        let fault =
+            Fault { name: victim, opens: Some(libc::EIO), opens_again: false, failing_writes: Arc::default(), moves };
         *bad.fault.lock().unwrap() = Some(fault);
         let (log, mut appender, found) = open(&bad).expect("one bad file refuses no start");
         assert_eq!((read(&log), found.quarantined), ((spans, 0), 0));
@@ -262,7 +292,13 @@ fn a_pool_file_that_cannot_be_opened_goes_or_stays_and_its_name_is_not_given_aga
 #[test]
 fn an_index_that_cannot_be_opened_is_tried_once_a_start() {
     let (bad, spans) = filled();
-    let fault = Fault { name: "index".to_owned(), opens: Some(libc::EIO), failing_writes: Arc::default(), moves: true };
+    let fault = Fault {
+        name: "index".to_owned(),
+        opens: Some(libc::EIO),
+        opens_again: false,
+        failing_writes: Arc::default(),
+        moves: true,
+    };
     *bad.fault.lock().unwrap() = Some(fault);
     bad.refused.store(0, Ordering::Relaxed);
     let (log, mut appender, _) = open(&bad).unwrap();
