@@ -14,9 +14,10 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, SendBody};
 
 use super::SetupError;
+use super::compress::compress;
 use super::resolver::HostResolver;
 use crate::block::Outcome;
-use crate::config::HttpClient;
+use crate::config::{Compression, HttpClient};
 use crate::sys::sigbus;
 
 /// A reply to a yes is read up to here.
@@ -86,9 +87,23 @@ impl Http {
         Http { agent, resolver: self.resolver.clone(), tls: self.tls }
     }
 
+    /// As [`Http::post`], with the body compressed into `packed` where there is a way to.
+    pub(super) fn post_compressed(
+        &self,
+        (url, headers): (&Uri, &HeaderMap),
+        body: &[&[u8]],
+        (how, packed): (Compression, &mut Vec<u8>),
+        faults: u64,
+    ) -> Result<Reply, Outcome> {
+        let Some(encoding) = compress(how, body, packed) else { return self.post(url, headers, body, faults) };
+        let mut headers = headers.clone();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        self.post(url, &headers, &[packed], faults)
+    }
+
     /// Posts `body`, made while `faults` pages of mapped files had gone. An error is an outcome already; a reply still has to
     /// be understood.
-    pub(super) fn post(&self, url: &Uri, headers: &HeaderMap, body: &[&[u8]], faults: u64) -> Result<Reply, Outcome> {
+    fn post(&self, url: &Uri, headers: &HeaderMap, body: &[&[u8]], faults: u64) -> Result<Reply, Outcome> {
         let mut reader = SliceReader::new(body, faults);
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::http::{HeaderMap, HeaderValue, Uri, header};
 
-use super::compress::compress;
 use super::http::{Http, parse_headers, parse_url};
 use super::reply::Sent;
 use super::sessions::{Recent, Session, SessionKind, TraceId, find, hex_digits};
@@ -76,16 +75,9 @@ impl Influx {
             return Outcome::NothingToSend;
         }
         let payload_bytes = request.payloads.iter().map(|payload| payload.len()).sum();
-        let compression = if request.uncompressed { Compression::None } else { self.compression };
-        let lines = [self.lines.as_slice()];
-        let answer = match compress(compression, &lines, &mut self.packed) {
-            None => self.http.post(&self.url, &self.headers, &lines, request.faults),
-            Some(encoding) => {
-                let mut headers = self.headers.clone();
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-                self.http.post(&self.url, &headers, &[&self.packed], request.faults)
-            }
-        };
+        let compression = request.compression(self.compression);
+        let (to, packing) = ((&self.url, &self.headers), (compression, &mut self.packed));
+        let answer = self.http.post_compressed(to, &[self.lines.as_slice()], packing, request.faults);
         let sent = Sent { payload_bytes, compressed: compression != Compression::None, wall_ns: request.wall_ns };
         let outcome = answer.map_or_else(
             |failure| failure,

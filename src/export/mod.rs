@@ -20,7 +20,7 @@ mod sessions;
 mod tests;
 
 use crate::block::{Outcome, Signal};
-use crate::config::Backend;
+use crate::config::{Backend, Compression};
 
 /// One request to a backend: payloads of whole blocks (or cut ones) of one signal.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,13 @@ pub struct Request<'a> {
     /// [`crate::sys::sigbus::faults`] when the payloads were last known to be sound. A send in which it has moved on is broken
     /// off, for the bytes may be those of a file that was cut off.
     pub faults: u64,
+}
+
+impl Request<'_> {
+    /// How this one is compressed, to a destination with this setting.
+    fn compression(&self, configured: Compression) -> Compression {
+        if self.uncompressed { Compression::None } else { configured }
+    }
 }
 
 /// Why an exporter cannot be made: a fault of the configuration, found at start.

@@ -7,7 +7,6 @@
 
 use ureq::http::{HeaderMap, HeaderValue, Uri, header};
 
-use super::compress::compress;
 use super::http::{Http, Reply, parse_headers, parse_url};
 use super::reply::{NotAReply, Sent, partial_success, partial_success_json};
 use super::{Request, SetupError};
@@ -88,15 +87,9 @@ impl OtlpHttp {
                 &json
             }
         };
-        let compression = if request.uncompressed { Compression::None } else { self.compression };
-        let answer = match compress(compression, plain, &mut self.packed) {
-            None => self.http.post(&url, &self.headers, plain, request.faults),
-            Some(encoding) => {
-                let mut headers = self.headers.clone();
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-                self.http.post(&url, &headers, &[&self.packed], request.faults)
-            }
-        };
+        let compression = request.compression(self.compression);
+        let (to, packing) = ((&url, &self.headers), (compression, &mut self.packed));
+        let answer = self.http.post_compressed(to, plain, packing, request.faults);
         let compressed = compression != Compression::None;
         let sent = Sent { payload_bytes, compressed, wall_ns: request.wall_ns };
         answer.map_or_else(|failure| failure, |reply| meaning(&reply, sent))

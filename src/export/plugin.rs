@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use ureq::http::{HeaderMap, HeaderValue, Uri, header};
 
-use super::compress::compress;
 use super::http::{Http, parse_headers, parse_url};
 use super::reply::{Sent, printable};
 use super::{Request, SetupError};
@@ -135,15 +134,9 @@ impl Plugin {
     }
 
     fn post(&mut self, message: &[u8], headers: &HeaderMap, request: &Request<'_>) -> Result<(), Outcome> {
-        let compression = if request.uncompressed { Compression::None } else { self.compression };
-        let reply = match compress(compression, &[message], &mut self.packed) {
-            None => self.http.post(&self.url, headers, &[message], request.faults)?,
-            Some(encoding) => {
-                let mut headers = headers.clone();
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-                self.http.post(&self.url, &headers, &[&self.packed], request.faults)?
-            }
-        };
+        let compression = request.compression(self.compression);
+        let packing = (compression, &mut self.packed);
+        let reply = self.http.post_compressed((&self.url, headers), &[message], packing, request.faults)?;
         let compressed = compression != Compression::None;
         let sent = Sent { payload_bytes: self.batch.len(), compressed, wall_ns: request.wall_ns };
         reply.refusal(sent).map_or(Ok(()), Err)
