@@ -19,7 +19,7 @@ use crate::config::{self, Compression};
 use crate::otlp::columns::Columns;
 use crate::plugin::answers::Encoded;
 use crate::plugin::counters::Counters;
-use crate::plugin::{Call, CallError, Engine, Generation, Instance, World, load};
+use crate::plugin::{Call, CallError, Engine, Generation, Instance, World};
 
 /// One sender of a destination whose format is a plugin's.
 pub struct Plugin {
@@ -41,8 +41,7 @@ impl Plugin {
         let unusable = |why: String| SetupError::Plugin { reason: why };
         let engine = Engine::outside_lanes().map_err(|error| unusable(error.to_string()))?;
         let component = &settings.plugin.component;
-        let generation = load::load(&engine, &settings.plugin, component)
-            .and_then(|package| Generation::new(package, &settings.plugin, component, 1))
+        let generation = Generation::load(&engine, &settings.plugin, component, 1)
             .map_err(|error| unusable(format!("{}: {error}", component.path.display())))?;
         if generation.world != World::Encode {
             let (path, world) = (component.path.display(), generation.world.name());

@@ -78,15 +78,18 @@ impl fmt::Debug for SpanId {
 }
 
 fn from_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    let hex = hex.as_bytes();
-    if hex.len() != 2 * N {
-        return None;
-    }
     let mut bytes = [0u8; N];
-    for (byte, digits) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(digits[0])? << 4 | digit(digits[1])?;
-    }
-    Some(bytes)
+    read_hex(hex.as_bytes(), &mut bytes).then_some(bytes)
+}
+
+/// Fills `bytes` from twice as many hex digits, either case; false if it is given anything else.
+pub(super) fn read_hex(hex: &[u8], bytes: &mut [u8]) -> bool {
+    let (pairs, odd) = hex.as_chunks::<2>();
+    let fits = odd.is_empty() && pairs.len() == bytes.len();
+    fits && bytes.iter_mut().zip(pairs).all(|(byte, [high, low])| {
+        let value = digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low);
+        value.map(|value| *byte = value).is_some()
+    })
 }
 
 fn digit(hex: u8) -> Option<u8> {

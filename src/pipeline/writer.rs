@@ -34,7 +34,7 @@ use crate::telemetry::health::Tick;
 use crate::telemetry::ledger;
 use crate::transform::{Cause, Outcome};
 
-pub use away::on_a_deep_stack;
+pub use away::{DEEP_STACK_BYTES, on_a_deep_stack};
 pub use feed::Kept;
 use feed::{Fate, Feed, Reached, Side};
 pub use transforms::{Change, Quarantined, Swap, Transforms};

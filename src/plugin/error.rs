@@ -105,6 +105,20 @@ pub enum CallError {
     Start(String),
 }
 
+impl CallError {
+    /// One of a fixed set: a metric's label, and a dead letter's reason.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            CallError::Trap(_) | CallError::StackOverflow => "trap",
+            CallError::TimeOut { .. } => "time_out",
+            CallError::OutOfMemory { .. } => "out_of_memory",
+            CallError::Refused(_) => "refused",
+            CallError::Start(_) => "start",
+        }
+    }
+}
+
 /// Text of a plugin made fit for logs and answers: at most so many bytes, control characters shown as escapes.
 pub(super) fn clean(text: &str, most_bytes: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(most_bytes));

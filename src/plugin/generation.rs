@@ -10,11 +10,12 @@ use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::Every;
+use super::engine::Engine;
 use super::error::{CallError, LoadError, MESSAGE_BYTES, clean};
 use super::exports::Linked;
 use super::host::{Environment, Host, Kept};
 use super::imports::lookup::{Table, Tables};
-use super::load::Package;
+use super::load::{self, Package};
 use super::manifest::World;
 use super::sandbox::Sandbox;
 use super::traces;
@@ -75,6 +76,20 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Loads a component of a plugin and makes a generation of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load::load`] and [`Generation::new`].
+    pub fn load(
+        engine: &Engine,
+        plugin: &Plugin,
+        component: &PluginComponent,
+        number: u64,
+    ) -> Result<Generation, LoadError> {
+        Generation::new(load::load(engine, plugin, component)?, plugin, component, number)
+    }
+
     /// Makes a generation of a plugin: links, configures one instance and throws it away. `component` is what `package` was
     /// loaded from.
     ///

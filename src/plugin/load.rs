@@ -128,6 +128,7 @@ pub fn install(engine: &Engine, class: PluginClass, source: &Source, cache: &Cac
 }
 
 /// Bytes in hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

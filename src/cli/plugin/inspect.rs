@@ -12,7 +12,7 @@ use super::trial::{ComponentArgs, Trial};
 use crate::block::Signal;
 use crate::cli::human;
 use crate::otlp::columns::{Field, Kind, Level};
-use crate::plugin::load::Source;
+use crate::plugin::load::{Source, hex};
 use crate::plugin::names;
 
 /// What to look at.
@@ -65,10 +65,10 @@ fn look(component: &ComponentArgs) -> anyhow::Result<(Value, Option<anyhow::Erro
     Ok((seen, None))
 }
 
-/// Bytes in hex.
+/// The hash of bytes, in hex.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest.as_ref())
 }
 
 /// What the plugin says of itself under this configuration.

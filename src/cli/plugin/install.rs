@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-use super::inspect::sha256;
 use super::trial::{self, ClassWord, ComponentArgs, Trial};
 use crate::config::Capability;
 use crate::plugin::Cache;
@@ -37,7 +36,7 @@ pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
     let bytes = fs::read(&component.file).with_context(|| component.file.display().to_string())?;
     let source = Source::new(bytes.clone())?;
     let trial = Trial::load(component, &source)?;
-    let sum = sha256(&bytes);
+    let sum = load::hex(&source.sha256);
     let name = trial::name(&component.file);
     fs::create_dir_all(&arguments.to).with_context(|| arguments.to.display().to_string())?;
     let directory = arguments.to.canonicalize().with_context(|| arguments.to.display().to_string())?;

@@ -257,9 +257,7 @@ impl Trial {
         let call = Call { signal, columns: &self.columns, received_ns: RECEIVED_NS };
         let Answer { extra, patch } = self.instance.transform(&call, payload)?;
         let call_ns = lap.lap();
-        let extended = (!extra.is_empty()).then(|| selection.extended(extra)).transpose();
-        let extended = extended.context("its answer brings a field that cannot be")?;
-        let selection = extended.as_ref().unwrap_or(selection);
+        let selection = &*selection.extended(extra).context("its answer brings a field that cannot be")?;
         let most_bytes = usize::try_from(self.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
         let edits = edit::check(selection, &self.columns, patch, most_bytes).context("its answer breaks a rule")?;
         let check_ns = lap.lap();

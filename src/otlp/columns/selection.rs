@@ -3,6 +3,8 @@
 //! The table of a signal holds the numbers in which spans and log records differ, and the intrinsics by name. Deliberately
 //! no trait of signals: the walk is the same, the numbers are data.
 
+use std::borrow::Cow;
+
 use super::super::keys;
 use super::{Field, Kind, Level};
 use crate::block::Signal;
@@ -285,9 +287,12 @@ impl Selection {
         Ok(selection)
     }
 
-    /// A copy that can write `extra` fields too, numbered after its own: to check and apply a patch that brings fields of its
-    /// own, on columns that this selection has gathered. What it gathers itself is the same, the extra fields are not in it.
-    pub fn extended(&self, extra: Vec<Field>) -> Result<Selection, FieldError> {
+    /// A selection that can write `extra` fields too, numbered after its own, and itself when there are none: to check and
+    /// apply a patch that brings fields of its own, on columns that this selection has gathered. What it gathers is the same.
+    pub fn extended(&self, extra: Vec<Field>) -> Result<Cow<'_, Selection>, FieldError> {
+        if extra.is_empty() {
+            return Ok(Cow::Borrowed(self));
+        }
         if extra.len() > MAX_EXTRA_FIELDS {
             return Err(FieldError::TooMany(extra.len()));
         }
@@ -297,7 +302,7 @@ impl Selection {
             selection.slots.push(None);
             selection.fields.push(field);
         }
-        Ok(selection)
+        Ok(Cow::Owned(selection))
     }
 
     /// Checks one more field.

@@ -13,6 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::super::Summary;
 use super::super::columns::selection::Target;
 use super::super::columns::{Kind, Level, Selection};
+use super::super::ids::read_hex;
 use super::super::writer::{close_message, open_message, push_bytes_field};
 use super::message::{Editor, Operation};
 use super::{Edits, New};
@@ -211,14 +212,12 @@ impl<'a> Builder<'a> {
             }
             _ => None,
         });
-        let parsed;
+        let mut parsed = [0; 16];
         let id = match said {
             None | Some((b"", _)) => made,
             Some((id, Kind::Bytes)) if id.len() == bytes => Some(id),
-            Some((hex, _)) => {
-                parsed = from_hex(hex).filter(|id| id.len() == bytes);
-                Some(&parsed.as_ref().ok_or_else(|| Unbuildable::Id { key: key.to_owned(), row: number, bytes })?[..])
-            }
+            Some((hex, _)) if read_hex(hex, &mut parsed[..bytes]) => Some(&parsed[..bytes]),
+            Some(_) => return Err(Unbuildable::Id { key: key.to_owned(), row: number, bytes }),
         };
         if let Some(id) = id {
             push_bytes_field(&mut self.base, field << 3 | 2, id);
@@ -232,12 +231,6 @@ impl<'a> Builder<'a> {
         hasher.write_u32(row);
         hasher.finish128().as_u128().to_be_bytes()
     }
-}
-
-fn from_hex(hex: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = hex.chunks_exact(2).map(|pair| Some(digit(&pair[0])? << 4 | digit(&pair[1])?));
-    if hex.len().is_multiple_of(2) { pairs.collect() } else { None }
 }
 
 #[cfg(test)]

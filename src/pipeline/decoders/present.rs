@@ -10,12 +10,13 @@ use super::super::doors::{self, Bound};
 use super::super::ingest::{OtherCounters, Shared, Source, SourceCounters};
 use super::super::lanes::WriterSeat;
 use super::super::sources::{self, SourceNames};
+use super::super::writer::DEEP_STACK_BYTES;
 use super::super::{outlet, plugins, shown};
 use super::{DecodersError, Running};
 use crate::block::SourceId;
 use crate::config::budget::DECODER_RING_BLOCKS;
 use crate::config::{Config, PluginReceive, Protocol, Receiver};
-use crate::plugin::{Engine, Generation, Instance, World, load};
+use crate::plugin::{Engine, Generation, Instance, World};
 use crate::receive::admission::ConnectionTable;
 use crate::receive::decoder::{Decoder, DecoderOptions};
 use crate::sys::clock;
@@ -25,9 +26,6 @@ use crate::transform::plugin::StepCounters;
 
 /// A decoder may be silent for as long as a heavy plugin takes to be started.
 const TICK_LIMIT: Duration = Duration::from_secs(60);
-
-/// Stack of the threads: what WebAssembly may use, and as much again for the host below it.
-const STACK_BYTES: usize = 8 << 20;
 
 struct Opened {
     receiver: Receiver,
@@ -68,8 +66,7 @@ impl Decoders {
         let mut opened = Vec::new();
         for ((receiver, limits), id) in decoders.into_iter().zip(assigned.ids) {
             let component = &limits.plugin.component;
-            let generation = load::load(&engine, &limits.plugin, component)
-                .and_then(|package| Generation::new(package, &limits.plugin, component, 1))
+            let generation = Generation::load(&engine, &limits.plugin, component, 1)
                 .map_err(|error| unusable(receiver, format!("{}: {error}", component.path.display())))?;
             if generation.world != World::Decode {
                 let (path, world) = (component.path.display(), generation.world.name());
@@ -130,7 +127,7 @@ impl Decoders {
             })?;
             let tick = shared.health.thread(&format!("receiver {}", receiver.name), TICK_LIMIT, clock::monotonic());
             let engine = self.engine.clone();
-            let thread = thread::Builder::new().name(format!("decoder-{lane}")).stack_size(STACK_BYTES);
+            let thread = thread::Builder::new().name(format!("decoder-{lane}")).stack_size(DEEP_STACK_BYTES);
             running.threads.push(thread.spawn(move || {
                 decoder.run(&tick).expect("epoll works as long as the process has its descriptors");
                 tick.end();

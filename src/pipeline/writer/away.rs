@@ -17,8 +17,8 @@ use crate::block::{Block, Meta};
 use crate::sys::clock;
 use crate::transform::{Chain, Outcome, Taking};
 
-/// Stack of the thread: 4 MiB that WebAssembly may use, and as much again for the host below it.
-const STACK_BYTES: usize = 8 << 20;
+/// Stack of a thread that runs plugins of any kind: 4 MiB that WebAssembly may use, and as much again for the host below it.
+pub const DEEP_STACK_BYTES: usize = 8 << 20;
 
 /// A block that is under way, or back.
 pub(super) struct Job<R> {
@@ -82,7 +82,7 @@ impl Away {
                 writer.unpark();
             }
         };
-        thread::Builder::new().name("plugins".to_owned()).stack_size(STACK_BYTES).spawn(body)?;
+        thread::Builder::new().name("plugins".to_owned()).stack_size(DEEP_STACK_BYTES).spawn(body)?;
         Ok(Away { orders, done, serial: 0, taking: Vec::new(), changes: 0 })
     }
 
@@ -133,7 +133,7 @@ impl Away {
 /// When the system has no thread to give.
 pub fn on_a_deep_stack<R: Send>(work: impl FnOnce() -> R + Send) -> io::Result<R> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)?;
+        let thread = thread::Builder::new().stack_size(DEEP_STACK_BYTES).spawn_scoped(scope, work)?;
         Ok(thread.join().expect("what is done here does not panic"))
     })
 }

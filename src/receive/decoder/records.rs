@@ -182,13 +182,13 @@ impl Records {
         }
         let generation = self.instance.generation();
         let own = generation.selection(self.signal).ok_or("it has no fields")?;
-        let selection = own.extended(extra.clone()).map_err(|error| error.to_string())?;
+        let selection = &*own.extended(extra.clone()).map_err(|error| error.to_string())?;
         let limit = usize::try_from(generation.patch_bytes()).unwrap_or(usize::MAX);
-        let edits = edit::check(&selection, &Columns::of_rows(*rows), patch.clone(), limit);
+        let edits = edit::check(selection, &Columns::of_rows(*rows), patch.clone(), limit);
         let edits = edits.map_err(|error| error.to_string())?;
         let arrival = Arrival { received_ns, place: (link.id << 40) ^ link.used };
         let mut pieces = Vec::new();
-        build((self.signal, &selection), &edits, 0..*rows, arrival, &mut pieces).map_err(|error| error.to_string())?;
+        build((self.signal, selection), &edits, 0..*rows, arrival, &mut pieces).map_err(|error| error.to_string())?;
         Ok(pieces)
     }
 
@@ -245,13 +245,7 @@ fn build(
 
 fn word(error: &CallError) -> &'static str {
     tracing::debug!(%error, "a decoder failed");
-    match error {
-        CallError::Trap(_) | CallError::StackOverflow => "trap",
-        CallError::TimeOut { .. } => "time_out",
-        CallError::OutOfMemory { .. } => "out_of_memory",
-        CallError::Refused(_) => "refused",
-        CallError::Start(_) => "start",
-    }
+    error.word()
 }
 
 #[cfg(test)]

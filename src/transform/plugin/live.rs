@@ -60,15 +60,8 @@ impl Failure {
     /// One of a fixed set: a metric's label, and a dead letter's reason.
     pub(super) fn word(&self) -> &'static str {
         match self {
-            Failure::Refused(_) => "refused",
             Failure::BadPatch(_) | Failure::BadField(_) | Failure::TooCoarse { .. } | Failure::TooBig(_) => BAD_PATCH,
-            Failure::Call(error) => match error {
-                CallError::TimeOut { .. } => "time_out",
-                CallError::OutOfMemory { .. } => "out_of_memory",
-                CallError::Refused(_) => "refused",
-                CallError::Start(_) => "start",
-                CallError::Trap(_) | CallError::StackOverflow => "trap",
-            },
+            Failure::Refused(error) | Failure::Call(error) => error.word(),
         }
     }
 
@@ -195,8 +188,7 @@ impl Live {
         }
         let most_bytes = usize::try_from(self.program.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
         let Answer { extra, patch } = answer;
-        let extended = (!extra.is_empty()).then(|| selection.extended(extra)).transpose().map_err(Failure::BadField)?;
-        let selection = extended.as_ref().unwrap_or(selection);
+        let selection = &*selection.extended(extra).map_err(Failure::BadField)?;
         let edits = edit::check(selection, &self.columns, patch, most_bytes).map_err(Failure::BadPatch)?;
         let counters = self.instance.counters();
         match edit::apply(payload, selection, &self.columns, &edits, out) {

@@ -12,7 +12,7 @@ use crate::config::{OnError, Plugin, PluginComponent};
 use crate::otlp::columns::Level;
 use crate::otlp::writer::{close_message, open_message, push_bytes_field};
 use crate::plugin::counters::Counters;
-use crate::plugin::{Engine, Generation, LoadError, load};
+use crate::plugin::{Engine, Generation, LoadError};
 
 /// Rows of the batch that a plugin is tried with.
 const TRIED_ROWS: u64 = 8;
@@ -79,8 +79,7 @@ impl Program {
     /// See [`ProgramError`].
     pub fn load(engine: &Engine, plugin: &Plugin, number: u64) -> Result<Arc<Program>, ProgramError> {
         let generation = |component: &PluginComponent| {
-            let loaded = load::load(engine, plugin, component)
-                .and_then(|package| Generation::new(package, plugin, component, number));
+            let loaded = Generation::load(engine, plugin, component, number);
             let (plugin, path) = (plugin.name.clone(), component.path.display().to_string());
             let generation = match loaded {
                 Ok(generation) => generation,
