@@ -29,6 +29,9 @@ const FAIL_HOLD: Duration = Duration::from_secs(30);
 /// The longest rest between two syncs, whatever the first took: a disk that is slow groups enough.
 const LONGEST_REST: Duration = Duration::from_millis(1);
 
+/// What the log's component says while the writer has not moved what a failed sync left, for want of room or of a turn.
+const MOVES_BLOCKS: &str = "a sync failed, and its blocks wait to be moved to another file";
+
 /// How writers ask for a sync.
 #[derive(Clone)]
 pub struct SyncRequest {
@@ -148,7 +151,8 @@ impl Syncer {
             self.synced_at = now;
             let dirty = self.lanes.iter().enumerate().filter(|(_, (log, _))| log.unsynced_bytes() > 0);
             for (lane, (log, writer)) in dirty {
-                self.shown.synced(lane, log.sync().err().map(|error| error.to_string()));
+                let failure = log.sync().err().map(|error| error.to_string());
+                self.shown.synced(lane, failure.or_else(|| log.moves_blocks().then(|| MOVES_BLOCKS.to_owned())));
                 writer.unpark();
             }
         }
@@ -194,7 +198,7 @@ struct Shown {
 impl Shown {
     /// A lane was synced, or failed. Shown when it is news.
     fn synced(&mut self, lane: usize, failure: Option<String>) {
-        if self.failures[lane].is_some() == failure.is_some() {
+        if self.failures[lane] == failure {
             return;
         }
         self.failures[lane] = failure;

@@ -209,6 +209,13 @@ impl Log {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// A sync failed, and what it should have made durable waits for the writer to move it to another file.
+    #[must_use]
+    pub fn moves_blocks(&self) -> bool {
+        // Relaxed: shown to people.
+        self.rewrite_wanted.load(Ordering::Relaxed)
+    }
+
     /// Before the oldest entry: where a new destination starts that wants everything.
     #[must_use]
     pub fn oldest(&self) -> Position {

@@ -273,32 +273,37 @@ impl Pool {
 
     /// Takes back the file of a segment that nobody needs: into the pool, or off the disk when the pool is full (with
     /// `renamed` files that are on their way into it) or somebody still views it. The caller syncs the directories
-    /// afterwards and then calls [`Pool::add_free`].
+    /// afterwards and then calls [`Pool::add_free`]. A segment whose file cannot be had or removed is given back with the
+    /// reason.
     pub(super) fn take_back(
         &self,
         storage: &dyn Storage,
-        segment: Arc<Segment>,
+        mut segment: Arc<Segment>,
         renamed: usize,
-    ) -> io::Result<Option<Free>> {
+    ) -> Result<Option<Free>, (Arc<Segment>, io::Error)> {
         let path = segment.path(&self.directory);
         let bytes = segment.header.file_bytes;
-        // Nobody can get at the file any more but by a view that exists already.
-        let fit = |segment: &Segment| {
-            !segment.suspect.load(Ordering::Relaxed) && bytes == self.segment_bytes && segment.is_unused()
-        };
         let wanted =
             self.lock().free.len() + renamed < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes();
-        if let Some(segment) = Arc::into_inner(segment).filter(fit).filter(|_| wanted) {
-            let file = segment.kept().or_else(|| storage.open(&path).ok());
+        // Nobody can get at the file any more but by a view that exists already.
+        let fit = |segment: &&mut Segment| {
+            !segment.suspect.load(Ordering::Relaxed) && bytes == self.segment_bytes && segment.is_unused()
+        };
+        if let Some(sole) = Arc::get_mut(&mut segment).filter(fit).filter(|_| wanted) {
+            let file = sole.kept().or_else(|| storage.open(&path).ok());
             // Somebody may have cut it off: the pool holds whole files only.
             if let Some(file) = file.filter(|file| file.bytes() == bytes && file.is_whole()) {
                 let name = self.free_name();
-                storage.rename(&path, &self.directory.join("free").join(&name))?;
-                return Ok(Some(Free { name, file }));
+                return match storage.rename(&path, &self.directory.join("free").join(&name)) {
+                    Ok(()) => Ok(Some(Free { name, file })),
+                    Err(error) => Err((segment, error)),
+                };
             }
         }
-        storage.remove(&path)?;
-        self.budget.give_back(bytes);
+        match storage.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((segment, error)),
+            _ => self.budget.give_back(bytes),
+        }
         Ok(None)
     }
 

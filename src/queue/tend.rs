@@ -101,21 +101,30 @@ impl Log {
             lock(&self.retired).extend(retired);
             return Err(error);
         }
-        let mut recycled = Vec::new();
-        let (mut is_put_aside, mut failure) = (false, None);
-        for segment in retired {
+        let (mut recycled, mut is_put_aside, mut failure) = (Vec::new(), false, None);
+        let (mut retired, mut kept) = (retired.into_iter(), Vec::new());
+        while let Some(segment) = retired.next() {
             let taken = if self.is_readable(&segment) {
                 self.pool.take_back(&*self.storage, segment, recycled.len())
             } else {
                 is_put_aside = true;
-                self.put_aside(&segment).map(|()| None)
+                self.put_aside(&segment).map(|()| None).map_err(|error| (segment, error))
             };
             match taken {
                 Ok(name) => recycled.extend(name),
-                // Its file stays until the next start, counted in the budget; the others go.
-                Err(error) => failure = Some(error),
+                // It is tried again. Those behind a file that blocks were moved from wait for it: without them, what is
+                // missing in it would count as lost.
+                Err((segment, error)) => {
+                    failure = Some(error);
+                    let was_moved = segment.suspect.load(Ordering::Relaxed);
+                    kept.push(segment);
+                    if was_moved {
+                        kept.extend(retired.by_ref());
+                    }
+                }
             }
         }
+        lock(&self.retired).extend(kept);
         if is_put_aside {
             self.storage.sync_directory(&self.options.quarantine)?;
         }
@@ -128,7 +137,7 @@ impl Log {
 
     /// The oldest segments that may go now. What was released without its last mark being durable stays: the totals that
     /// take its place in the lane's state must cover it. A file that blocks were moved from stays until they are durable in
-    /// another one. Oldest first: what is missing in such a file would count as lost without those behind it.
+    /// another one. Oldest first, as they go.
     fn take_disposable(&self, covered: &Position) -> Vec<Arc<Segment>> {
         let may_go = |segment: &Arc<Segment>| {
             let moved = segment.suspect.load(Ordering::Relaxed);

@@ -69,7 +69,7 @@ fn lane() -> Lane {
 }
 
 impl Lane {
-    /// Blocks that are awaited, until the log is full; then their sync fails on a full disk.
+    /// Blocks that are awaited, until the log is full; then the next sync fails on a full disk.
     fn fill_and_fail(&mut self) {
         for _ in 0..BLOCKS {
             let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
@@ -81,7 +81,6 @@ impl Lane {
         assert!(self.outlet.verdict().is_none(), "the first has to wait for its sync");
         self.disk.set_free_bytes(0);
         self.disk.fail_sync_after(0);
-        self.log.sync().unwrap();
     }
 
     fn turn(&mut self) -> Turn {
@@ -99,6 +98,7 @@ impl Lane {
 fn who_waits_for_a_move_without_room_is_told_that_nothing_is_known() {
     let mut lane = lane();
     lane.fill_and_fail();
+    lane.log.sync().unwrap();
     lane.turn();
     lane.turn();
     let (appended, refused) = (lane.ledger.appended.get(), lane.ledger.refused.get());
@@ -111,9 +111,30 @@ fn who_waits_for_a_move_without_room_is_told_that_nothing_is_known() {
 fn a_stop_does_not_wait_for_room() {
     let mut lane = lane();
     lane.fill_and_fail();
+    lane.log.sync().unwrap();
     lane.give_up.store(true, Ordering::Relaxed);
     let Lane { outlet, mut writer, .. } = lane;
     drop(outlet);
     let turns = (0..3).map(|_| writer.turn(Duration::ZERO, 1)).collect::<Vec<_>>();
     assert!(turns.contains(&Turn::Ended), "{turns:?}");
+}
+
+#[test]
+fn the_log_is_not_well_while_a_move_waits_for_room() {
+    let mut lane = lane();
+    let (health, writer) = (Health::new(), Parker::new().unparker().clone());
+    let mut syncer = Syncer::new(Duration::ZERO, vec![(Arc::clone(&lane.log), writer)], health.component("log"));
+    lane.fill_and_fail();
+    for _ in 0..2 {
+        syncer.turn(Duration::ZERO, 1);
+        lane.turn();
+        assert_eq!(
+            health.summary(),
+            "ready; log: lane 0: a sync failed, and its blocks wait to be moved to another file"
+        );
+    }
+    lane.disk.set_free_bytes(u64::MAX);
+    lane.turn();
+    syncer.turn(Duration::ZERO, 1);
+    assert_eq!((health.summary(), lane.log.unsynced_bytes()), ("ready".to_owned(), 0));
 }

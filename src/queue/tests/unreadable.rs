@@ -310,3 +310,36 @@ fn an_index_that_cannot_be_opened_is_tried_once_a_start() {
     }
     assert_eq!(bad.refused.load(Ordering::Relaxed), 1, "for each segment that was sealed");
 }
+
+/// What is missing in a file that blocks were moved from would count as lost without the files behind it.
+#[test]
+fn a_moved_file_that_cannot_be_removed_keeps_those_behind_it() {
+    let bad = Arc::new(Bad { disk: SimDisk::new(1), fault: Mutex::new(None), refused: AtomicU32::new(0) });
+    let (log, mut appender, _) = open(&bad).unwrap();
+    let mut append = |blocks| {
+        for _ in 0..blocks {
+            appender.append(&meta(3), &[1; 1000]).unwrap();
+        }
+    };
+    append(3);
+    log.sync().unwrap();
+    append(3);
+    bad.disk.fail_sync_after(0);
+    log.sync().unwrap();
+    append(30);
+    appender.commit_mark(appender.totals(), 1).unwrap();
+    log.sync().unwrap();
+    log.tend(1).unwrap();
+    let before = names(&bad, "state/log/lane-00");
+    let name = before[0].clone();
+    *bad.fault.lock().unwrap() =
+        Some(Fault { name, opens: None, opens_again: false, failing_writes: Arc::default(), moves: false });
+    assert!(log.release(&log.durable_tail()) > 3);
+    for _ in 0..3 {
+        log.tend(1).unwrap_err();
+        assert_eq!(names(&bad, "state/log/lane-00"), before, "nothing goes before the first");
+    }
+    *bad.fault.lock().unwrap() = None;
+    log.tend(1).unwrap();
+    assert!(names(&bad, "state/log/lane-00").len() < 3, "it was tried again, and then all of them went");
+}
