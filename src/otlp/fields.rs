@@ -116,7 +116,8 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
-    #[inline]
+    // Called, it hands a field over in memory, and that costs as much as reading it.
+    #[inline(always)]
     fn next(&mut self) -> Option<Field<'a>> {
         let whole = self.0;
         let tag = u32::try_from(self.varint()?).ok()?;

@@ -1,14 +1,14 @@
 //! The walk over a payload that fills columns. The hot path: one pass, no object, no allocation once the columns have
 //! grown.
 //!
-//! An attribute that nobody wants costs its lengths and one look at the length of its key. Values are only read where the
-//! key matches. Owned by the thread that owns the columns.
+//! An attribute that nobody wants costs its lengths and one look at the length and first letter of its key. Values are only
+//! read where the key matches. Owned by the thread that owns the columns.
 
 use std::collections::HashSet;
 
 use super::super::fields::{Field as WireField, Fields, Value};
 use super::super::{Summary, json};
-use super::selection::{Keys, STATUS, Target, Wanted, length_bit};
+use super::selection::{Keys, STATUS, Target, Wanted, key_bit};
 use super::value::{Cell, cell, odd_pair, plain_pair, push_json};
 use super::{Column, Columns, Field, FieldError, Groups, Kind, Level, NumColumn, Place, Selection, Spot, TextColumn};
 use crate::block::Signal;
@@ -230,11 +230,13 @@ impl Walk<'_> {
         };
         let (mut start_ns, mut end_ns) = (0, 0);
         let mut plain = PlainFields { found: 0, several: 0, raw: [&[]; RECORD_NUMBERS] };
-        let [attribute_tag, ..] = layout.attribute_tags;
-        for field in Fields::of(body) {
+        let ([attribute_tag, ..], keys) = (layout.attribute_tags, &selection.keys[0]);
+        let mut rest = pass_unwanted(keys, attribute_tag, body);
+        while let Some(field) = Fields::of(rest).next() {
+            rest = pass_unwanted(keys, attribute_tag, &rest[field.raw.len()..]);
             let Some(&tag) = field.raw.first() else { continue };
             if tag == attribute_tag {
-                row.attribute(&selection.keys[0], field.value.bytes(), field.raw);
+                row.attribute(keys, field.value.bytes(), field.raw);
                 continue;
             }
             if tag == layout.start_tag {
@@ -254,6 +256,21 @@ impl Walk<'_> {
         columns.times.push((start_ns, end_ns));
         columns.summary.add_span(start_ns, end_ns);
     }
+}
+
+/// What is left of a message behind the attributes at its front that nobody wants, as far as they are short, as most are,
+/// and written in the plain way.
+#[inline]
+fn pass_unwanted<'a>(keys: &Keys, attribute_tag: u8, message: &'a [u8]) -> &'a [u8] {
+    let mut rest = message;
+    while let &[tag, bytes @ ..0x80, ref body @ ..] = rest
+        && tag == attribute_tag
+        && let Some((pair, next)) = body.split_at_checked(usize::from(bytes))
+        && plain_pair(pair).is_some_and(|(key, _)| keys.bits & key_bit(key) == 0)
+    {
+        rest = next;
+    }
+    rest
 }
 
 impl Groups {
@@ -284,7 +301,7 @@ impl Row<'_> {
     #[inline]
     fn attribute(&mut self, keys: &Keys, pair: &[u8], raw: &[u8]) {
         match plain_pair(pair) {
-            Some((key, _)) if keys.lengths & length_bit(key.len()) == 0 => {}
+            Some((key, _)) if keys.bits & key_bit(key) == 0 => {}
             Some((key, value)) => self.matching(keys, key, value, raw),
             None => {
                 let (key, value) = odd_pair(pair);

@@ -211,8 +211,8 @@ const JSON: &[Kind] = &[Kind::Json, Kind::Any];
 /// The attributes that are wanted of one level.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
-    /// A bit for each length of a key; the last for all that are as long or longer.
-    pub(super) lengths: u64,
+    /// The bits of all keys, see [`key_bit`]: a key whose bit is not here is none of them.
+    pub(super) bits: u64,
     pub(super) keys: Vec<Wanted>,
 }
 
@@ -334,15 +334,16 @@ impl Selection {
         }
         // The one intrinsic that is an attribute stands among those of the record.
         let keys = &mut self.keys[if level == Level::Intrinsic { 0 } else { level as usize }];
-        keys.lengths |= length_bit(wanted.key.len());
+        keys.bits |= key_bit(&wanted.key);
         keys.keys.push(wanted);
     }
 }
 
-/// The bit of a key's length in [`Keys::lengths`].
+/// The bit of a key in [`Keys::bits`]: its length and its first letter choose it.
 #[inline]
-pub(super) fn length_bit(bytes: usize) -> u64 {
-    1 << bytes.min(63)
+pub(super) fn key_bit(key: &[u8]) -> u64 {
+    let first = key.first().copied().unwrap_or_default();
+    1 << (key.len().wrapping_add(usize::from(first) << 2) & 63)
 }
 
 impl Layout {
