@@ -44,8 +44,8 @@ impl Default for Config {
 
 struct Redact {
     config: Config,
-    /// First letters of the names of secrets: of most words in a command line no more is looked at.
-    initials: Initials,
+    /// How the names of secrets begin: of most words in a command line no more is looked at.
+    beginnings: Beginnings,
     /// The text being put together, kept so that no row allocates.
     text: String,
 }
@@ -55,11 +55,12 @@ impl Plugin for Redact {
     const SIGNALS: &'static [Signal] = &[Signal::Span, Signal::Log];
     const FAIL_CLOSED: bool = true;
 
-    fn new(config: Config) -> Result<Self, String> {
-        match config.secrets.iter().all(|name| !name.is_empty()) {
-            true => Ok(Self { initials: Initials::of(&config.secrets), config, text: String::new() }),
-            false => Err("an empty name in secrets would hide everything".to_owned()),
+    fn new(mut config: Config) -> Result<Self, String> {
+        if config.secrets.iter().any(String::is_empty) {
+            return Err("an empty name in secrets would hide everything".to_owned());
         }
+        config.secrets.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        Ok(Self { beginnings: Beginnings::of(&config.secrets), config, text: String::new() })
     }
 }
 
@@ -89,16 +90,15 @@ impl Redact {
     fn hide_secrets(&mut self, field: &mut AnyText<'_, Edit>, before: [u8; 2]) {
         let Some(text) = field.get() else { return };
         self.text.clear();
-        let (mut copied, mut at) = (0, 0);
-        while let Some(found) = memchr::memchr2(before[0], before[1], &text.as_bytes()[at..]) {
-            at += found + 1;
-            if !self.initials.may_begin(text.as_bytes().get(at).copied()) {
+        let mut copied = 0;
+        for at in memchr::memchr2_iter(before[0], before[1], text.as_bytes()).map(|mark| mark + 1) {
+            if at <= copied || !self.beginnings.may_begin(&text.as_bytes()[at..]) {
                 continue;
             }
             let Some((start, end)) = secret(&self.config.secrets, text, at) else { continue };
             self.text.push_str(&text[copied..start]);
             self.text.push_str(&self.config.marker);
-            (copied, at) = (end, end);
+            copied = end;
         }
         if copied > 0 {
             self.text.push_str(&text[copied..]);
@@ -115,30 +115,41 @@ impl Redact {
     }
 }
 
-/// Letters in any case; a bit each. Everything else is one more letter.
-struct Initials(u32);
+/// Pairs of letters in any case; a bit for several each.
+struct Beginnings(u64);
 
-impl Initials {
+impl Beginnings {
     fn of(names: &[String]) -> Self {
-        Self(names.iter().fold(0, |bits, name| bits | Self::bit(name.as_bytes()[0])))
+        let pairs = names.iter().flat_map(|name| match *name.as_bytes() {
+            [first, second, ..] => vec![[first, second]],
+            [first] => NAME_ENDS.map(|end| [first, end]).to_vec(),
+            [] => Vec::new(),
+        });
+        Self(pairs.fold(0, |bits, pair| bits | Self::bit(pair)))
     }
 
-    fn may_begin(&self, byte: Option<u8>) -> bool {
-        byte.is_some_and(|byte| self.0 & Self::bit(byte) != 0)
+    #[inline(always)]
+    fn may_begin(&self, text: &[u8]) -> bool {
+        text.first_chunk().is_some_and(|pair| self.0 & Self::bit(*pair) != 0)
     }
 
-    fn bit(byte: u8) -> u32 {
-        1 << byte.to_ascii_lowercase().wrapping_sub(b'a').min(26)
+    #[inline(always)]
+    fn bit([first, second]: [u8; 2]) -> u64 {
+        1 << (u32::from(first | 0x20) * 7 + u32::from(second | 0x20) & 63)
     }
 }
 
-/// Where the value begins and ends whose name begins at `at`, if it is a secret's.
+/// What stands between the name of a secret and its value.
+const NAME_ENDS: [u8; 3] = *b"=: ";
+
+/// Where the value begins and ends whose name begins at `at`, if it is one of these, which are in small letters.
 fn secret(secrets: &[String], text: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    let name_end = secrets.iter().find_map(|name| {
+    let initial = bytes.get(at)?.to_ascii_lowercase();
+    let name_end = secrets.iter().filter(|name| name.as_bytes()[0] == initial).find_map(|name| {
         let end = at + name.len();
         let is_here = bytes.get(at..end)?.eq_ignore_ascii_case(name.as_bytes());
-        (is_here && matches!(bytes.get(end), Some(b'=' | b':' | b' '))).then_some(end)
+        (is_here && bytes.get(end).is_some_and(|end| NAME_ENDS.contains(end))).then_some(end)
     })?;
     let start = name_end + 1;
     let (start, end_mark) = match bytes.get(start) {
@@ -169,6 +180,9 @@ mod tests {
             ("tool --passwords=1", "tool --passwords=1"),
             ("--secret grüße", "--secret ***"),
             ("", ""),
+            ("-token a-pwd=b -pwd=c", "-token *** -pwd=***"),
+            ("-token 'a -pwd=b' /pass:d", "-token '***' /pass:***"),
+            ("-pass=-", "-pass=***"),
         ];
         for (command, expected) in cases {
             let after = after(&testing::Batch::new().row([("process.command_line", command)]));
@@ -192,6 +206,14 @@ mod tests {
         assert_eq!(after.text(2, "user.name"), None);
         assert_eq!(after.resource_text(2, "process.owner"), Some("***"));
         assert_eq!(after.resource_text(2, "process.command_line"), Some("app --token ***"));
+    }
+
+    #[test]
+    fn a_secret_may_have_a_name_of_one_letter() {
+        let mut plugin = testing::configured::<Redact>(r#"{ "secrets": ["P"] }"#).unwrap();
+        let batch = testing::Batch::new().row([("process.command_line", "mysql -p=x -P y -port 7 -q")]);
+        let after = testing::transform(&mut plugin, &batch).unwrap();
+        assert_eq!(after.text(0, "process.command_line"), Some("mysql -p=*** -P *** -port 7 -q"));
     }
 
     #[test]
