@@ -2,12 +2,13 @@
 //!
 //! SIGTERM and SIGINT ask for a drain; a second one of either skips the time that exporters are given, never the sync of
 //! what was received. SIGHUP asks for a reload. A thread of its own waits for them, so that no handler does more than
-//! signal-hook's write to a pipe; the receiving thread chooses how long it waits.
+//! signal-hook's write to a pipe; the receiving thread chooses how long it waits. However many SIGHUPs come while it is busy,
+//! a stop finds room.
 
 use std::io;
 use std::thread;
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -22,8 +23,8 @@ pub enum Request {
     Reload,
 }
 
-/// Requests that may wait to be read; further ones of the same burst say nothing new.
-const WAITING: usize = 16;
+/// Requests that may wait to be read: a reload, a stop and a stop at once. Further ones say nothing new.
+const WAITING: usize = 3;
 
 /// Takes the process's signals over; to be called once, before other threads start. Fails when a handler cannot be set.
 pub fn watch() -> io::Result<Receiver<Request>> {
@@ -37,15 +38,21 @@ fn watch_for(signals: &[i32]) -> io::Result<Receiver<Request>> {
         let mut stops = 0;
         for signal in &mut signals {
             let request = request(signal, &mut stops);
-            if let Err(error) = tx.try_send(request) {
-                if error.is_disconnected() {
-                    return;
-                }
-                tracing::warn!("signal {signal} came while {WAITING} others wait; it is not looked at");
+            if !pass_on(&tx, request) {
+                return;
             }
         }
     })?;
     Ok(rx)
+}
+
+/// Passes a request on, unless it says nothing new. False when nobody listens any more.
+fn pass_on(tx: &Sender<Request>, request: Request) -> bool {
+    // A reload that has not begun will read what is there then, and after a stop there is none.
+    if request == Request::Reload && !tx.is_empty() {
+        return true;
+    }
+    !matches!(tx.try_send(request), Err(TrySendError::Disconnected(_)))
 }
 
 fn request(signal: i32, stops: &mut u32) -> Request {
@@ -76,5 +83,16 @@ mod tests {
         let requests = watch_for(&[SIGHUP]).unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert_eq!(requests.recv_timeout(Duration::from_secs(10)), Ok(Request::Reload));
+    }
+
+    #[test]
+    fn a_stop_is_heard_behind_any_number_of_reloads() {
+        let (tx, rx) = bounded(WAITING);
+        let (reload, stop, now) = (Request::Reload, Request::Stop, Request::StopNow);
+        let burst = [vec![reload; 100], vec![stop], vec![reload; 100], vec![now; 100]].concat();
+        assert!(burst.into_iter().all(|request| pass_on(&tx, request)));
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [reload, stop, now]);
+        drop(rx);
+        assert!(!pass_on(&tx, stop));
     }
 }
