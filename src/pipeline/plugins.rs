@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::sync::Unparker;
 
+use super::receivers::of_lanes;
 use super::sources;
 use super::writer::{Change, Swap, on_a_deep_stack};
 use crate::block::SourceId;
@@ -184,7 +185,7 @@ impl Plugins {
                 Some(one) if is_as_it_was(&one.program, plugin)? => Arc::clone(&one.program),
                 _ => on_a_deep_stack(|| Program::load(engine, plugin, number)).map_err(PluginError::Thread)??,
             };
-            loaded.push(Loaded { program, sources: source_ids(&config.state_directory, plugin)? });
+            loaded.push(Loaded { program, sources: source_ids(config, plugin)? });
         }
         Ok(Prepared(loaded))
     }
@@ -292,13 +293,48 @@ fn is_as_it_was(program: &Program, plugin: &Plugin) -> Result<bool, PluginError>
     Ok(live && shadow)
 }
 
-/// The ids of the receivers that a plugin's filter names.
-fn source_ids(state_directory: &Path, plugin: &Plugin) -> Result<Option<Vec<SourceId>>, PluginError> {
+/// The ids of the receivers that a plugin's filter names. A reload writes new ids down when nothing else can fail any more:
+/// until then they are what [`super::receivers::Receivers::prepare`] makes them, so receivers come first here too.
+fn source_ids(config: &Config, plugin: &Plugin) -> Result<Option<Vec<SourceId>>, PluginError> {
     if plugin.filter.sources.is_empty() {
         return Ok(None);
     }
-    let names: Vec<&str> = plugin.filter.sources.iter().map(String::as_str).collect();
-    let assigned = sources::assign(state_directory, &names)?;
-    assigned.keep()?;
-    Ok(Some(assigned.ids))
+    let mut names: Vec<&str> = of_lanes(config).map(|receiver| receiver.name.as_str()).collect();
+    let receivers = names.len();
+    names.extend(plugin.filter.sources.iter().map(String::as_str));
+    let mut assigned = sources::assign(&config.state_directory, &names)?;
+    Ok(Some(assigned.ids.split_off(receivers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::receivers::Receivers;
+    use super::*;
+    use crate::config::{File, Host, Inputs};
+
+    /// Two receivers that are new, and a plugin that is to see the second.
+    const TEXT: &str = "
+receivers:
+  otlp/first: {protocols: {http: {endpoint: '127.0.0.1:0'}}}
+  otlp/second: {protocols: {http: {endpoint: '127.0.0.1:0'}}}
+processors: {plugin/redact: {path: r.wasm, filter: {sources: [otlp/second]}}}
+service: {pipelines: {traces: {receivers: [otlp/first, otlp/second], processors: [plugin/redact]}}}
+";
+
+    #[test]
+    fn a_plugin_that_comes_with_its_receiver_sees_that_one_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let file = Some(File { name: "m.yaml", text: TEXT });
+        let environment = |name: &str| (name == "STATE_DIRECTORY").then(|| directory.path().display().to_string());
+        let inputs = Inputs { file, environment: &environment, flags: &[], proxytrace: false, host };
+        let config = crate::config::load(&inputs).unwrap().config;
+        let receivers = Receivers::new(&config, 1, Vec::new()).prepare(&config).unwrap();
+        let seen = source_ids(&config, &config.plugins[0]).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "a dry run writes nothing");
+        receivers.open().unwrap();
+        let table = std::fs::read_to_string(directory.path().join("sources")).unwrap();
+        let second = table.lines().position(|name| name == "otlp/second").and_then(|at| u16::try_from(at).ok());
+        assert_eq!(seen, Some(vec![SourceId(second.unwrap())]), "{table}");
+    }
 }

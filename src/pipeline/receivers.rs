@@ -199,7 +199,7 @@ impl Receivers {
 }
 
 /// The receivers that every lane serves; the others have threads of their own.
-fn of_lanes(config: &Config) -> impl Iterator<Item = &config::Receiver> {
+pub(super) fn of_lanes(config: &Config) -> impl Iterator<Item = &config::Receiver> {
     config.receivers.iter().filter(|receiver| !matches!(receiver.protocol, Protocol::Plugin(_)))
 }
 
