@@ -319,12 +319,29 @@ impl Scan<'_> {
         to_the_end.then_some(gone)
     }
 
-    /// The number of every letter, gone or not, with the place behind it.
+    /// The number of every letter, gone or not, with the place behind it. Whatever does not say what is gone is a letter,
+    /// also one of a kind that only a later version knows.
     pub(super) fn numbers(&self, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
         self.each(&mut |Read { number, payload, end, .. }| match payload.first() {
-            Some(&LETTER) => visit(number, end),
-            _ => ControlFlow::Continue(()),
+            Some(&GONE) => ControlFlow::Continue(()),
+            _ => visit(number, end),
         });
+    }
+
+    /// Behind the last place before which everything is known to be gone. It stands before a letter that is there, and before
+    /// whatever cannot be read: a key that is missing may come back.
+    pub(super) fn gone_before(&self, gone: &Gone) -> Position {
+        let mut reader = (self.open)();
+        let (mut passed, mut entries) = (reader.position(), 0u32);
+        while let Some(Entry::Block { sequence, payload, end, .. }) = reader.next() {
+            let is_there = payload.first() != Some(&GONE) && !gone.contains(sequence);
+            entries += 1;
+            if is_there || (entries.is_multiple_of(PULSE_ENTRIES) && (self.pulse)().is_break()) {
+                break;
+            }
+            passed = end;
+        }
+        passed
     }
 
     /// Every block; false when the reading was ended. What is damaged is gone; what a later version kept is not ours to show.

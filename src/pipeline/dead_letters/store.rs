@@ -174,13 +174,14 @@ impl Store {
     fn expire(&mut self, to: Position) {
         let gone = self.take_gone();
         let mut expired = 0;
-        self.scan_from(self.log.oldest(), &mut |number, end| {
+        let mut count = |number, end: Position| {
             if end.segment >= to.segment {
                 return ControlFlow::Break(());
             }
             expired += u64::from(!gone.contains(number));
             ControlFlow::Continue(())
-        });
+        };
+        self.scan(self.log.oldest(), &mut |scan| scan.numbers(&mut count));
         if expired > 0 {
             tracing::warn!(store = self.name.word(), expired, "the oldest dead letters make room or are too old");
         }
@@ -193,17 +194,9 @@ impl Store {
     fn reclaim(&mut self) {
         let gone = self.take_gone();
         let mut passed = self.passed.max(self.log.oldest());
-        let mut first = None;
-        self.scan_from(passed, &mut |number, end| {
-            if !gone.contains(number) {
-                first = Some(end.segment);
-                return ControlFlow::Break(());
-            }
-            passed = end;
-            ControlFlow::Continue(())
-        });
+        self.scan(passed, &mut |scan| passed = scan.gone_before(&gone));
         self.passed = passed;
-        self.release(&Position { segment: first.unwrap_or(self.log.tail().segment), ..Position::default() }, gone);
+        self.release(&Position { segment: passed.segment, ..Position::default() }, gone);
         self.tend();
     }
 
@@ -220,10 +213,6 @@ impl Store {
             self.scan(self.log.oldest(), &mut |scan| gone = scan.gone());
             gone.expect("our own pulse ends no reading")
         })
-    }
-
-    fn scan_from(&self, from: Position, visit: &mut dyn FnMut(u64, Position) -> ControlFlow<()>) {
-        self.scan(from, &mut |scan| scan.numbers(visit));
     }
 
     fn scan(&self, from: Position, with: &mut dyn FnMut(&Scan<'_>)) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::block::{Block, Refusal, Ticket, VerdictOutcome};
+use crate::block::{Block, Made, Meta, Refusal, Ticket, VerdictOutcome};
 use crate::config::{Mapping, OtherSourcetypes, Uberagent};
 use crate::pipeline::outlet::{self, WriterEnd};
 use crate::pipeline::sources::RowRules;
@@ -288,4 +288,61 @@ fn a_record_is_replayed_under_the_rules_that_a_reload_has_brought() {
     assert_eq!(after, payload(&mut front(&RowRules::new(original), &metrics)));
     assert_ne!(after, before);
     assert_eq!(metrics.imbalances().front, 0);
+}
+
+fn opened(directory: &Path, at_rest: &AtRest) -> Store {
+    let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
+    Store::open(&storage, directory, StoreName::Front, at_rest, StoreWatch::nobody()).unwrap()
+}
+
+fn numbers(store: &Store) -> Vec<u64> {
+    found(StoreName::Front, &store.log, &Selection::default()).iter().map(|letter| letter.number).collect()
+}
+
+/// Three of them fill a segment.
+fn keep(store: &mut Store, encoded: &[u8]) {
+    assert!(store.keep((Signal::Traces, SourceId(0)), clock::wall_ns(), encoded) && store.sync());
+}
+
+#[test]
+fn letters_of_every_kind_hold_their_segments() {
+    let (large, meta) = (vec![7; 1_000_000], Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 5));
+    let block = letter::of_block(("plugin_trap", "otlp", "p"), &meta, &large).remove(0);
+    let mut of_a_later_version = letter::encode("r", "o", "", &large);
+    of_a_later_version[0] = 9;
+    for kept in [block, of_a_later_version] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = opened(directory.path(), &AtRest::default());
+        (0..4).for_each(|_| keep(&mut store, &kept));
+        let (held, shown) = (store.log.stats().segments, numbers(&store).len());
+        (0..4).for_each(|_| keep(&mut store, &letter::encode("r", "o", "", &large)));
+        let plain = numbers(&store).split_off(shown);
+        assert!(store.go(&plain, GoneBy::Purge));
+        assert_eq!((plain.len(), numbers(&store).len()), (4, shown));
+        assert!(store.log.stats().segments >= held, "{:?}", store.log.stats());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_for_want_of_a_key_is_there_when_the_key_is_back() {
+    use crate::config::MissingKey::{Hold, Skip};
+    let keys = crate::queue::Keys::parse(&"17".repeat(32)).unwrap();
+    let encrypted = AtRest { keys, ..AtRest::default() };
+    let (directory, large) = (tempfile::tempdir().unwrap(), letter::encode("r", "o", "", &vec![7; 1_000_000]));
+    let mut store = opened(directory.path(), &encrypted);
+    (0..7).for_each(|_| keep(&mut store, &large));
+    let kept = numbers(&store);
+    drop(store);
+    for missing_key in [Hold, Skip] {
+        let keyless = AtRest { missing_key, ..AtRest::default() };
+        assert_eq!(purge(directory.path(), &keyless, &Selection::default()).unwrap(), 0, "{missing_key:?}");
+        let mut store = opened(directory.path(), &keyless);
+        (0..4).for_each(|_| keep(&mut store, &large));
+        let all: Vec<u64> = (1..=store.log.published_sequence()).filter(|number| !kept.contains(number)).collect();
+        assert!(store.go(&all, GoneBy::Replay));
+        drop(store);
+        let store = opened(directory.path(), &encrypted);
+        assert_eq!(numbers(&store), kept, "{missing_key:?}");
+        drop(store);
+    }
 }
