@@ -31,6 +31,8 @@ pub enum Refusal {
     Storage,
     /// The process stops.
     Draining,
+    /// A transform cannot do it, and its producer has it from the dead letters: it is there already.
+    Transforms,
 }
 
 /// What became of a range of blocks.

@@ -31,6 +31,7 @@ pub use plugins::{
     Capability, Circuit, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginFilter, PluginLimits,
 };
 pub use queue::{SEGMENTS_A_LANE, too_small};
+pub use receivers::is_of_plugin;
 pub use section::{ConfigError, Explained, Problem};
 pub use settings::{SETTINGS, Setting};
 pub use tree::Origin;

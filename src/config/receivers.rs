@@ -58,6 +58,12 @@ pub(super) fn kind(name: &str) -> &str {
     name.split_once('/').map_or(name, |(kind, _)| kind)
 }
 
+/// Whether what comes by the receiver of this name is read by a plugin.
+#[must_use]
+pub fn is_of_plugin(name: &str) -> bool {
+    kind(name) == "plugin"
+}
+
 /// Names become metric labels and directories: few characters, and no way out of a directory.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let word = |word: &str| {

@@ -377,7 +377,8 @@ fn start_desk(
     (metrics, health, stops): (&Arc<Metrics>, &Health, &Stops),
 ) -> io::Result<(JoinHandle<()>, WriterEnd)> {
     dead_letters::show(stores, metrics);
-    let (outlet, end, _) = outlet::pair(RING_BLOCKS, u64::MAX, Doorbell::new()?, writer.unparker().clone());
+    let (outlet, mut end, _) = outlet::pair(RING_BLOCKS, u64::MAX, Doorbell::new()?, writer.unparker().clone());
+    end.of_letters = true;
     let desk = Desk::new(DeskParts {
         calls,
         logs: stores.logs.clone(),

@@ -301,17 +301,39 @@ fn purge_all(scan: &Scan<'_>, log: &Log, selection: &Selection, go: &mut dyn FnM
     (all_gone && go(found)).then_some(purged)
 }
 
-/// The letters of a store that are meant, oldest first, at most `most`.
-fn select(scan: &Scan<'_>, selection: &Selection, most: usize) -> Vec<Letter> {
+/// How much is taken out of the stores at once.
+struct Room {
+    letters: usize,
+    bytes: usize,
+    /// There are more than there was room for.
+    more: bool,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> bool {
+        self.more = self.letters == 0 || self.bytes == 0;
+        if !self.more {
+            self.letters -= 1;
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        !self.more
+    }
+}
+
+/// The letters of a store that are meant, oldest first, as far as there is room.
+fn select(scan: &Scan<'_>, selection: &Selection, room: &mut Room) -> Vec<Letter> {
     let mut found = Vec::new();
-    if most == 0 || selection.store.is_some_and(|wanted| wanted != scan.store) {
+    if room.more || selection.store.is_some_and(|wanted| wanted != scan.store) {
         return found;
     }
     scan.letters(&mut |letter, _| {
         if selection.takes(&letter) {
+            if !room.take(letter.bytes.len()) {
+                return ControlFlow::Break(());
+            }
             found.push(letter);
         }
-        if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        ControlFlow::Continue(())
     });
     found
 }

@@ -45,6 +45,8 @@ pub struct RingOutlet {
 /// The writer's end.
 pub struct WriterEnd {
     rings: Arc<Rings>,
+    /// What comes is a dead letter already: not to be kept aside a second time.
+    pub of_letters: bool,
 }
 
 /// A gauge of what one producer has pushed and not yet been told the fate of.
@@ -80,7 +82,7 @@ pub fn pair(blocks: usize, max_spans: u64, doorbell: Doorbell, writer: Unparker)
         waiting_spans: 0,
         max_spans,
     };
-    (outlet, WriterEnd { rings: rings.clone() }, Waiting(rings))
+    (outlet, WriterEnd { rings: rings.clone(), of_letters: false }, Waiting(rings))
 }
 
 impl Outlet for RingOutlet {

@@ -304,8 +304,12 @@ impl LaneWriter {
         self.feeds[index].decide(Fate::Known(VerdictOutcome::Refused(refusal)));
     }
 
-    /// Hands a block to the keeper of dead letters; gives it back when that has to wait.
+    /// Hands a block to the keeper of dead letters; gives it back when that has to wait. What came from there is there.
     fn keep_aside(&mut self, index: usize, block: Block, cause: Cause) -> Option<Held> {
+        if self.feeds[index].end.of_letters {
+            self.refuse(index, std::iter::once(&block.meta), Refusal::Transforms);
+            return None;
+        }
         match self.transforms.keep_aside(block, cause) {
             Handed::Over(letter) => self.feeds[index].decide(Fate::Letter(Box::new(letter))),
             Handed::Back(block, cause) if !self.gives_up() => return Some(Held::Aside(block, cause)),

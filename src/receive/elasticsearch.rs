@@ -178,7 +178,7 @@ async fn take_bulk<O: Outlet>(door: &Door<O>, mut bulk: Bulk<'_>) -> Result<Vec<
         match receipt.settled().await {
             Settled::Durable => {}
             Settled::Refused(Refusal::Full) => return Err(Refused::Busy),
-            Settled::Refused(Refusal::Storage | Refusal::Draining) | Settled::Unknown => {
+            Settled::Refused(Refusal::Storage | Refusal::Draining | Refusal::Transforms) | Settled::Unknown => {
                 return Err(Refused::NotStored);
             }
         }

@@ -96,6 +96,23 @@ fn a_letter_that_was_cut_is_named_and_not_sent() {
 }
 
 #[test]
+fn a_destination_that_is_down_keeps_no_letter_of_another_from_being_replayed() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::up();
+    leave(directory.path(), &[("down", one_span(1)), ("up", one_span(2)), ("down", one_span(3)), ("up", one_span(4))]);
+    let template = config(directory.path());
+    // Bound and closed again: nobody is there.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let exporters = vec![exporter(&template, "down", nobody), exporter(&template, "up", sink.address)];
+    let rig = Rig::start(&Config { exporters, ..template });
+    let answer = replay(&rig, &json!({ "all": true }));
+    assert_eq!((&answer["replayed"], &answer["failed"], sink.spans()), (&json!(2), &json!([]), 2));
+    let stopped = answer["stopped"].as_str().unwrap();
+    assert!(stopped.starts_with("down takes nothing now: ") && stopped.matches("takes").count() == 1, "{stopped}");
+    rig.stop();
+}
+
+#[test]
 fn a_replay_whose_backend_never_answers_holds_a_stop_up_no_longer_than_the_drain() {
     let directory = tempfile::tempdir().unwrap();
     leave(directory.path(), &[("silent", one_span(1))]);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::letter::{Letter, Scan, Selection, StoreName};
 use super::replay::{self, FrontReplay, Replayed};
-use super::{DeadLetters, GoneBy, purge_all, select};
+use super::{DeadLetters, GoneBy, Room, purge_all, select};
 use crate::queue::Log;
 use crate::serve::{DeadLetterCall, DeadLetterVerb};
 use crate::sys::clock;
@@ -27,6 +27,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Letters that one replay takes; whoever asked may ask again.
 const REPLAY_LETTERS: usize = 512;
+
+/// And their bytes, beyond which it takes no further one: those of an encrypted store are in memory.
+const REPLAY_BYTES: usize = 8 << 20;
 
 /// Letters that a list names; groups count all of them.
 const LISTED_LETTERS: usize = 1000;
@@ -141,15 +144,10 @@ impl Desk {
     }
 
     fn replay(&mut self, selection: &Selection, answer: Answer) {
-        let (mut records, mut spans) = self.scan(|[front, delivery]| {
-            let records = select(front, selection, REPLAY_LETTERS + 1);
-            let spans = select(delivery, selection, REPLAY_LETTERS + 1 - records.len());
-            (records, spans)
-        });
-        let more = records.len() + spans.len() > REPLAY_LETTERS;
-        if more && spans.pop().is_none() {
-            records.pop();
-        }
+        let mut room = Room { letters: REPLAY_LETTERS, bytes: REPLAY_BYTES, more: false };
+        let (records, spans) = self
+            .scan(|[front, delivery]| (select(front, selection, &mut room), select(delivery, selection, &mut room)));
+        let more = room.more;
         let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
         let mut replayed = self.parts.front.replay(&records, &stop, &|| self.parts.tick.tick(clock::monotonic()));
         confirm(&letters, StoreName::Front, &mut replayed);
@@ -179,7 +177,7 @@ pub(super) fn confirm(letters: &DeadLetters, store: StoreName, replayed: &mut Re
     if letters.go(store, numbers, GoneBy::Replay) {
         replayed.count += count;
     } else {
-        replayed.stopped = Some("what was replayed could not be marked as gone: it may be replayed again".to_owned());
+        replayed.stop("what was replayed could not be marked as gone: it may be replayed again".to_owned());
     }
 }
 

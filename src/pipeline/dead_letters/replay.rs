@@ -1,7 +1,8 @@
 //! Sending dead letters again: records into the front, spans to the backend that refused them.
 //!
 //! A record is decoded as a lane's producer decodes it, under the present configuration, and goes through a ring of its own
-//! to the writer of the first lane; it is gone once the log has it durably. A span goes past the plugins to its destination
+//! to the writer of the first lane; it is gone once the log has it durably. What a plugin's receiver took in is no row and
+//! cannot be decoded here. A span goes past the plugins to its destination
 //! alone, a letter a request; it is gone once the backend took it. Whatever fails again stays, with no second letter.
 
 use std::collections::HashMap;
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 use super::DeadLetters;
 use super::desk::confirm;
 use super::letter::{Letter, StoreName};
-use crate::block::{Block, Outcome, Outlet, SourceId, VerdictOutcome};
-use crate::config;
+use crate::block::{Block, Outcome, Outlet, Refusal, SourceId, VerdictOutcome};
+use crate::config::{self, is_of_plugin};
 use crate::export::Request;
 use crate::pipeline::outlet::RingOutlet;
 use crate::pipeline::sources::RowRules;
@@ -37,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Why a letter that was too large for its store is not sent again: what is left of OTLP may read as less OTLP.
 const CUT: &str = "only its beginning was kept";
 
+/// Why a letter stays that transforms could not do again. It is not kept aside a second time.
+const FAILS_AGAIN: &str = "a plugin fails on it again";
+
 /// What became of letters.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
@@ -46,7 +50,7 @@ pub(super) struct Replayed {
     pub(super) gone: Vec<u64>,
     /// Failed again: id, and why.
     failed: Vec<(String, String)>,
-    /// Why the rest was not tried, if there is a rest.
+    /// Why some were not tried, if that is so.
     pub(super) stopped: Option<String>,
 }
 
@@ -59,6 +63,12 @@ impl Replayed {
             "stopped": self.stopped,
             "more": more,
         })
+    }
+
+    /// Some are not tried.
+    pub(super) fn stop(&mut self, why: String) {
+        let before = self.stopped.take().map(|before| format!("{before}; ")).unwrap_or_default();
+        self.stopped = Some(before + &why);
     }
 
     fn fail(&mut self, letter: &Letter, why: &str) {
@@ -91,25 +101,30 @@ impl FrontReplay {
             // Relaxed: a flag that is only ever set.
             if stop.load(Ordering::Relaxed) {
                 replayed.stopped = Some("the appliance is stopping".to_owned());
+            }
+            if replayed.stopped.is_some() {
                 break;
             }
-            let (numbers, blocks) = self.decode(together, &mut replayed);
-            match self.store(blocks, pulse) {
-                Ok(()) => replayed.gone.extend(numbers),
-                Err(why) => {
-                    replayed.stopped = Some(why.to_owned());
-                    break;
+            let (tried, blocks) = self.decode(together, &mut replayed);
+            let mut outcomes = self.store(blocks, pulse).into_iter();
+            for (letter, blocks) in tried {
+                let bad = outcomes.by_ref().take(blocks).filter(|outcome| *outcome != VerdictOutcome::Durable);
+                match bad.last() {
+                    None => replayed.gone.push(letter.number),
+                    Some(VerdictOutcome::Refused(Refusal::Transforms)) => replayed.fail(letter, FAILS_AGAIN),
+                    // Each of them says the same.
+                    Some(outcome) => replayed.stopped = Some(why(outcome).to_owned()),
                 }
             }
         }
         replayed
     }
 
-    /// Decodes letters of one source and books them; returns the numbers of those that are no dead letters any more, and
-    /// the blocks in which they are.
-    fn decode(&mut self, letters: &[Letter], replayed: &mut Replayed) -> (Vec<u64>, Vec<Block>) {
-        let (mut numbers, mut blocks) = (Vec::new(), Vec::new());
-        let Some(first) = letters.first() else { return (numbers, Vec::new()) };
+    /// Decodes letters of one source and books them; returns those that are no dead letters any more once their blocks are
+    /// durable, with how many these are, and the blocks one behind the other. None is shared: each letter has its own fate.
+    fn decode<'l>(&mut self, letters: &'l [Letter], replayed: &mut Replayed) -> (Vec<(&'l Letter, usize)>, Vec<Block>) {
+        let (mut tried, mut blocks) = (Vec::new(), Vec::new());
+        let Some(first) = letters.first() else { return (tried, blocks) };
         let (rules, metrics) = (self.rules.now(), &self.metrics);
         if rules != self.followed {
             // They hold no block open: what they decoded was handed over each time.
@@ -123,96 +138,118 @@ impl FrontReplay {
             (Encoder::new(rules, first.source), front)
         });
         for letter in letters {
-            if letter.is_cut() {
-                replayed.fail(letter, CUT);
+            if let Some(why) = unfit(letter) {
+                replayed.fail(letter, why);
                 continue;
             }
-            if letter.is_withheld {
-                replayed.fail(letter, "its bytes may not be kept, and were not");
-                continue;
-            }
+            let before = blocks.len();
             if let Some(meta) = letter.block {
                 front.received.add(u64::from(meta.records));
                 front.encoded.add(u64::from(meta.records));
-                let payload = letter.bytes.to_vec();
-                blocks.push(Block { meta, payload, awaited: true });
-                numbers.push(letter.number);
+                blocks.push(Block { meta, payload: letter.bytes.to_vec(), awaited: true });
+            } else if let Err(why) = encode(letter, encoder, front) {
+                replayed.fail(letter, why);
                 continue;
             }
-            let outcome = encoder.json(&letter.bytes, Origin::default(), letter.time_ns);
-            front.received.add(u64::from(outcome != uberagent::Outcome::Blank));
-            match outcome {
-                uberagent::Outcome::Encoded { fields_dropped } => {
-                    front.encoded.add(1);
-                    front.fields_dropped.add(u64::from(fields_dropped));
-                    numbers.push(letter.number);
-                }
-                uberagent::Outcome::Filtered(_) => {
-                    front.filtered.add(1);
-                    numbers.push(letter.number);
-                }
-                uberagent::Outcome::DeadLetter(reason) => {
-                    front.dead_lettered.add(1);
-                    replayed.fail(letter, reason);
-                }
-                uberagent::Outcome::Blank => replayed.fail(letter, "no record"),
-            }
+            blocks.extend(std::iter::from_fn(|| encoder.close()));
+            tried.push((letter, blocks.len() - before));
         }
-        blocks.extend(std::iter::from_fn(|| encoder.close()));
-        (numbers, blocks)
+        (tried, blocks)
     }
 
-    /// Hands blocks to the lane and waits until all of them are durable.
-    fn store(&mut self, blocks: Vec<Block>, pulse: &dyn Fn()) -> Result<(), &'static str> {
-        let mut waiting = blocks.len();
+    /// Hands blocks to the lane and waits until it is known of each what became of it.
+    fn store(&mut self, blocks: Vec<Block>, pulse: &dyn Fn()) -> Vec<VerdictOutcome> {
+        let (count, mut outcomes) = (blocks.len(), Vec::new());
         for mut block in blocks {
             block.awaited = true;
             // It is received now: its age in the log counts from here.
             block.meta.received_ns = clock::wall_ns();
             self.outlet.push(block);
         }
-        let mut outcome = Ok(());
-        while waiting > 0 {
+        while outcomes.len() < count {
             let Some(verdict) = self.outlet.verdict() else {
                 pulse();
                 thread::park_timeout(LOOK);
                 continue;
             };
-            waiting -= usize::try_from(verdict.last.0 - verdict.first.0 + 1).unwrap_or(waiting);
-            match verdict.outcome {
-                VerdictOutcome::Durable => {}
-                VerdictOutcome::Refused(_) => outcome = Err("the log has no room for them now"),
-                VerdictOutcome::Unknown => outcome = Err("the log could not be synced"),
-            }
+            outcomes.extend((verdict.first.0..=verdict.last.0).map(|_| verdict.outcome));
         }
-        outcome
+        outcomes
     }
 }
 
-/// Sends spans to the backends that refused them.
+/// Why a letter of the front cannot be decoded at all, if that is so.
+fn unfit(letter: &Letter) -> Option<&'static str> {
+    if letter.is_cut() {
+        Some(CUT)
+    } else if letter.is_withheld {
+        Some("its bytes may not be kept, and were not")
+    } else if letter.block.is_none() && is_of_plugin(&letter.origin) {
+        Some("a plugin reads what comes by this receiver: send it there again")
+    } else {
+        None
+    }
+}
+
+/// Decodes a row into the encoder's open blocks, and books it; why it stays a letter.
+fn encode(letter: &Letter, encoder: &mut Encoder, front: &Front) -> Result<(), &'static str> {
+    let outcome = encoder.json(&letter.bytes, Origin::default(), letter.time_ns);
+    front.received.add(u64::from(outcome != uberagent::Outcome::Blank));
+    match outcome {
+        uberagent::Outcome::Encoded { fields_dropped } => {
+            front.encoded.add(1);
+            front.fields_dropped.add(u64::from(fields_dropped));
+        }
+        uberagent::Outcome::Filtered(_) => front.filtered.add(1),
+        uberagent::Outcome::DeadLetter(reason) => {
+            front.dead_lettered.add(1);
+            return Err(reason);
+        }
+        uberagent::Outcome::Blank => return Err("no record"),
+    }
+    Ok(())
+}
+
+/// Why the rest of a replay is not tried.
+fn why(outcome: VerdictOutcome) -> &'static str {
+    match outcome {
+        VerdictOutcome::Refused(Refusal::Storage) => "the storage of the log has failed",
+        VerdictOutcome::Refused(Refusal::Draining) => "the appliance is stopping",
+        VerdictOutcome::Refused(_) => "the log has no room for them now",
+        VerdictOutcome::Unknown | VerdictOutcome::Durable => "the log could not be synced",
+    }
+}
+
+/// Sends spans to the backends that refused them. One that takes nothing now is asked no more; the others are.
 pub(super) fn deliver(letters: &[Letter], door: &DeadLetters, stop: &AtomicBool, replayed: &mut Replayed) {
+    let mut away: Vec<&str> = Vec::new();
     for together in letters.chunks(TOGETHER) {
         for letter in together {
             // Relaxed: a flag that is only ever set.
             if stop.load(Ordering::Relaxed) {
                 replayed.stopped = Some("the appliance is stopping".to_owned());
+                break;
             }
-            if replayed.stopped.is_none() {
-                send(letter, door, replayed);
+            if !away.contains(&letter.origin.as_str())
+                && let Err(message) = send(letter, door, replayed)
+            {
+                away.push(&letter.origin);
+                replayed.stop(format!("{} takes nothing now: {message}", letter.origin));
             }
         }
         confirm(door, StoreName::Delivery, replayed);
     }
 }
 
-fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) {
+/// Sends one letter. Fails when its backend takes nothing now, whatever is sent.
+fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) -> Result<(), String> {
     if letter.is_cut() {
         replayed.fail(letter, CUT);
-        return;
+        return Ok(());
     }
     let Some(exporter) = door.exporters().get(&letter.origin).cloned() else {
         replayed.fail(letter, "its destination does not run");
-        return;
+        return Ok(());
     };
     let payloads = [&letter.bytes[..]];
     let request = Request {
@@ -235,8 +272,7 @@ fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) {
         | Outcome::TooLarge { message, .. } => replayed.fail(letter, &message),
         Outcome::Throttled { message, .. }
         | Outcome::Unavailable { message, .. }
-        | Outcome::Misconfigured { message } => {
-            replayed.stopped = Some(format!("{} takes nothing now: {message}", letter.origin));
-        }
+        | Outcome::Misconfigured { message } => return Err(message),
     }
+    Ok(())
 }

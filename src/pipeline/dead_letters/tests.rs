@@ -40,7 +40,7 @@ fn refused(destination: &str, payload: &[u8]) -> DeliveryLetter {
 
 fn found(store: StoreName, log: &Arc<Log>, selection: &Selection) -> Vec<Letter> {
     let scan = Scan { store, open: &|| log.reader(log.oldest()), pulse: &|| ControlFlow::Continue(()) };
-    select(&scan, selection, usize::MAX)
+    select(&scan, selection, &mut Room { letters: usize::MAX, bytes: usize::MAX, more: false })
 }
 
 fn all(stores: &DeadLetterStores, selection: &Selection) -> Vec<Letter> {
@@ -236,17 +236,22 @@ fn front(rules: &RowRules, metrics: &Arc<Metrics>) -> Joined {
 }
 
 /// Replays letters to a writer that answers every block so; the blocks.
-fn replayed(
+fn replayed(joined: &mut Joined, letters: &[Letter], outcome: VerdictOutcome) -> (replay::Replayed, Vec<Block>) {
+    replayed_each(joined, letters, &|_| outcome)
+}
+
+/// The same with an answer by ticket.
+fn replayed_each(
     (front, writer, ticket): &mut Joined,
     letters: &[Letter],
-    outcome: VerdictOutcome,
+    outcome: &(dyn Fn(u64) -> VerdictOutcome + Sync),
 ) -> (replay::Replayed, Vec<Block>) {
     thread::scope(|scope| {
         let replaying = scope.spawn(|| front.replay(letters, &AtomicBool::new(false), &|| ()));
         let mut blocks = Vec::new();
         while !replaying.is_finished() {
             if let Some(block) = writer.pop() {
-                writer.answer(Ticket(*ticket), Ticket(*ticket), outcome);
+                writer.answer(Ticket(*ticket), Ticket(*ticket), outcome(*ticket));
                 *ticket += 1;
                 blocks.push(block);
             }
@@ -274,6 +279,25 @@ fn a_record_is_replayed_once_the_log_has_it_and_a_bad_one_stays() {
         assert_eq!(replayed.to_json(false)["failed"][0]["id"], "front-2");
     }
     assert_eq!(metrics.imbalances().front, 0);
+}
+
+#[test]
+fn each_letter_has_its_own_fate_and_what_a_plugin_took_in_is_no_row() {
+    let mut letters: Vec<Letter> = (1..=4).map(|number| undecoded(number, ROW)).collect();
+    letters[3].origin = "plugin/syslog".to_owned();
+    let metrics = Arc::new(Metrics::new());
+    let again = |ticket| match ticket {
+        1 => VerdictOutcome::Refused(Refusal::Transforms),
+        _ => VerdictOutcome::Durable,
+    };
+    let (replayed, blocks) = replayed_each(&mut front(&RowRules::new(SESSION), &metrics), &letters, &again);
+    assert_eq!((replayed.gone.clone(), replayed.stopped.clone(), blocks.len()), (vec![1, 3], None, 3));
+    let failed = replayed.to_json(false)["failed"].clone();
+    let of_plugin = "a plugin reads what comes by this receiver: send it there again";
+    let expected = serde_json::json!([
+        { "id": "front-4", "why": of_plugin }, { "id": "front-2", "why": "a plugin fails on it again" }
+    ]);
+    assert_eq!((failed, metrics.imbalances().front), (expected, 0));
 }
 
 #[test]
@@ -344,5 +368,20 @@ fn what_cannot_be_read_for_want_of_a_key_is_there_when_the_key_is_back() {
         let store = opened(directory.path(), &encrypted);
         assert_eq!(numbers(&store), kept, "{missing_key:?}");
         drop(store);
+    }
+}
+
+#[test]
+fn what_is_taken_out_at_once_is_bounded_in_letters_and_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = opened(directory.path(), &AtRest::default());
+    (0..3).for_each(|_| keep(&mut store, &letter::encode("r", "o", "", &[7; 1000])));
+    let log = &store.log;
+    let scan =
+        Scan { store: StoreName::Front, open: &|| log.reader(log.oldest()), pulse: &|| ControlFlow::Continue(()) };
+    for (letters, bytes, taken) in [(3, 3000, 3), (9, 2001, 3), (9, 1500, 2), (1, 9000, 1), (9, 1, 1)] {
+        let mut room = Room { letters, bytes, more: false };
+        let found = select(&scan, &Selection::default(), &mut room);
+        assert_eq!((found.len(), room.more), (taken, taken < 3), "{letters} letters, {bytes} bytes");
     }
 }

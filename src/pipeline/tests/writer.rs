@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam::channel::{self, Receiver};
 use crossbeam::sync::Parker;
 
 use crate::block::{Block, Made, Meta, Outlet, Refusal, Signal, SourceId, VerdictOutcome};
 use crate::config::AckPolicy;
-use crate::pipeline::outlet::{self, RingOutlet};
+use crate::pipeline::outlet::{self, RingOutlet, WriterEnd};
 use crate::pipeline::sources::Admissions;
 use crate::pipeline::sync::Syncer;
 use crate::pipeline::turn::Turn;
-use crate::pipeline::writer::{LaneWriter, Transforms, WriterOptions};
+use crate::pipeline::writer::{Kept, LaneWriter, Quarantined, Transforms, WriterOptions};
 use crate::queue::{AtRest, Budget, Log, Options};
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::Health;
 use crate::telemetry::ledger;
+use crate::transform::scripted::Scripted;
+use crate::transform::{Chain, Step};
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
 
@@ -36,6 +39,13 @@ struct Lane {
 
 /// A lane whose log has room for two segments.
 fn lane() -> Lane {
+    let parker = Parker::new();
+    let writer = parker.unparker().clone();
+    let (outlet, end, _) = outlet::pair(BLOCKS as usize, u64::MAX, Doorbell::new().unwrap(), writer.clone());
+    lane_of(outlet, end, Transforms::none(writer))
+}
+
+fn lane_of(outlet: RingOutlet, end: WriterEnd, transforms: Transforms) -> Lane {
     let disk = SimDisk::new(1);
     let options = Options {
         directory: PathBuf::from("log/lane-00"),
@@ -50,10 +60,7 @@ fn lane() -> Lane {
         at_rest: AtRest::default(),
     };
     let (log, appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
-    let parker = Parker::new();
-    let (outlet, end, _) = outlet::pair(BLOCKS as usize, u64::MAX, Doorbell::new().unwrap(), parker.unparker().clone());
     let syncer = Syncer::new(Duration::MAX, Vec::new(), Health::new().component("log"));
-    let transforms = Transforms::none(parker.unparker().clone());
     let (ledger, give_up) = (Arc::<ledger::Lane>::default(), Arc::<AtomicBool>::default());
     let options = WriterOptions {
         log: Arc::clone(&log),
@@ -137,4 +144,39 @@ fn the_log_is_not_well_while_a_move_waits_for_room() {
     lane.turn();
     syncer.turn(Duration::ZERO, 1);
     assert_eq!((health.summary(), lane.log.unsynced_bytes()), ("ready".to_owned(), 0));
+}
+
+/// A lane whose only transform fails on every block, and the keeper's end.
+fn failing_lane(of_letters: bool) -> (Lane, Receiver<Quarantined>) {
+    let parker = Parker::new();
+    let writer = parker.unparker().clone();
+    let (outlet, mut end, _) = outlet::pair(BLOCKS as usize, u64::MAX, Doorbell::new().unwrap(), writer.clone());
+    end.of_letters = of_letters;
+    let (aside, kept) = channel::bounded(1);
+    let fails = Step::Scripted(Scripted { aside_every: 1, ..Scripted::default() });
+    (lane_of(outlet, end, Transforms::new(Chain::new(vec![fails]), channel::never(), aside, writer)), kept)
+}
+
+#[test]
+fn a_letter_that_a_transform_fails_on_again_is_refused_and_not_kept_aside_a_second_time() {
+    // A request with one span, whose name is "a".
+    let payload = vec![0x0a, 7, 0x12, 5, 0x12, 3, 0x2a, 1, b'a'];
+    let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
+    meta.spans = 1;
+    for of_letters in [false, true] {
+        let (mut lane, keeper) = failing_lane(of_letters);
+        lane.outlet.push(Block { meta, payload: payload.clone(), awaited: true });
+        lane.turn();
+        if let Ok(quarantined) = keeper.try_recv() {
+            quarantined.kept.send(Kept::Durably).unwrap();
+        }
+        lane.turn();
+        let (outcome, booked) = match of_letters {
+            false => (VerdictOutcome::Durable, (1, 0)),
+            true => (VerdictOutcome::Refused(Refusal::Transforms), (0, 1)),
+        };
+        assert_eq!(lane.answered(), [(1, outcome)]);
+        assert_eq!((lane.ledger.transform_dropped.get(), lane.ledger.refused.get()), booked);
+        assert_eq!(lane.ledger.appended.get(), 0);
+    }
 }
