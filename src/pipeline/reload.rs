@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::appliance::Appliance;
-use crate::config::budget::pools;
+use crate::config::budget::{Pools, pools};
 use crate::config::{Config, Explained, Loaded, Protocol, Queue, Receiver};
 use crate::serve::ReloadAnswer;
 use crate::sys::clock;
@@ -53,6 +53,8 @@ fn decoders(config: &Config) -> Vec<&Receiver> {
 pub struct Reloader<'a> {
     load: &'a Load<'a>,
     current: Loaded,
+    /// How large the pools were made at start: they stay so, whatever configurations come and go.
+    pools: Pools,
     shown: Arc<Shown>,
     component: Component,
 }
@@ -68,7 +70,8 @@ impl<'a> Reloader<'a> {
         show(&appliance.metrics, &shown);
         let component = appliance.health.component("configuration");
         component.set(State::Ready);
-        Reloader { load, current, shown, component }
+        let pools = pools(&current.config, appliance.lanes());
+        Reloader { load, current, pools, shown, component }
     }
 
     /// Reads the configuration again and puts it into force, or with `dry_run` only says what would change.
@@ -103,7 +106,8 @@ impl<'a> Reloader<'a> {
     /// What changed and the warnings, or what is wrong.
     fn attempt(&mut self, appliance: &mut Appliance, dry_run: bool) -> Result<(Vec<String>, Vec<String>), Vec<String>> {
         let next = (self.load)().map_err(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())?;
-        let refused = needs_restart(&self.current, &next, appliance.lanes());
+        let mut refused = needs_restart(&self.current, &next);
+        refused.extend(outgrown(&self.pools, &pools(&next.config, appliance.lanes())));
         if !refused.is_empty() {
             return Err(refused);
         }
@@ -120,7 +124,7 @@ impl<'a> Reloader<'a> {
 }
 
 /// Why `next` cannot follow `current` without a restart: a line a key, with its place.
-fn needs_restart(current: &Loaded, next: &Loaded, lanes: usize) -> Vec<String> {
+fn needs_restart(current: &Loaded, next: &Loaded) -> Vec<String> {
     let mut refused = Vec::new();
     for (key, of) in COLD {
         if of(&current.config) == of(&next.config) {
@@ -137,12 +141,21 @@ fn needs_restart(current: &Loaded, next: &Loaded, lanes: usize) -> Vec<String> {
             refused.push(format!("configuration: {key} has changed, and that needs a restart"));
         }
     }
-    let (had, needs) = (pools(&current.config, lanes), pools(&next.config, lanes));
-    if needs.gateway_body_bytes > had.gateway_body_bytes {
-        let what = "request bodies may be larger than the memory that was set aside for them at start";
-        refused.push(format!("configuration: receivers: {what}, and that needs a restart"));
-    }
     refused
+}
+
+/// What has to be larger than it was made at start.
+fn outgrown(made: &Pools, needed: &Pools) -> Vec<String> {
+    let outgrown = |what: &str, made: usize, needed: usize| {
+        let text = format!(
+            "configuration: receivers: {what} may take {needed} bytes of a lane, {made} were set aside for them at start, \
+             and that needs a restart"
+        );
+        (needed > made).then_some(text)
+    };
+    let bodies = outgrown("request bodies", made.gateway_body_bytes, needed.gateway_body_bytes);
+    let lines = outgrown("unfinished lines", made.unfinished_line_bytes, needed.unfinished_line_bytes);
+    bodies.into_iter().chain(lines).collect()
 }
 
 /// What has changed, a line each: components that came, went or changed, and every key that says something else.
@@ -235,18 +248,27 @@ exporters:
     #[test]
     fn what_only_a_start_can_change_is_refused_by_key_and_place() {
         let after = BEFORE.replace("1h", "2h");
-        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after), 1), Vec::<String>::new(), "retention is hot");
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after)), Vec::<String>::new(), "retention is hot");
         let after = BEFORE.replace("1GiB", "2GiB").replace("lanes: 1", "lanes: 2").replace("1h", "2h");
         let refused = [
             "m.yaml:2:8: lanes is 2 instead of 1, and that needs a restart",
             "m.yaml:3:32: queue.max_bytes is 2GiB instead of 1GiB, and that needs a restart",
         ];
-        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after), 1), refused);
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after)), refused);
         let same = BEFORE.replace("1GiB", "1024MiB");
-        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&same), 1), Vec::<String>::new(), "the same in other words");
-        let large = format!("{BEFORE}receivers: {{otlp: {{protocols: {{http: {{max_inflated_bytes: 64MiB}}}}}}}}");
-        let refused = needs_restart(&loaded(BEFORE), &loaded(&large), 1);
+        assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&same)), Vec::<String>::new(), "the same in other words");
+    }
+
+    #[test]
+    fn what_was_set_aside_at_start_bounds_every_later_configuration() {
+        let of = |receivers: &str| pools(&loaded(&format!("{BEFORE}receivers: {{{receivers}}}")).config, 1);
+        let made = of("otlp: {protocols: {http: {max_inflated_bytes: 32MiB}}}, uberagent: {protocols: {tcp: {}}}");
+        let small = of("otlp: {protocols: {http: {max_inflated_bytes: 8MiB}}}");
+        assert_eq!((outgrown(&made, &made), outgrown(&made, &small)), (Vec::new(), Vec::new()));
+        let refused = outgrown(&made, &of("otlp: {protocols: {http: {max_inflated_bytes: 33MiB}}}"));
         assert!(refused.len() == 1 && refused[0].contains("request bodies"), "{refused:?}");
+        let refused = outgrown(&made, &of("uberagent: {protocols: {tcp: {max_line_bytes: 48MiB}}}"));
+        assert!(refused.len() == 1 && refused[0].contains("50331648 bytes of a lane"), "{refused:?}");
     }
 
     #[test]
