@@ -178,9 +178,10 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
     match format {
         Format::Text => {
             let when = human::time_and_age(letter.time_ns, clock::wall_ns());
-            writeln!(out, "{id}: {} by {} at {when}", letter.reason, letter.origin)?;
+            let title = format!("{id}: {} by {} at {when}", letter.reason, letter.origin);
+            writeln!(out, "{}", human::on_one_line(&title))?;
             if !letter.reply.is_empty() {
-                writeln!(out, "reply: {}", letter.reply)?;
+                writeln!(out, "reply: {}", human::on_one_line(&letter.reply))?;
             }
             if letter.is_cut() {
                 writeln!(out, "only its beginning was kept: it cannot be replayed")?;
@@ -247,15 +248,11 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} replayed, {} failed again", human::count(replayed), human::count(failed.len() as u64))?;
     for letter in &failed {
-        writeln!(
-            out,
-            "  {}: {}",
-            letter["id"].as_str().unwrap_or_default(),
-            letter["why"].as_str().unwrap_or_default()
-        )?;
+        let (id, why) = (letter["id"].as_str().unwrap_or_default(), letter["why"].as_str().unwrap_or_default());
+        writeln!(out, "  {id}: {}", human::on_one_line(why))?;
     }
     match stopped {
-        Some(why) => anyhow::bail!("the rest was not tried: {why}"),
+        Some(why) => anyhow::bail!("some were not tried: {}", human::on_one_line(&why)),
         None if !failed.is_empty() => anyhow::bail!("what failed again is still a dead letter"),
         None => Ok(()),
     }

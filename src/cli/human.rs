@@ -74,6 +74,11 @@ pub(super) fn harmless(text: &str) -> String {
     text.replace(|character: char| character.is_control() && !['\n', '\t'].contains(&character), "\u{fffd}")
 }
 
+/// The same on one line.
+pub(super) fn on_one_line(text: &str) -> String {
+    harmless(text).replace(['\n', '\t'], " ")
+}
+
 /// A moment as people give it: ISO 8601, local without an offset, or a length of time before `now_ns`, such as `15m`.
 pub(super) fn parse_time(text: &str, now_ns: u64) -> Result<u64, String> {
     let unix_ns = if let Ok(ago) = text.parse::<SignedDuration>() {
@@ -104,9 +109,9 @@ impl Table {
         Table { rows: vec![headings], right }
     }
 
-    /// Appends a row.
+    /// Appends a row; what a peer wrote stays in its cell.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| on_one_line(&cell)).collect());
     }
 
     /// Writes it.
@@ -162,8 +167,10 @@ mod tests {
     fn columns_are_as_wide_as_what_is_in_them() {
         let mut table = Table::new(&["NAME", ">SPANS"]);
         table.row(["otlphttp".to_owned(), "7".to_owned()]);
+        table.row(["a\tb\n\u{1b}[2J".to_owned(), "1".to_owned()]);
         let mut out = Vec::new();
         table.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME      SPANS\notlphttp      7\n");
+        let expected = "NAME      SPANS\notlphttp      7\na b \u{fffd}[2J      1\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

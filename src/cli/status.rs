@@ -65,9 +65,10 @@ fn show(status: &Value, url: &str, now_ns: u64, out: &mut dyn Write) -> std::io:
         writeln!(out, "Nothing is wrong.")?;
     }
     for problem in problems {
+        let said = human::on_one_line(text(&problem["text"]));
         match text(&problem["since"]).parse::<u64>() {
-            Ok(since) => writeln!(out, "! {} (since {})", text(&problem["text"]), human::time_and_age(since, now_ns))?,
-            Err(_) => writeln!(out, "! {}", text(&problem["text"]))?,
+            Ok(since) => writeln!(out, "! {said} (since {})", human::time_and_age(since, now_ns))?,
+            Err(_) => writeln!(out, "! {said}")?,
         }
     }
     let plugins = (!list(&status["plugins"]).is_empty()).then(|| plugins(status));
