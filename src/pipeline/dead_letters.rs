@@ -29,7 +29,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::sources::SourceNames;
 use super::writer::{Kept, Quarantined};
@@ -61,6 +61,9 @@ const PURGED_AT_ONCE: usize = 16 * 1024;
 
 /// How long the thread may be silent before it counts as stuck.
 const TICK_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time between the ticks of a thread that waits for the stores' thread.
+const PULSE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between looks at the age of the letters.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
@@ -108,10 +111,11 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Keeps a letter; returns once it is durable. False when it cannot be: then the span is lost.
-    pub fn keep(&self, letter: DeliveryLetter) -> bool {
+    /// Keeps a letter; returns once it is durable, and calls `pulse` while that takes its time. False when it cannot be: then
+    /// the span is lost.
+    pub fn keep(&self, letter: DeliveryLetter, pulse: &dyn Fn()) -> bool {
         // The thread drops the sender unanswered when its store fails, and has said so in the log.
-        self.order(|kept| Order::Keep(letter, kept))
+        self.order(|kept| Order::Keep(letter, kept), pulse)
     }
 
     /// What letters of this destination are sent again with from now on.
@@ -138,13 +142,28 @@ impl DeadLetters {
     }
 
     /// Says durably that letters are gone. False when that could not be made durable: they are still there.
-    fn go(&self, store: StoreName, numbers: Vec<u64>, by: GoneBy) -> bool {
-        numbers.is_empty() || self.order(|done| Order::Go(store, numbers, by, done))
+    fn go(&self, store: StoreName, numbers: Vec<u64>, by: GoneBy, pulse: &dyn Fn()) -> bool {
+        numbers.is_empty() || self.order(|done| Order::Go(store, numbers, by, done), pulse)
     }
 
-    fn order(&self, order: impl FnOnce(Sender<()>) -> Order) -> bool {
+    /// Whoever waits for the thread is not stuck, be it that it reads a store of millions of letters: it ticks for itself.
+    fn order(&self, order: impl FnOnce(Sender<()>) -> Order, pulse: &dyn Fn()) -> bool {
         let (done, is_done) = channel::bounded(1);
-        self.orders.send(order(done)).is_ok() && is_done.recv().is_ok()
+        let mut order = order(done);
+        while let Err(error) = self.orders.send_timeout(order, PULSE_INTERVAL) {
+            match error {
+                SendTimeoutError::Timeout(back) => order = back,
+                SendTimeoutError::Disconnected(_) => return false,
+            }
+            pulse();
+        }
+        loop {
+            match is_done.recv_timeout(PULSE_INTERVAL) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) => pulse(),
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
     }
 
     fn exporters(&self) -> MutexGuard<'_, Exporters> {

@@ -28,7 +28,7 @@ use crate::deliver::Delivery;
 use crate::export::{Exporter, SetupError};
 use crate::queue::{Cursor, Log, Position, Storage};
 use crate::sys::clock;
-use crate::telemetry::health::Health;
+use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::ledger;
 use crate::telemetry::metrics::{DestinationGauges, DestinationSource, Metrics, Words};
 
@@ -248,6 +248,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
     shared.metrics.add_destination(source);
     let health = shared.health.component(&component(name));
     health.set(crate::telemetry::health::State::Ready);
+    let tick = shared.health.thread(&component(name), TICK_LIMIT, clock::monotonic());
     let retry = Retry { initial: Duration::ZERO, max: Duration::ZERO, max_concurrency: 1 };
     let batch = Batch { send_spans: 1, timeout: Duration::ZERO, max_spans: None, max_request_bytes: 1 };
     Egress::new(EgressOptions {
@@ -258,7 +259,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
         senders: Senders::none(),
         takes: Takes { logs: false, encoded_only: false },
         ledger,
-        keep_letter: keeper(shared.letters.clone()),
+        keep_letter: keeper(shared.letters.clone(), tick.clone()),
         stop: Arc::clone(&shared.stop),
         watch: Watch {
             lanes: shared.appended.clone(),
@@ -267,7 +268,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
             gauges,
             latency: shared.metrics.batch_latency(),
             component: health,
-            tick: shared.health.thread(&component(name), TICK_LIMIT, clock::monotonic()),
+            tick,
             degraded: None,
             words: Words::default(),
             parked: None,
@@ -276,8 +277,8 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
     })
 }
 
-fn keeper(letters: DeadLetters) -> Box<dyn FnMut(DeliveryLetter) -> bool + Send> {
-    Box::new(move |letter| letters.keep(letter))
+fn keeper(letters: DeadLetters, tick: Tick) -> Box<dyn FnMut(DeliveryLetter) -> bool + Send> {
+    Box::new(move |letter| letters.keep(letter, &|| tick.tick(clock::monotonic())))
 }
 
 fn component(name: &str) -> String {

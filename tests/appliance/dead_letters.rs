@@ -26,13 +26,14 @@ fn leave(directory: &Path, letters: &[(&str, Vec<u8>)]) {
     let stores = dead_letters::start(&storage, directory, &AtRest::default(), SourceNames::default(), &Health::new())
         .expect("the stores open");
     for (destination, payload) in letters {
-        assert!(stores.delivery.keep(DeliveryLetter {
+        let letter = DeliveryLetter {
             destination: (*destination).to_owned(),
             reason: "refused_by_peer",
             reply: "400".to_owned(),
             signal: Signal::Traces,
             payload: Bytes::copy_from_slice(payload),
-        }));
+        };
+        assert!(stores.delivery.keep(letter, &|| ()));
     }
     let dead_letters::DeadLetterStores { front, aside, delivery, thread, .. } = stores;
     drop((front, aside, delivery));

@@ -68,7 +68,7 @@ impl Desk {
     /// The thread's body: ends when producers are told to stop.
     pub fn run(mut self) {
         while !self.is_stopping() {
-            self.parts.tick.tick(clock::monotonic());
+            self.tick();
             match self.parts.calls.recv_timeout(INTERVAL) {
                 Ok(call) => self.take(call),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -107,7 +107,7 @@ impl Desk {
     /// Calls `with` with both stores to be read, which ends early when the appliance stops.
     fn scan<T>(&self, with: impl FnOnce(&[Scan<'_>; 2]) -> T) -> T {
         let pulse = || {
-            self.parts.tick.tick(clock::monotonic());
+            self.tick();
             if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let [(front, front_log), (delivery, delivery_log)] = &self.parts.logs;
@@ -116,6 +116,10 @@ impl Desk {
             Scan { store: *front, open: &|| open(front_log), pulse: &pulse },
             Scan { store: *delivery, open: &|| open(delivery_log), pulse: &pulse },
         ])
+    }
+
+    fn tick(&self) {
+        self.parts.tick.tick(clock::monotonic());
     }
 
     fn is_stopping(&self) -> bool {
@@ -136,7 +140,7 @@ impl Desk {
         let mut purged = 0;
         for store in 0..self.parts.logs.len() {
             let (name, log) = &self.parts.logs[store];
-            let go = &mut |numbers| self.parts.letters.go(*name, numbers, GoneBy::Purge);
+            let go = &mut |numbers| self.parts.letters.go(*name, numbers, GoneBy::Purge, &|| self.tick());
             let gone = self.scan(|scans| purge_all(&scans[store], log, selection, go));
             purged += gone.ok_or("what was purged could not be made durable")?;
         }
@@ -150,7 +154,7 @@ impl Desk {
         let more = room.more;
         let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
         let mut replayed = self.parts.front.replay(&records, &stop, &|| self.parts.tick.tick(clock::monotonic()));
-        confirm(&letters, StoreName::Front, &mut replayed);
+        confirm(&letters, StoreName::Front, &mut replayed, &|| self.tick());
         if spans.is_empty() {
             answer.send(Ok(replayed.to_json(more))).ok();
             return;
@@ -171,10 +175,10 @@ impl Desk {
 }
 
 /// Says that what was replayed is gone; what cannot be said durably is still there.
-pub(super) fn confirm(letters: &DeadLetters, store: StoreName, replayed: &mut Replayed) {
+pub(super) fn confirm(letters: &DeadLetters, store: StoreName, replayed: &mut Replayed, pulse: &dyn Fn()) {
     let numbers = std::mem::take(&mut replayed.gone);
     let count = numbers.len();
-    if letters.go(store, numbers, GoneBy::Replay) {
+    if letters.go(store, numbers, GoneBy::Replay, pulse) {
         replayed.count += count;
     } else {
         replayed.stop("what was replayed could not be marked as gone: it may be replayed again".to_owned());

@@ -8,7 +8,7 @@
 //! spans, `u64` earliest start, `u64` latest end, and its payload. What may not be kept is `u8` 4, the same texts, and in the place
 //! of its bytes a line that says how many they were and their SHA-256.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub(super) const PULSE_ENTRIES: u32 = 4096;
 pub(super) const GONE_IDS: usize = 64 * 1024;
 
 /// The two stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoreName {
     /// Records that could not be decoded.
     Front,
@@ -366,8 +366,8 @@ impl Scan<'_> {
 /// Which letters are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// These; any when there are none.
-    pub ids: Vec<(StoreName, u64)>,
+    /// These; any when there are none. There may be as many as a request has room for, and each is looked for in every letter.
+    pub ids: BTreeSet<(StoreName, u64)>,
     /// Of this store.
     pub store: Option<StoreName>,
     /// For this reason.
@@ -395,18 +395,27 @@ impl Selection {
         parsed.ok_or_else(|| format!("{text:?} is no id of a dead letter: they look like front-12 and delivery-34"))
     }
 
-    /// As [`Selection::to_json`] writes it. What names nothing at all is refused unless it says `all`.
+    /// As [`Selection::to_json`] writes it. What names nothing at all is refused unless it says `all`; and so is what is not
+    /// understood, for with less in it a selection takes more.
     pub fn from_json(body: &Value) -> Result<Selection, String> {
-        let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
-        let ids = body.get("ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let ids =
-            ids.iter().map(|id| Selection::parse_id(id.as_str().unwrap_or_default())).collect::<Result<_, _>>()?;
-        let store = match text("store") {
-            Some(word) => Some(StoreName::from_word(&word).ok_or(format!("{word:?} is neither front nor delivery"))?),
-            None => None,
-        };
-        let selection = Selection { ids, store, reason: text("reason"), origin: text("origin") };
-        let all = body.get("all").and_then(Value::as_bool).unwrap_or(false);
+        let fields = body.as_object().ok_or("say which dead letters in a JSON object")?;
+        let (mut selection, mut all) = (Selection::default(), false);
+        for (key, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            let odd = || format!("{key:?}: {value} says no dead letters");
+            let text = || value.as_str().map(str::to_owned).ok_or_else(odd);
+            match key.as_str() {
+                "ids" => {
+                    for id in value.as_array().ok_or_else(odd)? {
+                        selection.ids.insert(Selection::parse_id(id.as_str().ok_or_else(odd)?)?);
+                    }
+                }
+                "store" => selection.store = Some(StoreName::from_word(&text()?).ok_or_else(odd)?),
+                "reason" => selection.reason = Some(text()?),
+                "origin" => selection.origin = Some(text()?),
+                "all" => all = value.as_bool().ok_or_else(odd)?,
+                _ => return Err(format!("{key:?} is none of ids, store, reason, origin, all")),
+            }
+        }
         if selection == Selection::default() && !all {
             return Err("say which dead letters: ids, store, reason, origin, or all".to_owned());
         }

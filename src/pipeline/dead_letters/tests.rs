@@ -53,7 +53,7 @@ fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
     let first = stores(directory.path());
     record(&first, b"no row");
     for destination in ["a", "b", "a"] {
-        assert!(first.delivery.keep(refused(destination, destination.as_bytes())));
+        assert!(first.delivery.keep(refused(destination, destination.as_bytes()), &|| ()));
     }
     // The thread takes both doors in turn: once one more letter is durable there, the record may still be on its way.
     while all(&first, &Selection::default()).len() < 4 {
@@ -72,7 +72,7 @@ fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
     let of_a = Selection { origin: Some("a".to_owned()), ..Selection::default() };
     let numbers: Vec<u64> = all(&first, &of_a).iter().map(|letter| letter.number).collect();
     assert_eq!(numbers.len(), 2);
-    assert!(first.delivery.go(StoreName::Delivery, numbers, GoneBy::Replay));
+    assert!(first.delivery.go(StoreName::Delivery, numbers, GoneBy::Replay, &|| ()));
     assert_eq!(first.counters[1].1.replayed.get(), 2);
     let left: Vec<String> = all(&first, &Selection::default()).iter().map(Letter::id).collect();
     end(first);
@@ -189,16 +189,43 @@ fn a_store_that_cannot_keep_letters_says_so_until_it_can() {
 }
 
 #[test]
+fn whoever_waits_for_the_stores_ticks_for_itself() {
+    let (orders, taken) = channel::bounded(1);
+    let letters = DeadLetters { orders, exporters: Arc::default(), sending: Arc::default() };
+    let (ticked, ticks) = channel::bounded(1);
+    // The stores' thread is busy until the one that waits has ticked.
+    let busy = thread::spawn(move || {
+        let Ok(Order::Keep(_, done)) = taken.recv() else { panic!("a letter was given") };
+        ticks.recv_timeout(Duration::from_secs(20)).unwrap();
+        done.send(()).unwrap();
+    });
+    assert!(letters.keep(refused("a", b"a"), &|| _ = ticked.try_send(())));
+    busy.join().unwrap();
+}
+
+#[test]
 fn a_selection_comes_back_from_json_and_an_empty_one_must_say_all() {
     let selection = Selection {
-        ids: vec![(StoreName::Front, 12)],
+        ids: [(StoreName::Front, 12)].into(),
         store: Some(StoreName::Front),
         reason: Some("guid".to_owned()),
         origin: None,
     };
     assert_eq!(Selection::from_json(&selection.to_json()), Ok(selection));
     assert_eq!(Selection::from_json(&Selection::default().to_json()), Ok(Selection::default()));
-    for body in ["{}", "[]", "{\"ids\":[\"front\"]}", "{\"store\":\"back\"}", "{\"ids\":[7]}"] {
+    // What is not understood would leave the whole store meant.
+    for body in [
+        "{}",
+        "[]",
+        "null",
+        "{\"ids\":[\"front\"]}",
+        "{\"store\":\"back\"}",
+        "{\"ids\":[7]}",
+        "{\"store\":\"front\",\"ids\":\"front-12\"}",
+        "{\"store\":\"front\",\"id\":[\"front-12\"]}",
+        "{\"store\":\"front\",\"reason\":7}",
+        "{\"all\":\"no\"}",
+    ] {
         assert!(Selection::from_json(&serde_json::from_str(body).unwrap()).is_err(), "{body}");
     }
 }
