@@ -38,6 +38,7 @@ pub(crate) fn measure(components: &Path) -> Result<String> {
     let redact = load("redact.wasm", "")?;
     let loaded = clock::monotonic() - began;
     let (nop, renewed) = (load("nop.wasm", "")?, load("nop.wasm", ", isolation: batch")?);
+    let recording = load("redact.wasm", ", record: true")?;
     let at_most = |limit| Some(Limit::AtMost(limit));
     let one = all_in(&[Arc::clone(&nop)], &block)?;
     let ten = all_in(&vec![Arc::clone(&nop); CHAIN], &block)?;
@@ -47,6 +48,7 @@ pub(crate) fn measure(components: &Path) -> Result<String> {
         row("redactor: gather, check and apply alone", around_the_call(&redact, &block)?, "ns a span", None),
         row("redactor: the call alone", call_alone(&redact, &block)?, "ns a span", at_most(80.0)),
         row("redactor, all in", all_in(&[Arc::clone(&redact)], &block)?, "ns a span", at_most(350.0)),
+        row("redactor that records what it edited, all in", all_in(&[recording], &block)?, "ns a span", None),
         row("a plugin that does nothing: the call alone", call_alone(&nop, &block)?, "ns a span", None),
         row("a plugin that does nothing, all in", one, "ns a span", at_most(100.0)),
         row("ten of them in a chain, beside one", ten / one, "times", at_most(12.0)),

@@ -12,7 +12,7 @@ use serde_json::{Number, Value as Json};
 
 use super::section::{Section, hint};
 use super::tree::{Data, Value};
-use super::words::{AT_LEAST_ONE, BYTES, PATH, SHA256, TIMEOUT};
+use super::words::{AT_LEAST_ONE, BYTES, PATH, SHA256, SWITCH, TIMEOUT};
 
 const MIB: u64 = 1 << 20;
 
@@ -41,6 +41,8 @@ pub struct Plugin {
     pub limits: PluginLimits,
     /// When it is given a rest.
     pub circuit: Circuit,
+    /// Whether what it edits gets an attribute that names it, its generation and its component.
+    pub record: bool,
 }
 
 /// A file with a component, and what it is told.
@@ -157,6 +159,7 @@ pub(super) fn read(name: &str, mut section: Section<'_>) -> Plugin {
         sourcetypes: words(&mut filter, "sourcetypes"),
     };
     plugin.circuit = read_circuit(section.section("circuit"));
+    plugin.record = section.read("record", &SWITCH, false).value;
     filter.finish();
     section.finish();
     plugin
@@ -185,6 +188,7 @@ pub(super) fn read_plain(name: &str, section: &mut Section<'_>) -> Plugin {
             backoff: Duration::ZERO,
             max_backoff: Duration::ZERO,
         },
+        record: false,
     }
 }
 
@@ -308,6 +312,7 @@ processors:
     config: {salt: hunter2, keep: [1, 2.5, "3", true, ~, /a b/], deep: {x: no}}
     filter: {sources: [uberagent], sourcetypes: [uberAgent:Process:ProcessStartup]}
     limits: {memory: 8MiB, cpu: 2ms}
+    record: true
   plugin/geo: {path: geo.wasm, on_error: pass, class: heavy, lookups: {sites: /etc/sites.csv}, shadow: {path: new.wasm}}
   batch: {}
 service: {pipelines: {traces: {processors: [plugin/geo, plugin/redact, batch]}}}
@@ -327,6 +332,8 @@ service: {pipelines: {traces: {processors: [plugin/geo, plugin/redact, batch]}}}
         let json = r#"{"deep":{"x":"no"},"keep":[1,2.5,"3",true,null,"/a b/"],"salt":"hunter2"}"#;
         assert_eq!(redact.component.config, json);
         assert_eq!((redact.limits.memory_bytes, redact.limits.cpu), (8 * MIB, Duration::from_millis(2)));
+        assert_eq!((geo.record, redact.record), (false, true));
+        assert!(loaded.settings.iter().any(|setting| setting.key == "processors.plugin/geo.record"));
         assert!(!format!("{:?}", loaded.settings).contains("hunter2"), "what a plugin is told may be a secret");
     }
 

@@ -12,6 +12,7 @@ mod counters;
 mod enrich;
 mod live;
 mod program;
+mod record;
 mod rows;
 mod sample;
 mod shadow;

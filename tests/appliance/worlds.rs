@@ -48,6 +48,7 @@ fn plugin(name: &str, path: PathBuf) -> Plugin {
             backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(60),
         },
+        record: false,
     }
 }
 

@@ -34,5 +34,6 @@ pub(crate) fn plugin(path: PathBuf) -> Plugin {
             backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(60),
         },
+        record: false,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ask::Ask;
 use super::program::Program;
+use super::record::Mark;
 use crate::block::{MAX_BYTES, Meta, Signal};
 use crate::otlp::Summary;
 use crate::otlp::columns::{Columns, FieldError, Level};
@@ -76,6 +77,7 @@ pub(super) struct Live {
     program: Arc<Program>,
     instance: Instance,
     ask: Ask,
+    mark: Option<Mark>,
     columns: Columns,
     /// The payload of one call, and what is left for the next ones.
     piece: Vec<u8>,
@@ -90,6 +92,7 @@ impl Live {
         Live {
             instance: Instance::new(Arc::clone(&program.generation), counters),
             ask: Ask::of_loaded(&program.generation),
+            mark: Mark::of(program),
             program: Arc::clone(program),
             columns: Columns::default(),
             piece: Vec::new(),
@@ -105,6 +108,7 @@ impl Live {
             self.instance.swap(Arc::clone(&program.generation))?;
             self.ask = Ask::of_loaded(&program.generation);
         }
+        self.mark = Mark::of(program);
         self.program = Arc::clone(program);
         Ok(())
     }
@@ -186,9 +190,13 @@ impl Live {
         if self.program.shadow.is_some() {
             self.answers.push(answer.clone());
         }
-        let most_bytes = usize::try_from(self.program.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
-        let Answer { extra, patch } = answer;
+        let mut most_bytes = usize::try_from(self.program.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
+        let Answer { extra, mut patch } = answer;
         let selection = &*selection.extended(extra).map_err(Failure::BadField)?;
+        let marks = self.mark.as_ref().map(|mark| mark.add(&mut patch, selection.fields(), &self.columns));
+        let marks = marks.unwrap_or_default();
+        most_bytes = most_bytes.saturating_add(marks.bytes);
+        let selection = &*selection.extended(marks.fields).map_err(Failure::BadField)?;
         let edits = edit::check(selection, &self.columns, patch, most_bytes).map_err(Failure::BadPatch)?;
         let counters = self.instance.counters();
         match edit::apply(payload, selection, &self.columns, &edits, out) {
