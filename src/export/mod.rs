@@ -137,6 +137,16 @@ impl Exporter {
         matches!(self, Exporter::Influx(_))
     }
 
+    /// What is counted of the plugin that writes its format, if one does.
+    #[cfg(feature = "plugins")]
+    #[must_use]
+    pub fn counters(&self) -> Option<std::sync::Arc<crate::plugin::counters::Counters>> {
+        match self {
+            Exporter::Plugin(exporter) => Some(exporter.counters()),
+            Exporter::OtlpHttp(_) | Exporter::Influx(_) => None,
+        }
+    }
+
     /// Sends one request and blocks until its answer, at most for the configured timeout.
     pub fn send(&mut self, request: &Request<'_>) -> Outcome {
         match self {

@@ -80,6 +80,11 @@ impl Plugin {
         self.instance.generation().selection(signal).is_some()
     }
 
+    /// What is counted of the plugin on this sender's thread.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(self.instance.counters())
+    }
+
     pub(super) fn send(&mut self, request: &Request<'_>) -> Outcome {
         self.batch.clear();
         request.payloads.iter().for_each(|payload| self.batch.extend_from_slice(payload));

@@ -24,7 +24,7 @@ use super::ingest::{self, Lane};
 use super::lanes;
 use super::logs::{LogsError, OpenLog};
 use super::outlet::{self, WriterEnd};
-use super::plugins::{PluginError, Plugins};
+use super::plugins::{Formats, PluginError, Plugins};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
@@ -181,7 +181,7 @@ impl Appliance {
         let unparkers = parkers.iter().take(lanes).map(|parker| parker.unparker().clone()).collect();
         let (plugins, swaps) = Plugins::load(config, unparkers, &metrics, &health)?;
         ground.dead_letters.withhold(plugins.any_fail_closed());
-        let destinations = start_destinations(config, &ground, &stops.egress, &metrics, &health)?;
+        let destinations = start_destinations(config, &ground, &stops.egress, plugins.formats(), (&metrics, &health))?;
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
         let shared = ingest::Shared {
@@ -206,7 +206,7 @@ impl Appliance {
             (&metrics, &health, &stops),
         )?;
         writers[0].others.push(replay);
-        let decoders = decoders.start(&mut writers, (&shared, &receivers.names), &metrics)?;
+        let decoders = decoders.start(&mut writers, (&shared, &receivers.names), (&metrics, &plugins.formats()))?;
         let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
         receivers.adopt(bound, &mut lanes, &metrics);
@@ -291,7 +291,7 @@ impl Appliance {
     /// once a second.
     pub fn look(&mut self, now: Duration) {
         self.disk.look();
-        self.plugins.look();
+        self.plugins.look(now);
         for lane in &mut self.lanes {
             let turns = lane.reactor.turns.get();
             if turns != lane.reactor_turns {
@@ -395,8 +395,8 @@ fn start_destinations(
     config: &Config,
     ground: &Ground,
     stop: &Arc<EgressStop>,
-    metrics: &Arc<Metrics>,
-    health: &Health,
+    formats: Formats,
+    (metrics, health): (&Arc<Metrics>, &Health),
 ) -> Result<Destinations, StartError> {
     let lanes: Vec<_> = ground.logs.iter().map(|open| Arc::clone(&open.log)).collect();
     let shared = destination::Shared {
@@ -410,6 +410,7 @@ fn start_destinations(
         stop: Arc::clone(stop),
         metrics: Arc::clone(metrics),
         health: health.clone(),
+        formats,
     };
     Ok(Destinations::start(config, shared)?)
 }

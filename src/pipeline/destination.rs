@@ -18,6 +18,7 @@ use super::drain::EgressStop;
 use super::egress::{Command, Egress, EgressOptions, Service, Takes};
 use super::parking;
 use super::place::Place;
+use super::plugins::Formats;
 use super::release::{Member, Release};
 use super::senders::Senders;
 use super::watch::Watch;
@@ -84,6 +85,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// How they do.
     pub health: Health,
+    /// The plugins that write their formats.
+    pub formats: Formats,
 }
 
 /// A cursor's place in the log, with the lanes' states.
@@ -115,11 +118,10 @@ impl Destination {
         Ok(Destination { name: name.to_owned(), parkings: 0, given_up, commands, wake, thread, member, subscriptions })
     }
 
-    /// How `settings` are served, with the threads that send. `exporter` was opened for them.
-    pub fn service(&self, settings: &config::Exporter, exporter: Exporter) -> io::Result<Service> {
+    /// How `settings` are served, with a thread for each exporter that was opened for them, of which there is one.
+    pub fn service(&self, settings: &config::Exporter, exporters: Vec<Exporter>) -> io::Result<Service> {
+        let exporter = &exporters[0];
         let takes = Takes { logs: exporter.accepts(Signal::Logs), encoded_only: exporter.wants_uberagent_only() };
-        let mut exporters: Vec<Exporter> = (1..settings.retry.max_concurrency).map(|_| exporter.another()).collect();
-        exporters.push(exporter);
         Ok(Service {
             senders: Senders::start(&self.name, exporters, &self.wake)?,
             takes,

@@ -16,6 +16,7 @@ use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, Wa
 use super::drain::EgressStop;
 use super::egress::{Command, Service};
 use super::parking::{self, RETENTION};
+use super::plugins::{Counted, counted};
 use super::release::Member;
 use super::retention::{Retain, Retention};
 use super::window::Window;
@@ -23,7 +24,7 @@ use crate::config::{self, Backend, Config, StartAt};
 use crate::export::Exporter;
 use crate::sys::clock;
 use crate::telemetry::ledger::{self, DropReason};
-use crate::telemetry::metrics::{DestinationGauges, DestinationSource};
+use crate::telemetry::metrics::{DestinationGauges, DestinationSource, PluginPlace};
 
 /// What a destination is there for.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ struct Served {
     service: Service,
     /// Its dead letters are sent again with this.
     replay: Exporter,
+    /// What all of these count of a plugin.
+    counted: Counted,
 }
 
 /// Everything of a change that can fail, done.
@@ -111,21 +114,24 @@ impl Destinations {
     fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
         for (settings, exporter) in self.open_changed(config)? {
             let failed = |source| StartError::Io { name: settings.name.clone(), source };
-            let replay = exporter.another();
+            let others = (1..settings.retry.max_concurrency).map(|_| exporter.another());
+            let (replay, mut exporters) = (exporter.another(), others.collect::<Vec<_>>());
+            exporters.push(exporter);
+            let counted = counted(exporters.iter().chain([&replay]));
             let service = match self.entry(&settings.name) {
                 Some(Entry { role: Role::Ending, .. }) => {
                     return Err(StartError::Ending { name: settings.name.clone() });
                 }
-                Some(entry) => entry.destination.service(settings, exporter),
+                Some(entry) => entry.destination.service(settings, exporters),
                 None => {
                     let new = Destination::open(&settings.name, settings.start_at, &self.shared).map_err(failed)?;
-                    let service = new.service(settings, exporter);
+                    let service = new.service(settings, exporters);
                     prepared.new.push(new);
                     service
                 }
             };
             let (settings, service) = (Box::new(settings.clone()), service.map_err(failed)?);
-            prepared.served.push(Served { settings, service, replay });
+            prepared.served.push(Served { settings, service, replay, counted });
         }
         if config.exporters.is_empty() && self.retention.is_none() {
             let failed = |source| StartError::Io { name: RETENTION.to_owned(), source };
@@ -150,7 +156,7 @@ impl Destinations {
         self.retain.set(config.queue.retain);
         let waits = Role::Parked { until: Duration::MAX };
         self.entries.extend(prepared.new.into_iter().map(|destination| Entry { destination, role: waits.clone() }));
-        for Served { settings, service, replay } in prepared.served {
+        for Served { settings, service, replay, counted } in prepared.served {
             let directory = parking::directory(&self.shared.directory, &settings.name);
             if let Err(error) = parking::unpark(&directory) {
                 tracing::warn!(destination = %settings.name, %error, "the mark of a parked destination could not be removed");
@@ -159,6 +165,7 @@ impl Destinations {
             let entry = entry.expect("a destination that was prepared is there");
             entry.destination.tell(Command::Serve(Box::new(service)));
             self.shared.letters.replay_by(&settings.name, replay);
+            self.shared.formats.serve(PluginPlace::Exporters, &settings.name, counted);
             let held = files(&settings);
             entry.role = Role::Configured(settings, held);
         }
@@ -247,6 +254,7 @@ impl Destinations {
         );
         tracing::warn!(destination = %destination.name, "{why}");
         self.shared.letters.replay_no_more(&destination.name);
+        self.shared.formats.end(PluginPlace::Exporters, &destination.name);
         destination.park(max_lag_bytes, why);
         *role = Role::Parked { until: clock::monotonic() + left };
     }

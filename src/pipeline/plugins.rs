@@ -4,7 +4,8 @@
 //! ones between two blocks; if one of them cannot, all go back. A plugin whose configuration and file are as they were
 //! keeps running untouched. What is counted of a plugin belongs to its name and outlives all that.
 
-pub(super) mod shown;
+mod formats;
+mod shown;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,10 +22,13 @@ use super::writer::{Change, Swap, on_a_deep_stack};
 use crate::block::SourceId;
 use crate::config::{Config, Plugin, PluginClass};
 use crate::plugin::{Engine, EngineError, LoadError, Pool, load};
+use crate::sys::clock;
 use crate::telemetry::health::{Component, Health};
 use crate::telemetry::metrics::Metrics;
 use crate::transform::Chain;
 use crate::transform::plugin::{Program, ProgramError, StepCounters, Wanted};
+
+pub use formats::{Counted, Formats, counted};
 
 /// The longest time that a lane may take to go over to other plugins.
 const SWAP_LIMIT: Duration = Duration::from_secs(10);
@@ -93,6 +97,7 @@ pub struct Plugins {
     lanes: Vec<LaneDoor>,
     /// By lane, of every plugin that there ever was.
     counters: HashMap<String, Vec<Arc<StepCounters>>>,
+    formats: Formats,
     metrics: Arc<Metrics>,
     component: Component,
 }
@@ -137,6 +142,7 @@ impl Plugins {
             in_force: Vec::new(),
             lanes,
             counters: HashMap::new(),
+            formats: Formats::new(metrics),
             metrics: Arc::clone(metrics),
             component: health.component("plugins"),
         };
@@ -145,6 +151,12 @@ impl Plugins {
         plugins.in_force = loaded;
         plugins.show();
         Ok((plugins, changes))
+    }
+
+    /// The plugins of receivers and exporters, which are shown beside these.
+    #[must_use]
+    pub fn formats(&self) -> Formats {
+        self.formats.clone()
     }
 
     /// The chain with which a lane starts.
@@ -210,13 +222,13 @@ impl Plugins {
     }
 
     /// Says what does not do well; to be called about once a second.
-    pub fn look(&self) {
-        shown::set_health(&self.component, &self.in_force_counters());
+    pub fn look(&self, now: Duration) {
+        shown::set_health(&self.component, &self.in_force_counters(), &self.formats.failing(now));
     }
 
     fn show(&self) {
         shown::show(&self.metrics, &self.in_force_counters());
-        self.look();
+        self.look(clock::monotonic());
     }
 
     /// Tells all lanes, and waits for all; the first that could not.

@@ -64,6 +64,37 @@ impl Counters {
         self.lock().clone()
     }
 
+    /// Calls and answers that failed by the plugin's own fault: not what it refused.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        let failures = [&self.traps, &self.time_outs, &self.out_of_memory, &self.bad_patches, &self.failed_starts];
+        failures.iter().map(|counter| counter.get()).sum()
+    }
+
+    /// Adds what another has counted, which counts no more; not what was true of it: memory and generation.
+    pub fn absorb(&self, ended: &Counters) {
+        let totals: [fn(&Counters) -> &Counter; 14] = [
+            |of| &of.calls,
+            |of| &of.rows,
+            |of| &of.rows_remembered,
+            |of| &of.rows_edited,
+            |of| &of.rows_dropped,
+            |of| &of.cpu_ns,
+            |of| &of.traps,
+            |of| &of.time_outs,
+            |of| &of.out_of_memory,
+            |of| &of.refused,
+            |of| &of.bad_patches,
+            |of| &of.starts,
+            |of| &of.failed_starts,
+            |of| &of.lines_suppressed,
+        ];
+        totals.iter().for_each(|of| of(self).add(of(ended).get()));
+        for OwnCounter { name, value } in ended.own() {
+            self.own_counter(&name, usize::MAX).into_iter().for_each(|own| own.add(value.get()));
+        }
+    }
+
     /// The plugin's own counter of this name, made if there are fewer than `most`.
     pub(super) fn own_counter(&self, name: &str, most: usize) -> Option<Arc<Counter>> {
         let mut own = self.lock();

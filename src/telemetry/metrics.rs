@@ -24,7 +24,7 @@ use rates::Rates;
 use super::ledger::{Counter, Destination, DropReason, Front, Lane};
 
 pub use disk::{DiskFigures, DiskRead, LogFigures, LogSource, Watermark};
-pub use plugins::{PluginFigures, PluginSource};
+pub use plugins::{PluginFigures, PluginPlace, PluginSource};
 pub use status::Moment;
 pub use words::{Trouble, TroubleKind, Words};
 
@@ -102,6 +102,8 @@ pub enum ExtraRead {
     One(Box<dyn Fn() -> u64 + Send>),
     /// A number for each word of a small fixed set that was met so far, under a further label.
     ByWord(&'static str, Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>),
+    /// As `ByWord`, of names that somebody has chosen who may choose a few.
+    ByName(&'static str, Box<dyn Fn() -> Vec<(String, u64)> + Send>),
 }
 
 /// What an [`Extra`] is.
@@ -143,7 +145,8 @@ struct Sources {
     /// The wall clock at the last upkeep, Unix nanoseconds.
     wall_ns: u64,
     extras: Vec<Extra>,
-    plugins: Vec<PluginSource>,
+    /// By [`PluginPlace`].
+    plugins: [Vec<PluginSource>; 3],
 }
 
 impl Default for Metrics {
@@ -402,6 +405,11 @@ impl Sources {
                 ExtraRead::ByWord(label, read) => {
                     for (word, value) in read() {
                         show([labels.clone(), vec![Label::new(*label, word)]].concat(), value);
+                    }
+                }
+                ExtraRead::ByName(label, read) => {
+                    for (name, value) in read() {
+                        show([labels.clone(), vec![Label::new(*label, name)]].concat(), value);
                     }
                 }
             }

@@ -11,7 +11,8 @@ use millrace::config::{
     self, Admission, Backend, Circuit, Config, Isolation, OnError, Plugin, PluginClass, PluginComponent, PluginExport,
     PluginFilter, PluginLimits, PluginReceive, Protocol,
 };
-use millrace::telemetry::metrics::Imbalances;
+use millrace::telemetry::health::Health;
+use millrace::telemetry::metrics::{Imbalances, Moment};
 
 use super::rig::{LIMIT, Rig, config, exporter, until};
 use super::sink::Sink;
@@ -130,6 +131,31 @@ fn bytes_of_a_sender_become_spans_that_are_enriched_and_arrive_in_a_format_of_th
         assert_eq!(String::from_utf8(body).unwrap(), name);
     }
     until("both destinations", || sink.spans() == 3 && rig.destination(1).delivered == 3);
+    let page = rig.metrics.render();
+    for (plugin, rows) in [
+        ("plugin=\"receivers.plugin/chunks\"", 3),
+        ("plugin=\"plugin/abi\",lane=\"0\"", 1),
+        ("plugin=\"exporters.plugin/names\"", 3),
+    ] {
+        let line = format!("millrace_plugin_rows_total{{{plugin}}} {rows}\n");
+        assert!(page.contains(&line), "{line} is not in\n{page}");
+        assert!(page.contains(&format!("millrace_plugin_generation{{{plugin}}} 1\n")));
+    }
+    let undocumented = page.lines().filter(|line| line.starts_with("millrace_plugin_")).find(|line| {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        !page.contains(&format!("# HELP {name} "))
+    });
+    assert_eq!(undocumented, None);
+    let (health, at) = (Health::new(), Moment { now: Duration::ZERO, wall_ns: 0 });
+    let status = rig.metrics.status(&health, at);
+    let plugins = status["plugins"].as_array().unwrap();
+    let shown: Vec<&str> = plugins.iter().filter_map(|plugin| plugin["name"].as_str()).collect();
+    assert_eq!(shown, ["receivers.plugin/chunks", "plugin/abi", "exporters.plugin/names"]);
+    assert!(plugins.iter().all(|plugin| plugin["state"] == "running" && plugin["memory_bytes"] != 0));
+    let without = Config { exporters: vec![config.exporters[0].clone()], ..config.clone() };
+    rig.reload(&without).unwrap();
+    let status = rig.metrics.status(&health, at);
+    assert_eq!(status["plugins"].as_array().unwrap().len(), 2, "the encoder does not run any more");
     assert_eq!(rig.received(), 3);
     rig.rest();
     let metrics = rig.metrics.clone();

@@ -4,6 +4,7 @@
 
 use super::super::ingest::Shared;
 use super::super::lanes::WriterSeat;
+use super::super::plugins::Formats;
 use super::super::sources::SourceNames;
 use super::{DecodersError, Running};
 use crate::config::{Config, Protocol};
@@ -30,7 +31,7 @@ impl Decoders {
         self,
         _writers: &mut [WriterSeat],
         _shared: (&Shared<'_>, &SourceNames),
-        _metrics: &Metrics,
+        _shown: (&Metrics, &Formats),
     ) -> Result<Running, DecodersError> {
         Ok(Running::default())
     }

@@ -1,6 +1,6 @@
 //! Decoders in a build that has plugins: components are loaded, sockets bound, threads started.
 //!
-//! A decoder's records go to one lane, the lanes in turn. Its plugin is counted on `/metrics` as `receivers.NAME`.
+//! A decoder's records go to one lane, the lanes in turn.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,20 +9,21 @@ use std::time::Duration;
 use super::super::doors::{self, Bound};
 use super::super::ingest::{OtherCounters, Shared, Source, SourceCounters};
 use super::super::lanes::WriterSeat;
+use super::super::plugins::Formats;
 use super::super::sources::{self, SourceNames};
 use super::super::writer::DEEP_STACK_BYTES;
-use super::super::{outlet, plugins, shown};
+use super::super::{outlet, shown};
 use super::{DecodersError, Running};
 use crate::block::SourceId;
 use crate::config::budget::DECODER_RING_BLOCKS;
 use crate::config::{Config, PluginReceive, Protocol, Receiver};
+use crate::plugin::counters::Counters as PluginCounters;
 use crate::plugin::{Engine, Generation, Instance, World};
 use crate::receive::admission::ConnectionTable;
 use crate::receive::decoder::{Decoder, DecoderOptions};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
-use crate::telemetry::metrics::Metrics;
-use crate::transform::plugin::StepCounters;
+use crate::telemetry::metrics::{Metrics, PluginPlace};
 
 /// A decoder may be silent for as long as a heavy plugin takes to be started.
 const TICK_LIMIT: Duration = Duration::from_secs(60);
@@ -89,7 +90,7 @@ impl Decoders {
         self,
         writers: &mut [WriterSeat],
         (shared, names): (&Shared<'_>, &SourceNames),
-        metrics: &Metrics,
+        (metrics, formats): (&Metrics, &Formats),
     ) -> Result<Running, DecodersError> {
         let mut running = Running::default();
         let lanes = writers.len();
@@ -107,9 +108,9 @@ impl Decoders {
             let counted = SourceCounters::new(&source);
             shown::register_source(metrics, u32::try_from(lane).unwrap_or(u32::MAX), &counted);
             let OtherCounters::Lines(counters) = counted.other else { unreachable!("a decoder counts as lines do") };
-            let step = Arc::new(StepCounters::default());
-            let instance = Instance::new(generation, Arc::clone(&step.plugin));
-            plugins::shown::register(metrics, &format!("receivers.{}", receiver.name), &[step]);
+            let plugin = Arc::<PluginCounters>::default();
+            let instance = Instance::new(generation, Arc::clone(&plugin));
+            formats.serve(PluginPlace::Receivers, &receiver.name, vec![plugin]);
             doors::listen(&receiver, &bound)?;
             let listener = bound.listeners.into_iter().next().ok_or_else(|| std::io::Error::other("no socket"))?;
             let decoder = Decoder::new(DecoderOptions {

@@ -3,14 +3,16 @@
 //! The rest of the pipeline reads the same in both builds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver};
 use crossbeam::sync::Unparker;
 
 use super::writer::Swap;
 use crate::config::Config;
+use crate::export::Exporter;
 use crate::telemetry::health::Health;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, PluginPlace};
 use crate::transform::Chain;
 
 /// Why plugins cannot go live.
@@ -81,5 +83,31 @@ impl Plugins {
     }
 
     /// Has nothing to say.
-    pub fn look(&self) {}
+    pub fn look(&self, _now: Duration) {}
+
+    /// None.
+    #[must_use]
+    pub fn formats(&self) -> Formats {
+        Formats
+    }
+}
+
+/// Nobody counts anything.
+pub struct Counted;
+
+/// Nothing.
+pub fn counted<'e>(_exporters: impl IntoIterator<Item = &'e Exporter>) -> Counted {
+    Counted
+}
+
+/// No plugins of receivers and exporters.
+#[derive(Clone)]
+pub struct Formats;
+
+impl Formats {
+    /// Shows nothing.
+    pub fn serve(&self, _place: PluginPlace, _name: &str, _counted: Counted) {}
+
+    /// Changes nothing.
+    pub fn end(&self, _place: PluginPlace, _name: &str) {}
 }

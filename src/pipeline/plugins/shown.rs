@@ -1,30 +1,38 @@
-//! What is shown of plugins: on `/metrics` by plugin and lane, and in health while a circuit is not closed.
+//! What is shown of plugins: on `/metrics` by plugin (and lane, where each lane has one), and in health while one does badly.
 //!
 //! A plugin's name comes from the configuration, so labels are few; its own counters are named by the plugin, of which its
-//! host lets it make a few only.
+//! host lets it make a few only. Reading makes a list of counters for every number: a scrape is rare.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::formats::Counted;
+use crate::plugin::counters::{Counters, OwnCounter};
 use crate::telemetry::health::{Component, State};
 use crate::telemetry::ledger::Counter;
-use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics, PluginFigures, PluginSource};
+use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics, PluginFigures, PluginPlace, PluginSource};
 use crate::transform::plugin::StepCounters;
 
 /// Name, help, where.
-type Shown = (&'static str, &'static str, fn(&StepCounters) -> &Counter);
+type Shown<C> = (&'static str, &'static str, fn(&C) -> &Counter);
 
-const COUNTERS: [Shown; 13] = [
-    ("millrace_plugin_calls_total", "Calls of a plugin.", |of| &of.plugin.calls),
-    ("millrace_plugin_rows_total", "Rows shown to a plugin.", |of| &of.plugin.rows),
+/// Of every plugin, whatever it does.
+const COUNTERS: [Shown<Counters>; 8] = [
+    ("millrace_plugin_calls_total", "Calls of a plugin.", |of| &of.calls),
+    ("millrace_plugin_rows_total", "Rows shown to a plugin; those that a decoder made.", |of| &of.rows),
     ("millrace_plugin_rows_remembered_total", "Rows with values that a plugin was asked about before.", |of| {
-        &of.plugin.rows_remembered
+        &of.rows_remembered
     }),
-    ("millrace_plugin_rows_edited_total", "Rows that a plugin changed.", |of| &of.plugin.rows_edited),
-    ("millrace_plugin_rows_dropped_total", "Rows that a plugin dropped.", |of| &of.plugin.rows_dropped),
-    ("millrace_plugin_cpu_nanoseconds_total", "Processor time of a plugin's calls.", |of| &of.plugin.cpu_ns),
-    ("millrace_plugin_starts_total", "Instances made of a plugin.", |of| &of.plugin.starts),
+    ("millrace_plugin_rows_edited_total", "Rows that a plugin changed.", |of| &of.rows_edited),
+    ("millrace_plugin_rows_dropped_total", "Rows that a plugin dropped.", |of| &of.rows_dropped),
+    ("millrace_plugin_cpu_nanoseconds_total", "Processor time of a plugin's calls.", |of| &of.cpu_ns),
+    ("millrace_plugin_starts_total", "Instances made of a plugin.", |of| &of.starts),
+    ("millrace_plugin_log_lines_suppressed_total", "Log lines over the rate.", |of| &of.lines_suppressed),
+];
+
+/// Of one that changes blocks.
+const STEP_COUNTERS: [Shown<StepCounters>; 5] = [
     ("millrace_plugin_retries_total", "Calls made again after a trap.", |of| &of.retries),
-    ("millrace_plugin_log_lines_suppressed_total", "Log lines over the rate.", |of| &of.plugin.lines_suppressed),
     ("millrace_plugin_shadow_rows_total", "Rows shown to a plugin's shadow too.", |of| &of.shadow_rows),
     ("millrace_plugin_shadow_differences_total", "Rows of which plugin and shadow say otherwise.", |of| {
         &of.shadow_differences
@@ -33,53 +41,98 @@ const COUNTERS: [Shown; 13] = [
     ("millrace_plugin_shadow_traps_total", "Calls of a shadow that trapped.", |of| &of.shadow.traps),
 ];
 
-const GAUGES: [Shown; 3] = [
-    ("millrace_plugin_circuit", "0 closed, 1 half open, 2 open: the plugin is given a rest.", |of| &of.circuit),
-    ("millrace_plugin_memory_bytes", "Memory of a plugin's instance.", |of| &of.plugin.memory_bytes),
-    ("millrace_plugin_generation", "Which generation of a plugin runs.", |of| &of.plugin.generation),
-];
+const CIRCUIT: Shown<StepCounters> =
+    ("millrace_plugin_circuit", "0 closed, 1 half open, 2 open: the plugin is given a rest.", |of| &of.circuit);
 
 /// Failures by word, and what became of the blocks by policy.
-type Word = (&'static str, fn(&StepCounters) -> &Counter);
+type Word<C> = (&'static str, fn(&C) -> &Counter);
 
-const FAILURES: [Word; 6] = [
-    ("trap", |of| &of.plugin.traps),
-    ("time_out", |of| &of.plugin.time_outs),
-    ("out_of_memory", |of| &of.plugin.out_of_memory),
-    ("refused", |of| &of.plugin.refused),
-    ("bad_patch", |of| &of.plugin.bad_patches),
-    ("start", |of| &of.plugin.failed_starts),
+const FAILURES: [Word<Counters>; 6] = [
+    ("trap", |of| &of.traps),
+    ("time_out", |of| &of.time_outs),
+    ("out_of_memory", |of| &of.out_of_memory),
+    ("refused", |of| &of.refused),
+    ("bad_patch", |of| &of.bad_patches),
+    ("start", |of| &of.failed_starts),
 ];
 
-const POLICY: [Word; 3] =
+const POLICY: [Word<StepCounters>; 3] =
     [("pass", |of| &of.passed_blocks), ("drop", |of| &of.dropped_blocks), ("quarantine", |of| &of.quarantined_blocks)];
 
-/// Shows a plugin, lane by lane, for as long as the process runs.
-pub(in crate::pipeline) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounters>]) {
+/// The counters of the threads that run a plugin, now.
+pub(super) type Threads = Arc<dyn Fn() -> Counted + Send + Sync>;
+
+/// Labels of a plugin's series.
+type Labels = Vec<(&'static str, String)>;
+
+/// Shows a plugin that changes blocks, lane by lane, for as long as the process runs.
+pub(super) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounters>]) {
     for (lane, counters) in lanes.iter().enumerate() {
-        let add = |name, help, kind, word: Option<&'static str>, read: ExtraRead| {
-            let mut labels = vec![("plugin", plugin.to_owned()), ("lane", lane.to_string())];
-            labels.extend(word.map(|word| ("reason", word.to_owned())));
-            metrics.add_extra(Extra { name, help, kind, labels, read });
-        };
+        let labels = vec![("plugin", plugin.to_owned()), ("lane", lane.to_string())];
+        let of = Arc::clone(&counters.plugin);
+        register_plugin(metrics, &labels, &(Arc::new(move || vec![Arc::clone(&of)]) as Threads));
         let one = |of: fn(&StepCounters) -> &Counter| {
             let counters = Arc::clone(counters);
             ExtraRead::One(Box::new(move || of(&counters).get()))
         };
-        for (name, help, of) in COUNTERS {
-            add(name, help, ExtraKind::Counter, None, one(of));
+        for (name, help, of) in STEP_COUNTERS {
+            metrics.add_extra(Extra { name, help, kind: ExtraKind::Counter, labels: labels.clone(), read: one(of) });
         }
-        for (name, help, of) in GAUGES {
-            add(name, help, ExtraKind::Gauge, None, one(of));
-        }
-        for (word, of) in FAILURES {
-            add("millrace_plugin_failures_total", "Batches failed.", ExtraKind::Counter, Some(word), one(of));
-        }
+        let (name, help, of) = CIRCUIT;
+        metrics.add_extra(Extra { name, help, kind: ExtraKind::Gauge, labels: labels.clone(), read: one(of) });
         for (word, of) in POLICY {
+            let name = "millrace_plugin_blocks_not_done_total";
             let help = "Blocks that a plugin did not do, by what became of them.";
-            add("millrace_plugin_blocks_not_done_total", help, ExtraKind::Counter, Some(word), one(of));
+            let labels = because(&labels, word);
+            metrics.add_extra(Extra { name, help, kind: ExtraKind::Counter, labels, read: one(of) });
         }
     }
+}
+
+/// Shows what is counted of every plugin, the sum over its threads.
+pub(super) fn register_plugin(metrics: &Metrics, labels: &Labels, threads: &Threads) {
+    let add = |name, help, kind, labels: Labels, read| metrics.add_extra(Extra { name, help, kind, labels, read });
+    let total = |of: fn(&Counters) -> &Counter| {
+        let threads = Arc::clone(threads);
+        ExtraRead::One(Box::new(move || sum(&threads(), of)))
+    };
+    for (name, help, of) in COUNTERS {
+        add(name, help, ExtraKind::Counter, labels.clone(), total(of));
+    }
+    let memory = total(|of| &of.memory_bytes);
+    add("millrace_plugin_memory_bytes", "Memory of a plugin's instances.", ExtraKind::Gauge, labels.clone(), memory);
+    let of = Arc::clone(threads);
+    let newest = ExtraRead::One(Box::new(move || generation(&of())));
+    let help = "Which generation of a plugin runs.";
+    add("millrace_plugin_generation", help, ExtraKind::Gauge, labels.clone(), newest);
+    for (word, of) in FAILURES {
+        let labels = because(labels, word);
+        add("millrace_plugin_failures_total", "Batches failed.", ExtraKind::Counter, labels, total(of));
+    }
+    let of = Arc::clone(threads);
+    let own = ExtraRead::ByName("counter", Box::new(move || own(&of())));
+    add("millrace_plugin_own_total", "Counters of the plugin's own.", ExtraKind::Counter, labels.clone(), own);
+}
+
+fn because(labels: &Labels, word: &str) -> Labels {
+    labels.iter().cloned().chain([("reason", word.to_owned())]).collect()
+}
+
+fn sum(threads: &[Arc<Counters>], of: fn(&Counters) -> &Counter) -> u64 {
+    threads.iter().map(|counters| of(counters).get()).sum()
+}
+
+fn generation(threads: &[Arc<Counters>]) -> u64 {
+    threads.iter().map(|counters| counters.generation.get()).max().unwrap_or(0)
+}
+
+/// What a plugin counts for itself, by name.
+fn own(threads: &[Arc<Counters>]) -> Vec<(String, u64)> {
+    let mut totals = BTreeMap::<String, u64>::new();
+    for OwnCounter { name, value } in threads.iter().flat_map(|counters| counters.own()) {
+        *totals.entry(name).or_default() += value.get();
+    }
+    totals.into_iter().collect()
 }
 
 /// Shows the plugins that are in force in the status.
@@ -88,34 +141,50 @@ pub(super) fn show(metrics: &Metrics, plugins: &[(&str, &[Arc<StepCounters>])]) 
         let lanes = lanes.to_vec();
         PluginSource { name: (*name).to_owned(), read: Box::new(move || figures(&lanes)) }
     };
-    metrics.show_plugins(plugins.iter().map(source).collect());
+    metrics.show_plugins(PluginPlace::Processors, plugins.iter().map(source).collect());
 }
 
 fn figures(lanes: &[Arc<StepCounters>]) -> PluginFigures {
-    let sum = |of: fn(&StepCounters) -> &Counter| lanes.iter().map(|lane| of(lane).get()).sum::<u64>();
+    let plugin: Counted = lanes.iter().map(|lane| Arc::clone(&lane.plugin)).collect();
     PluginFigures {
-        generation: lanes.iter().map(|lane| lane.plugin.generation.get()).max().unwrap_or(0),
-        calls: sum(|of| &of.plugin.calls),
-        rows: sum(|of| &of.plugin.rows),
-        rows_edited: sum(|of| &of.plugin.rows_edited),
-        rows_dropped: sum(|of| &of.plugin.rows_dropped),
-        cpu_ns: sum(|of| &of.plugin.cpu_ns),
-        failures: FAILURES.iter().map(|(_, of)| sum(*of)).sum(),
-        quarantined_blocks: sum(|of| &of.quarantined_blocks),
-        memory_bytes: sum(|of| &of.plugin.memory_bytes),
+        quarantined_blocks: lanes.iter().map(|lane| lane.quarantined_blocks.get()).sum(),
         resting_lanes: lanes.iter().map(|lane| u64::from(lane.circuit.get() == RESTS)).sum(),
+        ..figures_of_plugin(&plugin, false)
+    }
+}
+
+/// What the status says of every plugin.
+pub(super) fn figures_of_plugin(threads: &[Arc<Counters>], is_failing: bool) -> PluginFigures {
+    PluginFigures {
+        generation: generation(threads),
+        calls: sum(threads, |of| &of.calls),
+        rows: sum(threads, |of| &of.rows),
+        rows_edited: sum(threads, |of| &of.rows_edited),
+        rows_dropped: sum(threads, |of| &of.rows_dropped),
+        cpu_ns: sum(threads, |of| &of.cpu_ns),
+        failures: FAILURES.iter().map(|(_, of)| sum(threads, *of)).sum(),
+        memory_bytes: sum(threads, |of| &of.memory_bytes),
+        is_failing,
+        ..PluginFigures::default()
     }
 }
 
 /// What [`StepCounters::circuit`] says of an open circuit.
 const RESTS: u64 = 2;
 
-/// Degraded while a plugin is given a rest on any lane.
-pub(super) fn set_health(component: &Component, plugins: &[(&str, &[Arc<StepCounters>])]) {
+/// Degraded while a plugin is given a rest on any lane, or one of a format fails again and again.
+pub(super) fn set_health(component: &Component, plugins: &[(&str, &[Arc<StepCounters>])], failing: &[String]) {
     let rests = |lanes: &[Arc<StepCounters>]| lanes.iter().any(|counters| counters.circuit.get() == RESTS);
     let resting: Vec<&str> = plugins.iter().filter(|(_, lanes)| rests(lanes)).map(|(name, _)| *name).collect();
-    component.set(match resting.is_empty() {
+    let mut problems = Vec::new();
+    if !resting.is_empty() {
+        problems.push(format!("given a rest after too many failures: {}", resting.join(", ")));
+    }
+    if !failing.is_empty() {
+        problems.push(format!("fails again and again: {}", failing.join(", ")));
+    }
+    component.set(match problems.is_empty() {
         true => State::Ready,
-        false => State::Degraded(format!("given a rest after too many failures: {}", resting.join(", "))),
+        false => State::Degraded(problems.join("; ")),
     });
 }

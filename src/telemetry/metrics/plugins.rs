@@ -1,4 +1,4 @@
-//! What the status says of plugins: of those that are in force, in the order in which blocks go through them.
+//! What the status says of plugins: of those that are in force, in the order in which data goes through them.
 //!
 //! `/metrics` has more, by lane; a picture of the moment needs only what tells a plugin that works from one that does not.
 
@@ -6,7 +6,30 @@ use serde_json::{Value, json};
 
 use super::{Metrics, Sources};
 
-/// A plugin on all lanes together.
+/// Where a plugin works, in the order in which data gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PluginPlace {
+    /// It reads a format.
+    Receivers,
+    /// It changes blocks.
+    Processors,
+    /// It writes a format.
+    Exporters,
+}
+
+impl PluginPlace {
+    /// The section of the configuration in which it stands.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            PluginPlace::Receivers => "receivers",
+            PluginPlace::Processors => "processors",
+            PluginPlace::Exporters => "exporters",
+        }
+    }
+}
+
+/// A plugin on all its threads together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginFigures {
     /// Which of its generations runs.
@@ -29,6 +52,8 @@ pub struct PluginFigures {
     pub memory_bytes: u64,
     /// Lanes on which it is given a rest.
     pub resting_lanes: u64,
+    /// It fails again and again, and goes on.
+    pub is_failing: bool,
 }
 
 /// A plugin with its name in the configuration.
@@ -40,22 +65,26 @@ pub struct PluginSource {
 }
 
 impl Metrics {
-    /// Shows these plugins from now on, and no others.
-    pub fn show_plugins(&self, plugins: Vec<PluginSource>) {
-        self.sources().plugins = plugins;
+    /// Shows these plugins of a place from now on, and no others.
+    pub fn show_plugins(&self, place: PluginPlace, plugins: Vec<PluginSource>) {
+        self.sources().plugins[place as usize] = plugins;
     }
 }
 
 impl Sources {
     pub(super) fn plugins_json(&self) -> Vec<Value> {
-        self.plugins.iter().map(|plugin| figures_json(&plugin.name, &(plugin.read)())).collect()
+        self.plugins.iter().flatten().map(|plugin| figures_json(&plugin.name, &(plugin.read)())).collect()
     }
 }
 
 fn figures_json(name: &str, figures: &PluginFigures) -> Value {
     json!({
         "name": name,
-        "state": if figures.resting_lanes > 0 { "resting" } else { "running" },
+        "state": match figures {
+            PluginFigures { resting_lanes: 1.., .. } => "resting",
+            PluginFigures { is_failing: true, .. } => "failing",
+            PluginFigures { .. } => "running",
+        },
         "generation": figures.generation,
         "calls": figures.calls,
         "rows": { "shown": figures.rows, "edited": figures.rows_edited, "dropped": figures.rows_dropped },
