@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 
 use super::Summary;
+use super::fields::Fields;
 use super::slice;
 use super::wire::{self, FIXED32};
 
@@ -127,6 +128,26 @@ pub fn check(request: &[u8]) -> Result<Checked<'_>, Fault> {
     let mut payload = Vec::with_capacity(request.len());
     slice::without(request, &bad, &mut payload);
     Ok(Checked { payload: Cow::Owned(payload), summary, cut_out: Some(cut_out) })
+}
+
+/// Checks events and links that are to become fields of a span, and nothing else. A link needs ids: one that points nowhere
+/// is let pass only where a peer has sent it.
+pub(super) fn lists_of_span(mut rest: &[u8]) -> Result<(), Reason> {
+    while let Some(&tag) = rest.first() {
+        let body = message(&mut rest)?;
+        match tag {
+            0x5a => event(body, SPAN_DEPTH + 1)?,
+            0x6a => {
+                link(body, SPAN_DEPTH + 1)?;
+                let has_id = |number| Fields::of(body).bytes(number).is_some_and(|id| id.iter().any(|byte| *byte != 0));
+                if !has_id(1) || !has_id(2) {
+                    return Err(Reason::LinkId);
+                }
+            }
+            _ => return Err(Reason::WireType),
+        }
+    }
+    Ok(())
 }
 
 /// The address of a slice's first byte: offsets of nested slices are differences of addresses.

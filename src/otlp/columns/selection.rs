@@ -242,8 +242,7 @@ impl Selection {
         Selection::checked(signal, fields, false)
     }
 
-    /// Checks `fields` of records that do not exist yet: all intrinsics can be set, but for `sourcetype`, `events` and `links`. It
-    /// gathers nothing.
+    /// Checks `fields` of records that do not exist yet: all intrinsics can be set, but for `sourcetype`. It gathers nothing.
     pub fn of_new(signal: Signal, fields: Vec<Field>) -> Result<Selection, FieldError> {
         Selection::checked(signal, fields, true)
     }
@@ -352,7 +351,7 @@ impl Layout {
             return Ok((Target::Attribute, Change::Set));
         }
         let Intrinsic(_, kinds, change, target) = self.known(&field.key)?;
-        let is_made = is_of_new && !matches!(target, Target::Attribute | Target::Events(_) | Target::Links(_));
+        let is_made = is_of_new && *target != Target::Attribute;
         let change = if is_made { &Change::Set } else { change };
         let name = field.key.clone();
         if !kinds.contains(&field.kind) {

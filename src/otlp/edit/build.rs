@@ -239,7 +239,7 @@ mod tests {
     use opentelemetry_proto::tonic::trace::v1::TracesData;
     use prost::Message;
 
-    use super::super::super::columns::{Columns, Field, NumColumn, TextColumn};
+    use super::super::super::columns::{Column, Columns, Field, NumColumn, TextColumn};
     use super::super::{NumEdits, Patch, TextEdits, check};
     use super::*;
 
@@ -310,6 +310,43 @@ mod tests {
         assert_ne!(spans[0].span_id, spans[2].span_id);
         assert_eq!(data.resource_spans[0].scope_spans[0].scope.as_ref().unwrap().name, "s");
         assert_eq!(spans[2].attributes.len(), 1);
+    }
+
+    #[test]
+    fn events_and_links_of_a_span_are_what_reading_them_gives() {
+        let fields =
+            || vec![field(Level::Intrinsic, "events", Kind::Json), field(Level::Intrinsic, "links", Kind::Any)];
+        let events = r#"[{"timeUnixNano":"5","name":"retry","attributes":[{"key":"n","value":{"intValue":"2"}}]},{}]"#;
+        let link = |id: &str| format!(r#"[{{"traceId":"00112233445566778899aabbccddeeff","spanId":"{id}"}}]"#);
+        let patch = |events: &str, link: &str| Patch {
+            text: vec![text(0, &[1, 2], &[events, "null"]), text(1, &[1], &[link])],
+            ..Patch::default()
+        };
+        let (out, _) = built(Signal::Traces, fields(), 3, patch(events, &link("0011223344556677"))).unwrap();
+        let data = TracesData::decode(&out[..]).unwrap();
+        let spans = &data.resource_spans[0].scope_spans[0].spans;
+        let counts: Vec<_> = spans.iter().map(|span| (span.events.len(), span.links.len())).collect();
+        assert_eq!(counts, [(0, 0), (2, 1), (0, 0)]);
+        let event = &spans[1].events[0];
+        assert_eq!((event.time_unix_nano, event.name.as_str(), event.attributes.len()), (5, "retry", 1));
+        assert_eq!((spans[1].links[0].trace_id[15], spans[1].links[0].span_id[7]), (0xff, 0x77));
+        let mut read = fields();
+        read.iter_mut().for_each(|field| (field.read, field.write) = (true, false));
+        let mut columns = Columns::default();
+        Selection::new(Signal::Traces, read).unwrap().gather(&out, &mut columns);
+        let Column::Text(given) = &columns.columns()[0] else { panic!("{columns:?}") };
+        assert_eq!(std::str::from_utf8(&given.bytes), Ok(events));
+        let selection = Selection::of_new(Signal::Traces, fields()).unwrap();
+        for (events, link, why) in [
+            ("{}", &link("0011223344556677"), "field events has a value that is not of its kind"),
+            (events, &link("xx"), "a link's ids"),
+            (events, &link("0000000000000000"), "a link's ids"),
+            ("[{\"name\":5}]", &link("0011223344556677"), "field name"),
+        ] {
+            let error =
+                check(&selection, &Columns::of_rows(3), patch(events, link), usize::MAX).unwrap_err().to_string();
+            assert!(error.contains(" of row 1 is not JSON that it can hold: ") && error.contains(why), "{error}");
+        }
     }
 
     #[test]

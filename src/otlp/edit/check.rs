@@ -3,8 +3,10 @@
 //! What passes cannot go wrong later: rows are there and ascending, values are of their field's kind, no cell is named
 //! twice, and JSON has become the bytes of the value that it says.
 
+use super::super::check::lists_of_span;
 use super::super::columns::selection::Target;
 use super::super::columns::{Columns, Field, Kind, Level, Selection, TextColumn};
+use super::super::from_json;
 use super::json_value;
 use super::{Edits, List, Patch, Values};
 
@@ -119,8 +121,8 @@ pub enum BadEdit {
         /// The row.
         row: u32,
     },
-    /// Text that is not JSON, or nested too deep.
-    #[error("{key:?} of row {row} is not JSON: {why}")]
+    /// Text that is not JSON, or JSON that the field cannot hold.
+    #[error("{key:?} of row {row} is not JSON that it can hold: {why}")]
     Json {
         /// The field.
         key: String,
@@ -210,12 +212,13 @@ impl<'a> Checker<'a> {
         let TextColumn { rows, ends, bytes } = cells;
         let rows = self.rows_of(field, rows, ends.len())?;
         ends_fit(field, &ends, &bytes)?;
-        let values = match field.kind {
-            Kind::Text | Kind::Any => {
+        let values = match (field.kind, self.selection.targets[index]) {
+            (_, Target::Events(_) | Target::Links(_)) => encode(list, field, (&rows, &ends, &bytes))?,
+            (Kind::Text | Kind::Any, _) => {
                 is_text(field, &rows, &ends, &bytes)?;
                 Values::Text(ends, bytes)
             }
-            Kind::Json => encode(field, &rows, &ends, &bytes)?,
+            (Kind::Json, _) => encode(value, field, (&rows, &ends, &bytes))?,
             _ => Values::Text(ends, bytes),
         };
         self.push(index, rows, values);
@@ -361,15 +364,30 @@ fn is_text(field: &Field, rows: &[u32], ends: &[u32], bytes: &[u8]) -> Result<()
     }
 }
 
-/// The bodies of the `AnyValue`s that JSON texts say.
-fn encode(field: &Field, rows: &[u32], ends: &[u32], bytes: &[u8]) -> Result<Values, BadEdit> {
+/// The body of the `AnyValue` that a JSON text says.
+fn value(_: &Field, json: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    json_value::encode(json, out).map_err(|error| error.to_string())
+}
+
+/// The events or links of a new span, as its fields: in JSON what reading them gives.
+fn list(field: &Field, json: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let start = out.len();
+    from_json::list_of_span(&field.key, json, out).map_err(|error| error.to_string())?;
+    lists_of_span(&out[start..]).map_err(|reason| reason.to_string())
+}
+
+/// Appends what the JSON of one cell becomes, or says why it cannot.
+type Encode = fn(&Field, &[u8], &mut Vec<u8>) -> Result<(), String>;
+
+/// What the JSON texts of cells become: rows, ends and bytes.
+fn encode(one: Encode, field: &Field, (rows, ends, bytes): (&[u32], &[u32], &[u8])) -> Result<Values, BadEdit> {
     let (mut start, mut out) = (0, Vec::with_capacity(bytes.len()));
     let mut encoded = Vec::with_capacity(ends.len());
     for (&row, &end) in rows.iter().zip(ends) {
-        json_value::encode(&bytes[start..end as usize], &mut out).map_err(|error| BadEdit::Json {
+        one(field, &bytes[start..end as usize], &mut out).map_err(|why| BadEdit::Json {
             key: field.key.clone(),
             row,
-            why: error.to_string(),
+            why,
         })?;
         start = end as usize;
         encoded.push(u32::try_from(out.len()).expect("16 MiB of JSON become less than 4 GiB"));

@@ -225,6 +225,8 @@ impl<'a> Editor<'a> {
                 out.push(number << 3);
                 push_varint(out, value.cast_unsigned());
             }
+            // The check has made fields of them.
+            (Target::Events(_) | Target::Links(_), New::Text(fields)) => out.extend_from_slice(fields),
             (Target::Value(number), new) => {
                 out.push(number << 3 | 2);
                 push_value(declared.kind, new, out);

@@ -434,11 +434,11 @@ fn every_rule_of_a_patch_has_its_error() {
         (text_edits(0, &[0, 3], &[1, 2], "é".as_bytes()), "\"url\" of row 0 is not UTF-8"),
         (
             text_edits(3, &[0, 3], &[1, 2], b"1{"),
-            "\"json\" of row 3 is not JSON: EOF while parsing an object at line 1 column 1",
+            "\"json\" of row 3 is not JSON that it can hold: EOF while parsing an object at line 1 column 1",
         ),
         (
             text_edits(3, &[0], &[2], b"\"\xff"),
-            "\"json\" of row 0 is not JSON: EOF while parsing a string at line 1 column 2",
+            "\"json\" of row 0 is not JSON that it can hold: EOF while parsing a string at line 1 column 2",
         ),
         (num_edits(4, &[0, 1], &[1, 2]), "\"flag\" of row 1 is 2, it can be 0 to 1"),
         (num_edits(2, &[0], &[-1]), "\"status\" of row 0 is -1, it can be 0 to 2"),
