@@ -54,6 +54,15 @@ pub fn pieces(payload: &[u8], bounds: Bounds) -> Pieces {
     Pieces { pieces: cutter.done, too_big_spans: cutter.too_big_spans }
 }
 
+/// Cuts a checked payload into pieces of `rows` spans or log records, the last of what is left; nothing of one without any.
+#[must_use]
+pub fn by_rows(signal: Signal, payload: &[u8], rows: u32) -> Vec<Piece> {
+    let mut cutter = Cutter::new(signal, Vec::new(), Bounds { max_bytes: usize::MAX, max_spans: rows });
+    cutter.run(payload, |_, _| true);
+    cutter.finish_piece();
+    cutter.done
+}
+
 /// Appends the spans with these positions (0 is the payload's first) to `out`, as a payload.
 pub fn range(payload: &[u8], spans: Range<u32>, out: &mut Vec<u8>) {
     append(Signal::Traces, payload, out, |index, _| spans.contains(&index));
@@ -215,7 +224,7 @@ impl<'a> Cutter<'a> {
 
     fn fits(&self, span_bytes: usize) -> bool {
         if self.bounds.max_bytes == usize::MAX {
-            return true;
+            return self.summary.spans < self.bounds.max_spans;
         }
         let resource = if self.resource.opened_at.is_none() { self.resource.cost() } else { 0 };
         let scope = if self.scope.opened_at.is_none() { self.scope.cost() } else { 0 };

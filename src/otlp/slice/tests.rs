@@ -62,6 +62,19 @@ fn pieces_hold_everything_within_their_bounds() {
 }
 
 #[test]
+fn pieces_by_rows_hold_so_many_each_and_together_everything() {
+    for (mut rng, payload) in requests(7) {
+        let rows = rng.u32(1..6);
+        let cut = by_rows(Signal::Traces, &payload, rows);
+        let (last, full) = cut.split_last().map_or((0, &[][..]), |(last, full)| (last.summary.spans, full));
+        assert!(full.iter().all(|piece| piece.summary.spans == rows) && last <= rows);
+        assert!(cut.iter().all(|piece| piece.summary == summary(&piece.payload)));
+        assert_eq!(cut.iter().flat_map(|piece| placed(&piece.payload)).collect::<Vec<_>>(), placed(&payload));
+    }
+    assert!(by_rows(Signal::Logs, b"", 3).is_empty());
+}
+
+#[test]
 fn a_span_that_fits_nowhere_is_counted_and_the_others_are_kept() {
     for (_, payload) in requests(2) {
         let all = placed(&payload);

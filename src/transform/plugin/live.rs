@@ -79,9 +79,7 @@ pub(super) struct Live {
     ask: Ask,
     mark: Option<Mark>,
     columns: Columns,
-    /// The payload of one call, and what is left for the next ones.
-    piece: Vec<u8>,
-    ahead: Vec<u8>,
+    /// What one call of several makes.
     made: Vec<u8>,
     /// The answers of the last block, if somebody wants to compare them.
     answers: Vec<Answer>,
@@ -95,8 +93,6 @@ impl Live {
             mark: Mark::of(program),
             program: Arc::clone(program),
             columns: Columns::default(),
-            piece: Vec::new(),
-            ahead: Vec::new(),
             made: Vec::new(),
             answers: Vec::new(),
         }
@@ -159,24 +155,14 @@ impl Live {
     /// In calls of `most` rows. What they leave is written behind each other, which is the payload of all of it.
     fn pieces(&mut self, meta: &Meta, payload: &[u8], most: u32, out: &mut Vec<u8>) -> Result<Made, Failure> {
         let (mut changed, mut summary) = (false, Summary::EMPTY);
-        let positions: Vec<u32> = (0..most).collect();
-        let mut ahead = std::mem::take(&mut self.ahead);
-        let (mut piece, mut made) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.made));
-        ahead.clear();
-        ahead.extend_from_slice(payload);
-        let mut left = u32::MAX;
-        while left > 0 {
-            let mut rest = Vec::new();
-            piece.clear();
-            let (_, after) = slice::part(meta.signal, &ahead, &positions, &mut piece, &mut rest);
-            left = after.spans;
-            ahead = rest;
-            let (this, holds) = self.call(meta, &mut piece, &mut made)?;
-            out.extend_from_slice(if this == Made::Same { &piece } else { &made });
+        let mut made = std::mem::take(&mut self.made);
+        for mut piece in slice::by_rows(meta.signal, payload, most) {
+            let (this, holds) = self.call(meta, &mut piece.payload, &mut made)?;
+            out.extend_from_slice(if this == Made::Same { &piece.payload } else { &made });
             changed |= this != Made::Same;
             summary = super::join(summary, holds);
         }
-        (self.ahead, self.piece, self.made) = (ahead, piece, made);
+        self.made = made;
         Ok(if changed { Made::Other(summary) } else { Made::Same })
     }
 
@@ -218,3 +204,6 @@ fn too_big(signal: Signal, payload: &[u8]) -> u32 {
         Signal::Logs | Signal::Metrics => 1,
     }
 }
+
+#[cfg(test)]
+mod tests;
