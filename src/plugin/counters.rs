@@ -40,7 +40,7 @@ pub struct Counters {
     pub failed_starts: Counter,
     /// Log lines that were over the rate.
     pub lines_suppressed: Counter,
-    /// Linear memory now, bytes.
+    /// Linear memory now, bytes; where each call has an instance of its own, that of the last call.
     pub memory_bytes: Counter,
     /// The generation that is live.
     pub generation: Counter,

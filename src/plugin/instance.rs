@@ -177,8 +177,9 @@ impl Instance {
 
     /// Decides what becomes of a sandbox after a call.
     fn after(&mut self, sandbox: Sandbox, error: Option<&CallError>) {
-        self.kept.counters.memory_bytes.set(sandbox.memory_bytes() as u64);
         let is_usable = matches!(error, None | Some(CallError::Refused(_)));
+        // One that failed is gone with all that it had.
+        self.kept.counters.memory_bytes.set(if is_usable { sandbox.memory_bytes() as u64 } else { 0 });
         if is_usable && self.generation.isolation == Isolation::Lane {
             self.sandbox = Some(sandbox);
         }
