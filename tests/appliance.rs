@@ -7,6 +7,9 @@ mod dead_letters;
 #[path = "appliance/feeder.rs"]
 mod feeder;
 #[cfg(feature = "plugins")]
+#[path = "appliance/hostile.rs"]
+mod hostile;
+#[cfg(feature = "plugins")]
 #[path = "appliance/plugins.rs"]
 mod plugins;
 #[path = "appliance/reload.rs"]

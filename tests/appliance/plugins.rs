@@ -26,13 +26,13 @@ use super::sink::Sink;
 mod guest;
 
 /// What nobody may see.
-const SECRET: &str = "card=4711";
+pub(super) const SECRET: &str = "card=4711";
 
-fn component(name: &str) -> PathBuf {
+pub(super) fn component(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plugins").join(name)
 }
 
-fn guest(directory: &Path, code: &str) -> PathBuf {
+pub(super) fn guest(directory: &Path, code: &str) -> PathBuf {
     let path = directory.join("guest.wasm");
     fs::write(&path, guest::Guest::new(code).component()).expect("the directory is there");
     path
@@ -44,7 +44,7 @@ fn hostile(directory: &Path) -> PathBuf {
 }
 
 /// A plugin of this file, with more time than usual: nothing here is optimised.
-fn plugin(path: &Path, more: &str) -> Plugin {
+pub(super) fn plugin(path: &Path, more: &str) -> Plugin {
     let path = path.display();
     let text = format!(
         "processors: {{plugin/tried: {{path: {path}, limits: {{cpu: 200ms}}{more}}}}}\n\
@@ -57,7 +57,7 @@ fn plugin(path: &Path, more: &str) -> Plugin {
 }
 
 /// One destination and these plugins.
-fn with(config: &Config, sink: &Sink, plugins: &[Plugin]) -> Config {
+pub(super) fn with(config: &Config, sink: &Sink, plugins: &[Plugin]) -> Config {
     Config { exporters: vec![exporter(config, "a", sink.address)], plugins: plugins.to_vec(), ..config.clone() }
 }
 
@@ -67,7 +67,7 @@ fn secrets() -> Vec<KeyValue> {
 }
 
 /// So many spans with a secret in their URL.
-fn spans(count: u8) -> Vec<u8> {
+pub(super) fn spans(count: u8) -> Vec<u8> {
     let span = |id| Span {
         trace_id: vec![7; 16],
         span_id: vec![id; 8],
@@ -79,19 +79,19 @@ fn spans(count: u8) -> Vec<u8> {
     TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
 }
 
-fn post_spans(rig: &Rig, count: u8) -> u16 {
+pub(super) fn post_spans(rig: &Rig, count: u8) -> u16 {
     post(rig.receiver("otlp"), "/v1/traces", &spans(count)).status
 }
 
 /// Spans dropped by plugins, and refused, of all lanes.
-fn dropped_and_refused(rig: &Rig) -> (u64, u64) {
+pub(super) fn dropped_and_refused(rig: &Rig) -> (u64, u64) {
     let lanes = rig.metrics.lanes();
     let sum = |of: fn(&millrace::telemetry::ledger::Lane) -> u64| lanes.iter().map(|lane| of(lane)).sum();
     (sum(|lane| lane.transform_dropped.get()), sum(|lane| lane.refused.get()))
 }
 
 /// Whether any file under a directory has these bytes in it.
-fn is_on_disk(directory: &Path, bytes: &[u8]) -> bool {
+pub(super) fn is_on_disk(directory: &Path, bytes: &[u8]) -> bool {
     let entries = fs::read_dir(directory).expect("the directory is there");
     let mut paths = entries.map(|entry| entry.expect("it can be listed").path());
     paths.any(|path| match path.is_dir() {
@@ -101,7 +101,7 @@ fn is_on_disk(directory: &Path, bytes: &[u8]) -> bool {
     })
 }
 
-fn dead_letters(rig: &Rig, call: &str) -> Value {
+pub(super) fn dead_letters(rig: &Rig, call: &str) -> Value {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LIMIT)).build().into();
     let url = format!("http://{}/api/v1/dlq", rig.management());
     let answer = match call {
