@@ -51,10 +51,10 @@ class Journal:
 class Sender(threading.Thread):
     """One connection of one kind, one request at a time."""
 
-    def __init__(self, journal, port, kind, items=20, padding=100, pause=0.0):
+    def __init__(self, journal, port, kind, items=20, padding=100, pause=0.0, otlp=otlp_request):
         super().__init__(daemon=True)
         self.journal, self.port, self.kind = journal, port, kind
-        self.items, self.padding, self.pause = items, padding, pause
+        self.items, self.padding, self.pause, self.otlp = items, padding, pause, otlp
         self.ending = threading.Event()
         self.requests = 0
 
@@ -79,7 +79,7 @@ class Sender(threading.Thread):
             self.requests += 1
             return
         if self.kind == OTLP:
-            path, kind, body = b"/v1/traces", b"application/x-protobuf", otlp_request(numbers, self.padding)
+            path, kind, body = b"/v1/traces", b"application/x-protobuf", self.otlp(numbers, self.padding)
         else:
             path, kind, body = b"/_bulk", b"application/x-ndjson", bulk_request(numbers)
         head = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (path, kind, len(body))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "real"))
 
 from harness.scene import outcome  # noqa: E402
 
-PARTS = ["kill", "truncate", "calls", "fsync", "full", "power", "stop", "soak"]
+PARTS = ["kill", "truncate", "calls", "fsync", "full", "power", "stop", "plugins", "soak"]
 
 
 @dataclass

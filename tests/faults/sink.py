@@ -14,7 +14,8 @@ from items import judge
 class Sink:
     """Listens on a port of its own; `seen` holds the items delivered, `wrong` what was not as it was sent."""
 
-    def __init__(self):
+    def __init__(self, judge=judge):
+        self.judge = judge
         self.status = 200
         self.delay_seconds = 0.0
         self.seen = set()
@@ -68,7 +69,7 @@ class Sink:
                 self.influx_requests += 1
             return b"HTTP/1.1 204 No Content\r\n\r\n"
         try:
-            found, wrong = judge(body)
+            found, wrong = self.judge(body)
         except Exception as problem:  # whatever cannot be decoded is the finding
             with self.lock:
                 self.undecodable.append(f"a request of {len(body)} bytes: {problem}")

@@ -21,8 +21,8 @@ RETRY = "    retry_on_failure: { initial_interval: 50ms, max_interval: 200ms }\n
 class Stand(Appliance):
     """`Appliance` with small segments, a small budget, a sink and a journal."""
 
-    def __init__(self, scene, name="stand", state=None, queue=None, **env):
-        self.sink = Sink()
+    def __init__(self, scene, name="stand", state=None, queue=None, sink=None, **env):
+        self.sink = sink or Sink()
         self.journal = Journal()
         scene.closing.append(self.sink.close)
         super().__init__(scene, name, OTEL_EXPORTER_OTLP_ENDPOINT=self.sink.url, **env)
