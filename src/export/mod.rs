@@ -11,7 +11,7 @@ mod http;
 mod influx;
 mod otlp_http;
 #[cfg(feature = "plugins")]
-mod plugin;
+pub mod plugin;
 pub mod reply;
 mod resolver;
 mod sessions;

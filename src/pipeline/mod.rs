@@ -42,6 +42,8 @@ pub mod sources;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "plugins")]
+pub mod trial;
 pub mod turn;
 pub mod watch;
 pub mod window;

@@ -29,7 +29,7 @@ use crate::otlp::slice;
 use crate::plugin::circuit::{Circuit, CircuitLimits, CircuitState};
 
 pub use counters::StepCounters;
-use live::{Failure, Live};
+pub use live::{Failure, Live, Spent};
 pub use program::{Program, ProgramError};
 use rows::Rows;
 use shadow::Shadow;

@@ -19,7 +19,7 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use self::records::{Books, Broken, Link, Records};
+pub use self::records::{Books, Broken, Link, Records};
 use super::LineCounters;
 use super::admission::{ConnectionTable, Place};
 use crate::block::{DeadLetterSender, Outlet, SourceId, VerdictOutcome};

@@ -14,8 +14,8 @@ use crate::block::{Block, DeadLetterSender, FrontDeadLetter, MAX_BYTES, Made, Me
 use crate::otlp::Summary;
 use crate::otlp::columns::{Columns, Selection};
 use crate::otlp::edit::{self, Arrival, Edits, Unbuildable};
+use crate::plugin::Instance;
 use crate::plugin::answers::{Answer, Decoded};
-use crate::plugin::{CallError, Instance};
 use crate::receive::LineCounters;
 use crate::telemetry::ledger::Front;
 
@@ -24,54 +24,64 @@ const BAD_ANSWER: &str = "bad_answer";
 
 /// A connection as the plugin knows it.
 #[derive(Debug)]
-pub(super) struct Link {
+pub struct Link {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     /// What was read and not used up.
-    pub(super) unread: Vec<u8>,
+    pub unread: Vec<u8>,
     /// Bytes used up before them.
     used: u64,
     /// In which of the instance's lives the plugin was told of it; 0 for none.
     life: u64,
     /// What the peer is to be told, each once so many blocks are safe.
-    pub(super) replies: VecDeque<(u64, Vec<u8>)>,
+    pub replies: VecDeque<(u64, Vec<u8>)>,
 }
 
 impl Link {
-    pub(super) fn new(id: u64, peer: SocketAddr) -> Link {
+    /// A connection that has sent nothing yet. The ids of its records follow from its number.
+    #[must_use]
+    pub fn new(id: u64, peer: SocketAddr) -> Link {
         Link { id, peer, unread: Vec::new(), used: 0, life: 0, replies: VecDeque::new() }
     }
 }
 
 /// The connection is of no use any more; for this reason, a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken(pub(super) &'static str);
+pub struct Broken(pub &'static str);
 
 /// See the module.
-pub(super) struct Records {
+pub struct Records {
     instance: Instance,
     source: SourceId,
     signal: Signal,
     max_record_bytes: usize,
     open: Option<Block>,
     /// Blocks that are closed, in order, and how many there ever were.
-    pub(super) closed: VecDeque<Block>,
+    pub closed: VecDeque<Block>,
     closed_ever: u64,
     pub(super) front: Arc<Front>,
     pub(super) counters: Arc<LineCounters>,
     dead_letters: DeadLetterSender,
+    /// What the plugin last failed on, in words.
+    failed: Option<String>,
 }
 
 /// Where records come from, and where what is counted of them goes.
-pub(super) struct Books {
-    pub(super) source: SourceId,
-    pub(super) front: Arc<Front>,
-    pub(super) counters: Arc<LineCounters>,
-    pub(super) dead_letters: DeadLetterSender,
+pub struct Books {
+    /// The receiver.
+    pub source: SourceId,
+    /// Its balance.
+    pub front: Arc<Front>,
+    /// What is counted besides.
+    pub counters: Arc<LineCounters>,
+    /// What became no record.
+    pub dead_letters: DeadLetterSender,
 }
 
 impl Records {
-    pub(super) fn new(instance: Instance, books: Books, max_record_bytes: usize) -> Records {
+    /// Records by a plugin of the world `decode`; one that takes more bytes than this and is not done is given up.
+    #[must_use]
+    pub fn new(instance: Instance, books: Books, max_record_bytes: usize) -> Records {
         let Books { source, front, counters, dead_letters } = books;
         let signal = instance.generation().setup.signals[0];
         let (open, closed) = (None, VecDeque::new());
@@ -86,11 +96,21 @@ impl Records {
             front,
             counters,
             dead_letters,
+            failed: None,
         }
     }
 
+    /// Why the plugin last failed, since this was last asked.
+    pub fn failed(&mut self) -> Option<String> {
+        self.failed.take()
+    }
+
     /// Gives the plugin what was read of a connection; `last` when nothing more will be.
-    pub(super) fn feed(&mut self, link: &mut Link, last: bool, received_ns: u64) -> Result<(), Broken> {
+    ///
+    /// # Errors
+    ///
+    /// What breaks the connection; what was unread is a dead letter then.
+    pub fn feed(&mut self, link: &mut Link, last: bool, received_ns: u64) -> Result<(), Broken> {
         loop {
             let used = self.decode(link, last, received_ns).map_err(|reason| {
                 let unread = std::mem::take(&mut link.unread);
@@ -113,7 +133,7 @@ impl Records {
     }
 
     /// A connection has gone.
-    pub(super) fn closed(&mut self, link: &Link) {
+    pub fn closed(&mut self, link: &Link) {
         if link.life == self.instance.life() {
             // It can fail, and the next call gets a new instance.
             match self.instance.closed(link.id) {
@@ -124,7 +144,7 @@ impl Records {
     }
 
     /// Closes the open block: nothing more comes in this turn.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         if let Some(block) = self.open.take() {
             self.closed_ever += 1;
             self.closed.push_back(block);
@@ -136,15 +156,16 @@ impl Records {
         if link.life != self.instance.life() {
             let about = [("peer", link.peer.to_string()), ("transport", "tcp".to_owned())];
             let about = about.map(|(key, value)| (key.to_owned(), value));
-            self.instance.opened(link.id, &about).map_err(|error| word(&error))?;
+            let told = self.instance.opened(link.id, &about);
+            told.map_err(|error| self.failing(error.word(), error.to_string()))?;
             link.life = self.instance.life();
         }
-        let decoded = self.instance.decode((link.id, received_ns), &link.unread, last).map_err(|error| word(&error))?;
+        let decoded = self.instance.decode((link.id, received_ns), &link.unread, last);
+        let decoded = decoded.map_err(|error| self.failing(error.word(), error.to_string()))?;
         let pieces = self.pieces(link, &decoded, received_ns).map_err(|error| {
             self.instance.reject();
             self.instance.counters().bad_patches.add(1);
-            tracing::debug!(error, "the answer of a decoder breaks a rule");
-            BAD_ANSWER
+            self.failing(BAD_ANSWER, format!("its answer breaks a rule: {error}"))
         })?;
         self.instance.accept();
         let Decoded { consumed, rows, filtered, rejected, reply, .. } = decoded;
@@ -169,6 +190,13 @@ impl Records {
             link.replies.push_back((self.closed_ever + u64::from(self.open.is_some()), reply));
         }
         Ok(consumed)
+    }
+
+    /// Keeps in words what goes on as `word`.
+    fn failing(&mut self, word: &'static str, why: String) -> &'static str {
+        tracing::debug!(why, "a decoder failed");
+        self.failed = Some(why);
+        word
     }
 
     /// The payloads of an answer, each at most a block.
@@ -241,11 +269,6 @@ fn build(
         Err(error) => return Err(error),
     }
     Ok(())
-}
-
-fn word(error: &CallError) -> &'static str {
-    tracing::debug!(%error, "a decoder failed");
-    error.word()
 }
 
 #[cfg(test)]

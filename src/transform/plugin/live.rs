@@ -2,7 +2,8 @@
 //!
 //! The rows are shown in calls of as many as the plugin wants. All of them are one transaction: the output is only good, and
 //! what the calls wrote to the plugin's state only counts, when the last call has given a good answer. The columns are
-//! used again, so in the steady state nothing is allocated for a row.
+//! used again, so in the steady state nothing is allocated for a row. Lanes and the author's tools call through here; only
+//! the tools ask for the time of each part.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ const BAD_PATCH: &str = "bad_patch";
 
 /// Why a plugin did nothing with a block.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
     /// It said so.
     #[error("{0}")]
     Refused(CallError),
@@ -72,8 +73,40 @@ impl Failure {
     }
 }
 
+/// Rows that were shown, and processor time of the parts of calls, nanoseconds; added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Rows of the payloads.
+    pub rows: u32,
+    /// Fields to columns.
+    pub gather_ns: u64,
+    /// The plugin, with the way to it and back.
+    pub call_ns: u64,
+    /// Proof that the answers can be applied.
+    pub check_ns: u64,
+    /// The payload written anew.
+    pub apply_ns: u64,
+}
+
+/// Time between two looks at a clock.
+struct Lap {
+    cpu_ns: fn() -> u64,
+    last_ns: u64,
+}
+
+impl Lap {
+    fn begin(cpu_ns: fn() -> u64) -> Lap {
+        Lap { cpu_ns, last_ns: cpu_ns() }
+    }
+
+    fn lap(&mut self) -> u64 {
+        let now_ns = (self.cpu_ns)();
+        now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns))
+    }
+}
+
 /// See the module.
-pub(super) struct Live {
+pub struct Live {
     program: Arc<Program>,
     instance: Instance,
     ask: Ask,
@@ -83,10 +116,21 @@ pub(super) struct Live {
     made: Vec<u8>,
     /// The answers of the last block, if somebody wants to compare them.
     answers: Vec<Answer>,
+    /// What the parts of a call are timed by; on lanes nothing, for the clock would be asked five times a block.
+    cpu_ns: fn() -> u64,
+    spent: Spent,
 }
 
 impl Live {
-    pub(super) fn new(program: &Arc<Program>, counters: Arc<Counters>) -> Live {
+    /// A plugin's place; the first call starts it.
+    #[must_use]
+    pub fn new(program: &Arc<Program>, counters: Arc<Counters>) -> Live {
+        Live::timed(program, counters, || 0)
+    }
+
+    /// As [`Live::new`], and each part of a call is timed by `cpu_ns`.
+    #[must_use]
+    pub fn timed(program: &Arc<Program>, counters: Arc<Counters>, cpu_ns: fn() -> u64) -> Live {
         Live {
             instance: Instance::new(Arc::clone(&program.generation), counters),
             ask: Ask::of_loaded(&program.generation),
@@ -95,7 +139,19 @@ impl Live {
             columns: Columns::default(),
             made: Vec::new(),
             answers: Vec::new(),
+            cpu_ns,
+            spent: Spent::default(),
         }
+    }
+
+    /// Forgets what the plugin has said of values and traces; its instance stays.
+    pub fn forget(&mut self) {
+        self.ask = Ask::of_loaded(&self.program.generation);
+    }
+
+    /// What was spent since this was last asked.
+    pub fn spent(&mut self) -> Spent {
+        std::mem::take(&mut self.spent)
     }
 
     /// Another program; on an error the present one stays.
@@ -116,7 +172,15 @@ impl Live {
 
     /// Shows a payload to the plugin and writes what it makes of it over `out`, nothing if that fails. The payload is as it was
     /// afterwards.
-    pub(super) fn transform(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// Why nothing came of it.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin does not want the signal.
+    pub fn transform(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
         self.answers.clear();
         out.clear();
         let outcome = self.in_calls(meta, payload, out);
@@ -170,9 +234,13 @@ impl Live {
     fn call(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(Made, Summary), Failure> {
         let generation = Arc::clone(&self.program.generation);
         let selection = generation.selection(meta.signal).expect("the step takes only what its plugin wants");
+        let mut lap = Lap::begin(self.cpu_ns);
         selection.gather(payload, &mut self.columns);
+        self.spent.gather_ns += lap.lap();
+        self.spent.rows = self.spent.rows.wrapping_add(self.columns.rows());
         let call = Call { signal: meta.signal, columns: &self.columns, received_ns: meta.received_ns };
         let answer = self.ask.answer(&mut self.instance, selection, (&call, payload))?;
+        self.spent.call_ns += lap.lap();
         if self.program.shadow.is_some() {
             self.answers.push(answer.clone());
         }
@@ -184,8 +252,11 @@ impl Live {
         most_bytes = most_bytes.saturating_add(marks.bytes);
         let selection = &*selection.extended(marks.fields).map_err(Failure::BadField)?;
         let edits = edit::check(selection, &self.columns, patch, most_bytes).map_err(Failure::BadPatch)?;
+        self.spent.check_ns += lap.lap();
+        let applied = edit::apply(payload, selection, &self.columns, &edits, out);
+        self.spent.apply_ns += lap.lap();
         let counters = self.instance.counters();
-        match edit::apply(payload, selection, &self.columns, &edits, out) {
+        match applied {
             Applied::Unchanged => Ok((Made::Same, self.columns.summary())),
             Applied::Changed { summary, edited, dropped } => {
                 counters.rows_edited.add(u64::from(edited));
