@@ -33,6 +33,11 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
+/// A count with the word for one of them.
+pub(super) fn counted(number: u64, word: &str) -> String {
+    format!("{} {word}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// A length of time in its one or two largest units.
 pub(super) fn length(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -12,6 +12,7 @@ mod inspect;
 mod install;
 mod new;
 mod otlp;
+mod product;
 mod run;
 mod sample;
 mod trial;

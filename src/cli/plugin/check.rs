@@ -1,8 +1,9 @@
 //! `millrace plugin check`: would this component run here, and would it go well?
 //!
 //! In the order in which a start would find out: the names, the configuration, then batches of spans ([`sample`]), each
-//! given twice to fresh instances, for an answer that differs is one that a restart would not repeat. The first
-//! thing that is wrong ends the check; it is named and the command ends with 1.
+//! given twice to fresh instances, for an answer that differs is one that a restart would not repeat. A decoder is sent
+//! what strangers send, at once and in small pieces: it may refuse all of it, but not fail. The first thing that is wrong
+//! ends the check; it is named and the command ends with 1.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,11 +12,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::inspect::signal_word;
+use super::product;
 use super::sample::{self, Sample};
-use super::trial::{ComponentArgs, Outcome, Trial};
+use super::trial::{ComponentArgs, Trial};
 use crate::block::Signal;
 use crate::cli::human;
 use crate::otlp::check as otlp_check;
+use crate::pipeline::trial::{Block, Spent};
+use crate::plugin::World;
 use crate::plugin::load::Source;
 
 /// Calls before the one that counts: memory has grown and caches are warm.
@@ -73,29 +77,44 @@ fn steps(component: &ComponentArgs, report: &mut Report) -> anyhow::Result<()> {
     let manifest = &source.manifest;
     report.say(true, "component", format!("world {}, millrace:plugin@{}", manifest.world.name(), manifest.version))?;
     let mut trial = report.need("configure", Trial::load(component, &source))?;
-    let (info, setup) = (&trial.generation.info, &trial.generation.setup);
+    let (info, setup) = (&trial.generation().info, &trial.generation().setup);
     let signals: Vec<&str> = setup.signals.iter().map(|signal| signal_word(*signal)).collect();
-    let said = format!("{} {}, {}, {} fields", info.name, info.version, signals.join(" and "), setup.fields.len());
-    report.say(true, "configure", said)?;
-    if !trial.wants(Signal::Traces) {
-        return Ok(report.say(true, "batches", "none: only transforms of spans are tried".to_owned())?);
+    let fields = human::counted(setup.fields.len() as u64, "field");
+    report.say(true, "configure", format!("{} {}, {}, {fields}", info.name, info.version, signals.join(" and ")))?;
+    match trial.world() {
+        World::Decode => {
+            for (name, bytes) in sample::connections() {
+                let outcome = try_connection(&mut trial, &bytes);
+                let outcome = report.need(name, outcome)?;
+                report.say(true, name, outcome)?;
+            }
+        }
+        _ if !trial.hand.wants(Signal::Traces) => {
+            report.say(true, "batches", "none were tried: it is shown no spans".to_owned())?;
+        }
+        _ => {
+            for Sample { name, payload } in sample::samples() {
+                let outcome = try_batch(&mut trial, &payload);
+                let outcome = report.need(name, outcome)?;
+                report.say(true, name, outcome)?;
+            }
+        }
     }
-    for Sample { name, payload } in sample::samples() {
-        let outcome = try_batch(&mut trial, &payload);
-        let outcome = report.need(name, outcome)?;
-        report.say(true, name, describe(&outcome, &trial))?;
-    }
-    let bytes = trial.memory_bytes();
+    let bytes = trial.hand.counters().memory_bytes.get();
     let limit = trial.plugin.limits.memory_bytes;
     Ok(report.say(true, "memory", format!("{} of {}", human::size(bytes), human::size(limit)))?)
 }
 
 /// Gives a batch to two instances, and says what came of it.
-fn try_batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<Outcome> {
-    trial.renew();
-    let first = trial.run(Signal::Traces, payload)?;
-    trial.renew();
-    let second = trial.run(Signal::Traces, payload)?;
+fn try_batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<String> {
+    if trial.world() == World::Encode {
+        return try_encode(trial, payload);
+    }
+    let fresh = |trial: &mut Trial| {
+        trial.hand.renew();
+        trial.hand.block(Signal::Traces, payload)
+    };
+    let (first, second) = (fresh(trial)?, fresh(trial)?);
     anyhow::ensure!(first.payload == second.payload, "two instances made something else of the same batch");
     if !first.payload.is_empty() {
         let checked = otlp_check::check(&first.payload);
@@ -104,18 +123,57 @@ fn try_batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<Outcome> {
             anyhow::bail!("what it makes has spans that nobody takes: {}", cut_out.first);
         }
     }
-    let mut last = second;
-    for _ in 0..WARM_UP {
-        last.cost = trial.run(Signal::Traces, payload)?.cost;
+    let Block { edited, dropped, mut spent, .. } = second;
+    // An enricher or a sampler remembers what it has said: it costs most when everything is new.
+    if trial.world() == World::Transform {
+        for _ in 0..WARM_UP {
+            spent = trial.hand.block(Signal::Traces, payload)?.spent;
+        }
     }
-    Ok(last)
+    let rows = human::counted(u64::from(spent.rows), "row");
+    Ok(format!("{rows}: {edited} edited, {dropped} dropped; {}", cost(&spent, trial)))
 }
 
-fn describe(outcome: &Outcome, trial: &Trial) -> String {
-    let Outcome { rows, edited, dropped, cost, .. } = outcome;
+fn try_encode(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<String> {
+    let fresh = |trial: &mut Trial| {
+        trial.hand.renew();
+        trial.hand.batch(Signal::Traces, payload)
+    };
+    let (first, second) = (fresh(trial)?, fresh(trial)?);
+    anyhow::ensure!(first.messages == second.messages, "two instances wrote something else of the same batch");
+    let mut spent = second.spent;
+    for _ in 0..WARM_UP {
+        spent = trial.hand.batch(Signal::Traces, payload)?.spent;
+    }
+    let rows = human::counted(u64::from(spent.rows), "row");
+    let bytes: usize = first.messages.iter().map(Vec::len).sum();
+    let messages = human::counted(first.messages.len() as u64, "message");
+    let unencodable = first.unencodable.len();
+    let said = format!("{rows}: {messages}, {}; {unencodable} cannot be said", human::size(bytes as u64));
+    Ok(format!("{said}; {}", cost(&spent, trial)))
+}
+
+/// Has a connection send these bytes, at once and in pieces, to fresh instances.
+fn try_connection(trial: &mut Trial, bytes: &[u8]) -> anyhow::Result<String> {
+    let received = product::whole_and_in_pieces(trial, bytes)?;
+    let payload = received.blocks.concat();
+    if trial.signal() == Signal::Traces && !payload.is_empty() {
+        let checked =
+            otlp_check::check(&payload).map_err(|fault| anyhow::anyhow!("its records are no OTLP: {fault}"))?;
+        if let Some(cut_out) = checked.cut_out {
+            anyhow::bail!("it makes spans that nobody takes: {}", cut_out.first);
+        }
+    }
+    let records = human::counted(u64::from(received.spent.rows), "record");
+    let (size, rejected) = (human::size(bytes.len() as u64), received.rejected.len());
+    Ok(format!("{size}: {records}, {} not wanted, {rejected} rejected", received.filtered))
+}
+
+/// What a call cost, beside what it may.
+fn cost(spent: &Spent, trial: &Trial) -> String {
     let limits = &trial.plugin.limits;
-    let budget = limits.cpu.max(limits.cpu_per_row.saturating_mul(*rows));
-    let a_row = cost.call_ns / u64::from(*rows).max(1);
-    let used = Duration::from_nanos(cost.call_ns).as_secs_f64() / budget.as_secs_f64() * 100.0;
-    format!("{rows} rows: {edited} edited, {dropped} dropped; {a_row} ns a row, {used:.1} % of the time it may take")
+    let budget = limits.cpu.max(limits.cpu_per_row.saturating_mul(spent.rows));
+    let a_row = spent.call_ns / u64::from(spent.rows).max(1);
+    let used = Duration::from_nanos(spent.call_ns).as_secs_f64() / budget.as_secs_f64() * 100.0;
+    format!("{a_row} ns a row, {used:.1} % of the time it may take")
 }

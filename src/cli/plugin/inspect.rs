@@ -73,7 +73,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 
 /// What the plugin says of itself under this configuration.
 fn declared(trial: &Trial, seen: &mut Value) {
-    let (info, setup) = (&trial.generation.info, &trial.generation.setup);
+    let (info, setup) = (&trial.generation().info, &trial.generation().setup);
     seen["plugin"] = json!({
         "name": info.name,
         "version": info.version,

@@ -70,9 +70,9 @@ pub(super) fn line(signal: Signal, payload: &[u8]) -> Vec<u8> {
     text
 }
 
-/// A payload of spans as JSON that people read and compare.
-pub(super) fn pretty(payload: &[u8]) -> anyhow::Result<String> {
-    let value: serde_json::Value = serde_json::from_slice(&line(Signal::Traces, payload))?;
+/// A payload as JSON that people read and compare.
+pub(super) fn pretty(signal: Signal, payload: &[u8]) -> anyhow::Result<String> {
+    let value: serde_json::Value = serde_json::from_slice(&line(signal, payload))?;
     Ok(format!("{value:#}\n"))
 }
 
@@ -85,7 +85,7 @@ mod tests {
     fn requests_are_read_in_every_form_that_files_have() {
         let payload = sample::batch();
         let text = line(Signal::Traces, &payload);
-        let spaced = pretty(&payload).unwrap().into_bytes();
+        let spaced = pretty(Signal::Traces, &payload).unwrap().into_bytes();
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let framed = [&length[..], &payload, &length, &payload].concat();
         for (file, count) in [
@@ -97,7 +97,7 @@ mod tests {
         ] {
             let read = requests(Signal::Traces, &file).unwrap();
             assert_eq!(read.len(), count);
-            assert!(read.iter().all(|request| pretty(request).unwrap().as_bytes() == spaced));
+            assert!(read.iter().all(|request| pretty(Signal::Traces, request).unwrap().as_bytes() == spaced));
         }
         let cut = &framed[..framed.len() - 1];
         assert!(requests(Signal::Traces, cut).unwrap_err().to_string().contains("cut off"));

@@ -1,6 +1,7 @@
-//! `millrace plugin run`: requests through a plugin, from a file or a pipe, as OTLP in JSON.
+//! `millrace plugin run`: what is in a file or a pipe through a plugin.
 //!
-//! A line out for each request of which something is left; what was changed and dropped is counted on stderr. What a running
+//! OTLP in JSON comes out, a line for each request of which something is left or for each block of records that a decoder
+//! makes; an encoder's messages come out as they are. What became of it all is counted on stderr. What a running
 //! appliance has in its log goes through a new plugin by `millrace queue export | millrace plugin run FILE --in -`:
 //! nothing of the appliance is touched.
 
@@ -11,10 +12,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::otlp;
+use super::product::READ_BYTES;
 use super::trial::{ComponentArgs, Trial};
 use crate::block::Signal;
 use crate::cli::human;
 use crate::cli::source::Unusable;
+use crate::pipeline::trial::Messages;
+use crate::plugin::World;
 use crate::plugin::load::Source;
 
 /// What to run.
@@ -22,10 +26,10 @@ use crate::plugin::load::Source;
 pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
     component: ComponentArgs,
-    /// Requests: OTLP as JSON or protobuf, one or many; - for stdin.
+    /// Requests: OTLP as JSON or protobuf, one or many; for a decoder what a peer would send; - for stdin.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
-    /// What they hold; log records are read as protobuf only.
+    /// What requests hold; log records are read as protobuf only.
     #[arg(long, default_value = "traces")]
     signal: SignalWord,
 }
@@ -36,31 +40,101 @@ enum SignalWord {
     Logs,
 }
 
-/// Runs requests through a plugin.
+/// Runs what is in a file through a plugin.
 pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<()> {
     let source = Source::read(&arguments.component.file)?;
     let mut trial = Trial::load(&arguments.component, &source)?;
+    let input = read(&arguments.input)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if trial.world() == World::Decode {
+        return connection(&mut trial, &input, &mut out);
+    }
     let signal = match arguments.signal {
         SignalWord::Traces => Signal::Traces,
         SignalWord::Logs => Signal::Logs,
     };
-    let requests = otlp::requests(signal, &read(&arguments.input)?)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let (mut rows, mut edited, mut dropped) = (0_u64, 0_u64, 0_u64);
-    for (number, request) in requests.iter().enumerate() {
-        let outcome = trial.run(signal, request).map_err(|error| error.context(format!("request {}", number + 1)))?;
-        rows += u64::from(outcome.rows);
-        edited += u64::from(outcome.edited);
-        dropped += u64::from(outcome.dropped);
-        if !outcome.payload.is_empty() {
-            out.write_all(&otlp::line(signal, &outcome.payload))?;
-            out.write_all(b"\n")?;
-        }
+    let mut passage = Passage::new(trial, signal);
+    for (number, request) in otlp::requests(signal, &input)?.iter().enumerate() {
+        passage.pass(request, &mut out).map_err(|error| error.context(format!("request {}", number + 1)))?;
     }
     out.flush()?;
-    let [rows, edited, dropped] = [rows, edited, dropped].map(human::count);
-    eprintln!("{} requests: {rows} rows shown, {edited} edited, {dropped} dropped", requests.len());
+    eprintln!("{}", passage.said());
     Ok(())
+}
+
+/// Bytes of a connection: a line out for each block of records.
+fn connection(trial: &mut Trial, input: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
+    let received = trial.hand.connection(input, READ_BYTES)?;
+    for block in &received.blocks {
+        out.write_all(&otlp::line(trial.signal(), block))?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    for (reason, bytes) in &received.rejected {
+        eprintln!("rejected ({reason}): {}", human::harmless(&String::from_utf8_lossy(bytes)));
+    }
+    let records = human::counted(u64::from(received.spent.rows), "record");
+    let (filtered, rejected) = (received.filtered, received.rejected.len());
+    eprintln!("{records}, {filtered} not wanted, {rejected} rejected, {} bytes of reply", received.reply.len());
+    Ok(())
+}
+
+/// Requests on their way through a plugin, and what became of them.
+pub(super) struct Passage {
+    trial: Trial,
+    signal: Signal,
+    requests: u64,
+    rows: u64,
+    edited: u64,
+    dropped: u64,
+    messages: u64,
+    unencodable: u64,
+}
+
+impl Passage {
+    /// Through this plugin, which is no decoder.
+    pub(super) fn new(trial: Trial, signal: Signal) -> Passage {
+        Passage { trial, signal, requests: 0, rows: 0, edited: 0, dropped: 0, messages: 0, unencodable: 0 }
+    }
+
+    /// Writes what the plugin makes of a request: a line of JSON if something is left, or the messages.
+    pub(super) fn pass(&mut self, request: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
+        self.requests += 1;
+        if self.trial.world() == World::Encode {
+            let Messages { messages, unencodable, spent, .. } = self.trial.hand.batch(self.signal, request)?;
+            self.rows += u64::from(spent.rows);
+            self.messages += messages.len() as u64;
+            self.unencodable += unencodable.len() as u64;
+            return Ok(messages.iter().try_for_each(|message| out.write_all(message))?);
+        }
+        let block = self.trial.hand.block(self.signal, request)?;
+        self.rows += u64::from(block.spent.rows);
+        self.edited += block.edited;
+        self.dropped += block.dropped;
+        if !block.payload.is_empty() {
+            out.write_all(&otlp::line(self.signal, &block.payload))?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// What became of all of them, in words.
+    pub(super) fn said(&self) -> String {
+        let (requests, rows) = (human::counted(self.requests, "request"), human::counted(self.rows, "row"));
+        match self.trial.world() {
+            World::Encode => {
+                let messages = human::counted(self.messages, "message");
+                format!(
+                    "{requests}: {rows} shown, {messages}, {} cannot be said",
+                    human::counted(self.unencodable, "row")
+                )
+            }
+            _ => {
+                let [edited, dropped] = [self.edited, self.dropped].map(human::count);
+                format!("{requests}: {rows} shown, {edited} edited, {dropped} dropped")
+            }
+        }
+    }
 }
 
 fn read(input: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! Spans on which plugins are tried: typical ones, and such as endpoints send on a bad day.
 //!
-//! They are made, not stored, and are the same on every machine. A typical span has twelve attributes, of which most have
+//! They are made, not stored, and are the same on every machine; so are the bytes that decoders are tried on. A typical span has twelve attributes, of which most have
 //! names that plugins ask for: command lines, URLs, users, programs, codes and durations.
 
 use serde_json::{Value, json};
@@ -34,6 +34,25 @@ pub(super) fn samples() -> Vec<Sample> {
         sample("other kinds", (0..8).map(other_kinds).collect()),
         sample("odd texts", (0..8).map(odd_texts).collect()),
         sample("long texts", (0..8).map(long_texts).collect()),
+    ]
+}
+
+/// Bytes that strangers send to whoever listens, and decoders have to survive.
+pub(super) fn connections() -> Vec<(&'static str, Vec<u8>)> {
+    let mut state = 1_u64;
+    let noise = (0..4096).map(|_| {
+        // Knuth's MMIX generator: the same bytes on every machine.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    });
+    vec![
+        ("no bytes", Vec::new()),
+        ("text lines", b"hello world\n\r\n \n{\"a\": 1}\n1 2 3 4\nk=v k=\"v w\"\n".to_vec()),
+        ("half a line", b"the peer went away in the mid".to_vec()),
+        ("an HTTP request", b"GET / HTTP/1.1\r\nHost: millrace\r\nUser-Agent: scanner\r\n\r\n".to_vec()),
+        ("noise", noise.collect()),
+        ("zeros", vec![0; 4096]),
+        ("no end", vec![b'x'; 8 << 10]),
     ]
 }
 

@@ -25,15 +25,15 @@ fn trial(arguments: &ComponentArgs) -> anyhow::Result<Trial> {
 fn a_trial_does_to_spans_what_a_lane_would() {
     let mut trial = trial(&component(kept("transform"))).unwrap();
     let payload = sample::batch();
-    let outcome = trial.run(Signal::Traces, &payload).unwrap();
-    assert_eq!((outcome.rows, outcome.edited, outcome.dropped), (512, 511, 1));
+    let outcome = trial.hand.block(Signal::Traces, &payload).unwrap();
+    assert_eq!((outcome.spent.rows, outcome.edited, outcome.dropped), (512, 511, 1));
     let marked = view::spans(&outcome.payload).filter(|(_, _, span)| {
         span.attributes().any(|attribute| attribute.key == "abi" && format!("{:?}", attribute.value).contains("GET"))
     });
     assert_eq!(marked.count(), 511);
-    assert!(!trial.wants(Signal::Logs));
-    assert_eq!(trial.run(Signal::Logs, b"as it was").unwrap().payload, b"as it was");
-    assert!(trial.memory_bytes() > 0);
+    assert!(!trial.hand.wants(Signal::Logs));
+    assert_eq!(trial.hand.block(Signal::Logs, b"as it was").unwrap().payload, b"as it was");
+    assert!(trial.hand.counters().memory_bytes.get() > 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! A plugin on trial: loaded, configured and called as a lane would, with the time that each part takes.
+//! A plugin on trial: what it is told on the command line, and the plugin loaded and configured so.
 //!
-//! The settings that are not given are those of the configuration file, read by the same code: there is no second list of
+//! Calls are made by [`crate::pipeline::trial`]. The settings that are not given are those of the configuration file, read by the same code: there is no second list of
 //! defaults. What the component imports is granted, except that tables have to be named.
 
 use std::path::{Path, PathBuf};
@@ -12,16 +12,9 @@ use clap::{Args, ValueEnum};
 use crate::block::Signal;
 use crate::cli::source::Unusable;
 use crate::config::{self, File, Host, Inputs, Plugin};
-use crate::otlp::columns::Columns;
-use crate::otlp::edit::{self, Applied};
-use crate::otlp::slice;
-use crate::plugin::counters::Counters;
+use crate::pipeline::trial;
 use crate::plugin::load::{self, Source};
-use crate::plugin::{Answer, Call, Engine, Generation, Instance, Pool, World};
-use crate::sys::clock;
-
-/// When every batch of a trial was received, Unix nanoseconds: a trial says the same tomorrow.
-const RECEIVED_NS: u64 = 1_767_225_600_000_000_000;
+use crate::plugin::{Engine, Generation, Pool, World};
 
 /// Bytes of a component at which it is taken for one with an interpreter inside. QuickJS has twice as much.
 const INTERPRETER_BYTES: u64 = 512 << 10;
@@ -122,51 +115,11 @@ fn table(lookup: &str) -> Result<(String, PathBuf), Unusable> {
     Ok((name.to_owned(), PathBuf::from(path)))
 }
 
-/// Processor time of the parts of a call, nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cost {
-    /// Fields to columns.
-    pub(super) gather_ns: u64,
-    /// The plugin, and the way to it and back.
-    pub(super) call_ns: u64,
-    /// Proof that the answer can be applied.
-    pub(super) check_ns: u64,
-    /// The payload written anew.
-    pub(super) apply_ns: u64,
-}
-
-impl Cost {
-    fn add(&mut self, other: Cost) {
-        self.gather_ns += other.gather_ns;
-        self.call_ns += other.call_ns;
-        self.check_ns += other.check_ns;
-        self.apply_ns += other.apply_ns;
-    }
-}
-
-/// What became of a payload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// What it is now; empty when no row is left.
-    pub(super) payload: Vec<u8>,
-    /// Rows that were shown.
-    pub(super) rows: u32,
-    /// Rows that were changed and kept.
-    pub(super) edited: u32,
-    /// Rows that were dropped.
-    pub(super) dropped: u32,
-    /// What it took.
-    pub(super) cost: Cost,
-}
-
 /// A plugin that was loaded and configured.
 pub(super) struct Trial {
     // Before the engine, so that it is dropped before it.
-    instance: Instance,
-    pub(super) generation: Arc<Generation>,
+    pub(super) hand: trial::Trial,
     pub(super) plugin: Plugin,
-    world: World,
-    columns: Columns,
     /// What it was compiled with.
     pub(super) engine: Engine,
 }
@@ -187,98 +140,23 @@ impl Trial {
         let engine = Engine::start(Pool { lanes: 1, plugins: 1 })?;
         let package = load::load_source(&engine, &plugin, &plugin.component, source, None)?;
         let generation = Arc::new(Generation::new(package, &plugin, &plugin.component, 1)?);
-        let instance = Instance::new(Arc::clone(&generation), Arc::new(Counters::default()));
-        let world = source.manifest.world;
-        Ok(Trial { instance, generation, plugin, world, columns: Columns::default(), engine })
+        Ok(Trial { hand: trial::Trial::new(&plugin, generation), plugin, engine })
     }
 
-    /// Forgets the instance with all that it remembers; the next call gets a new one.
-    pub(super) fn renew(&mut self) {
-        self.instance = Instance::new(Arc::clone(&self.generation), Arc::new(Counters::default()));
+    /// What it does.
+    pub(super) fn world(&self) -> World {
+        self.generation().world
     }
 
-    /// Memory of the instance after the last call, bytes.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.instance.counters().memory_bytes.get()
+    /// What is known of it.
+    pub(super) fn generation(&self) -> &Generation {
+        self.hand.generation()
     }
 
-    /// Whether the plugin is one that records are shown to here, and wants to see these.
-    pub(super) fn wants(&self, signal: Signal) -> bool {
-        self.world == World::Transform && self.generation.selection(signal).is_some()
-    }
-
-    /// Shows a payload to the plugin, in as many calls as it wants, and applies its answers. What it does not want to see
-    /// comes back as it was.
-    pub(super) fn run(&mut self, signal: Signal, payload: &[u8]) -> anyhow::Result<Outcome> {
-        anyhow::ensure!(
-            self.world == World::Transform,
-            "a plugin of the world {} is not called by hand; only those of the world transform are",
-            self.world.name()
-        );
-        if !self.wants(signal) {
-            return Ok(Outcome { payload: payload.to_vec(), ..Outcome::default() });
-        }
-        let most = self.generation.setup.max_rows;
-        let mut outcome = Outcome::default();
-        let mut ahead = payload.to_vec();
-        loop {
-            let mut rest = Vec::new();
-            if most > 0 {
-                let positions: Vec<u32> = (0..most).collect();
-                let mut piece = Vec::new();
-                slice::part(signal, &ahead, &positions, &mut piece, &mut rest);
-                ahead = piece;
-            }
-            let one = self.call(signal, &mut ahead);
-            match &one {
-                Ok(_) if rest.is_empty() => self.instance.accept(),
-                Ok(_) => {}
-                Err(_) => self.instance.reject(),
-            }
-            let one = one?;
-            outcome.payload.extend_from_slice(&one.payload);
-            outcome.rows += one.rows;
-            outcome.edited += one.edited;
-            outcome.dropped += one.dropped;
-            outcome.cost.add(one.cost);
-            if rest.is_empty() {
-                return Ok(outcome);
-            }
-            ahead = rest;
-        }
-    }
-
-    fn call(&mut self, signal: Signal, payload: &mut Vec<u8>) -> anyhow::Result<Outcome> {
-        let generation = Arc::clone(&self.generation);
-        let selection = generation.selection(signal).context("the plugin does not want such records")?;
-        let mut lap = Lap(clock::thread_cpu_ns());
-        selection.gather(payload, &mut self.columns);
-        let gather_ns = lap.lap();
-        let call = Call { signal, columns: &self.columns, received_ns: RECEIVED_NS };
-        let Answer { extra, patch } = self.instance.transform(&call, payload)?;
-        let call_ns = lap.lap();
-        let selection = &*selection.extended(extra).context("its answer brings a field that cannot be")?;
-        let most_bytes = usize::try_from(self.plugin.limits.patch_bytes).unwrap_or(usize::MAX);
-        let edits = edit::check(selection, &self.columns, patch, most_bytes).context("its answer breaks a rule")?;
-        let check_ns = lap.lap();
-        let mut out = Vec::new();
-        let applied = edit::apply(payload, selection, &self.columns, &edits, &mut out);
-        let cost = Cost { gather_ns, call_ns, check_ns, apply_ns: lap.lap() };
-        let rows = self.columns.rows();
-        Ok(match applied {
-            Applied::Unchanged => Outcome { payload: payload.clone(), rows, cost, ..Outcome::default() },
-            Applied::Changed { edited, dropped, .. } => Outcome { payload: out, rows, edited, dropped, cost },
-        })
-    }
-}
-
-/// Processor time of this thread since it was last asked.
-struct Lap(u64);
-
-impl Lap {
-    fn lap(&mut self) -> u64 {
-        let now = clock::thread_cpu_ns();
-        now.saturating_sub(std::mem::replace(&mut self.0, now))
+    /// What it is shown, or makes: spans if it may be spans.
+    pub(super) fn signal(&self) -> Signal {
+        let signals = &self.generation().setup.signals;
+        if signals.contains(&Signal::Traces) { Signal::Traces } else { signals[0] }
     }
 }
 
