@@ -83,7 +83,7 @@ fn cases(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// What is wrong with what comes out, line by line; when it is blessed, nothing is.
 fn run(case: &Path, component: &Path, arguments: &TestArgs) -> anyhow::Result<String> {
-    let told = told(case, &arguments.told)?;
+    let told = ToldArgs { like: Some(case.to_owned()), ..arguments.told.clone() };
     let source = Source::read(component)?;
     let mut trial = Trial::load(&ComponentArgs { file: component.to_owned(), told }, &source)?;
     let found = product::of_test(&mut trial, case)?;
@@ -107,22 +107,6 @@ fn run(case: &Path, component: &Path, arguments: &TestArgs) -> anyhow::Result<St
         faults += &format!("{name} is there, and nothing of the kind came out\n");
     }
     Ok(faults)
-}
-
-/// What the plugin of a test is told: what stands beside the input goes before the command line.
-fn told(case: &Path, told: &ToldArgs) -> anyhow::Result<ToldArgs> {
-    let mut told = told.clone();
-    let config = case.join("config.json");
-    if config.is_file() {
-        told.config = Some(fs::read_to_string(&config)?);
-    }
-    for entry in fs::read_dir(case)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "csv") {
-            told.lookups.push(format!("{}={}", path.file_stem().unwrap_or_default().to_string_lossy(), path.display()));
-        }
-    }
-    Ok(told)
 }
 
 /// The files of a test in which it is kept what came out.

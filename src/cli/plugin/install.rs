@@ -92,7 +92,7 @@ fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> 
             text += &format!("      {table}: {}\n", quoted(&path.display().to_string()));
         }
     }
-    if component.told.config.is_some() {
+    if trial.plugin.component.config != "null" {
         text += &format!("    config: {}\n", yaml(&trial.plugin.component.config));
     }
     text + &format!("service:\n  pipelines:\n    traces:\n      processors: [{name}]\n")

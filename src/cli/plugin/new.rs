@@ -71,7 +71,8 @@ pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
     let name = &arguments.name;
     check(name)?;
     let files = files::of(arguments.lang, arguments.world).ok_or_else(|| {
-        let there = "Rust has templates of all worlds, C and Python of transform, JavaScript of enrich";
+        let there =
+            "Rust has templates of all worlds, C of transform, Python of transform and enrich, JavaScript of enrich";
         Unusable(format!("there is no template of the world {} in this language; {there}", arguments.world.name()))
     })?;
     let directory = arguments.into.join(name);
@@ -90,8 +91,7 @@ pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
     if let Some(command) = prepare(arguments.lang) {
         writeln!(out, "  {command}")?;
     }
-    let then = if arguments.world == WorldWord::Transform { " && millrace plugin test" } else { "" };
-    writeln!(out, "  millrace plugin build{then}")?;
+    writeln!(out, "  millrace plugin build && millrace plugin test")?;
     Ok(())
 }
 
@@ -106,14 +106,24 @@ fn fill(text: &str, name: &str, arguments: &NewArgs) -> String {
         (LanguageWord::C, _) => "\nNeeds clang and lld (Debian: `apt-get install clang lld`).\n",
         _ => "\nIt brings its interpreter with it: in the configuration it needs `class: heavy`.\n",
     };
+    let (like, input) = match (arguments.world, arguments.lang) {
+        // It has a table, and is told its name.
+        (WorldWord::Enrich, LanguageWord::Rust) => (" --like tests/first", ""),
+        (WorldWord::Decode, _) => ("", " --in tests/first/in.txt"),
+        _ => ("", ""),
+    };
     let text = text.replace("my-plugin", name).replace("@world@", &arguments.world.name());
     let text = text.replace("@prepare@", &prepare).replace("@notes@", notes);
-    // What calls a plugin by hand calls transforms only.
-    let is_there = |line: &&str| {
-        arguments.world == WorldWord::Transform
-            || !["plugin test", "plugin bench"].iter().any(|word| line.contains(word))
-    };
-    text.split_inclusive('\n').filter(is_there).collect()
+    text.replace("@like@", like).replace("@input@", input).replace("@kept@", kept(arguments.world))
+}
+
+/// What a test of a world keeps.
+fn kept(world: WorldWord) -> &'static str {
+    match world {
+        WorldWord::Transform | WorldWord::Sample | WorldWord::Enrich => "in.json against expected.json",
+        WorldWord::Decode => "in.txt against expected.json",
+        WorldWord::Encode => "in.json against expected.txt",
+    }
 }
 
 /// What has to be done once before the first build.
@@ -190,7 +200,7 @@ mod tests {
         let made = directory.path().join("try-it");
         let read = |name: &str| fs::read_to_string(made.join(name)).unwrap();
         assert!(read("plugin.js").contains("from \"./millrace.js\"") && read("plugin.js").contains("name: \"try-it\""));
-        assert!(!read("README.md").contains("plugin test") && !made.join("tests").exists());
+        assert!(made.join("tests/first/expected.json").is_file());
     }
 
     #[test]
@@ -200,7 +210,10 @@ mod tests {
             new(&arguments(directory.path(), LanguageWord::Rust, *world)).unwrap();
             let code = fs::read_to_string(directory.path().join("try-it/src/lib.rs")).unwrap();
             assert!(code.contains(&format!("#[{}]", world.name())), "{world:?}");
-            assert!(!directory.path().join("try-it/tests").exists() || *world == WorldWord::Transform);
+            let test = directory.path().join("try-it/tests/first");
+            assert!(["expected.json", "expected.txt"].iter().any(|name| test.join(name).is_file()), "{world:?}");
+            let readme = fs::read_to_string(directory.path().join("try-it/README.md")).unwrap();
+            assert!(!readme.contains('@'), "{readme}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A plugin on trial: what it is told on the command line, and the plugin loaded and configured so.
 //!
-//! Calls are made by [`crate::pipeline::trial`]. The settings that are not given are those of the configuration file, read by the same code: there is no second list of
-//! defaults. What the component imports is granted, except that tables have to be named.
+//! Calls are made by [`crate::pipeline::trial`]. The settings that are not given are those of the configuration file, read by
+//! the same code: there is no second list of defaults. What the component imports is granted, except that tables have to
+//! be named.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +43,28 @@ pub(super) struct ToldArgs {
     /// A table for `lookup`: NAME=FILE.
     #[arg(long = "lookup", value_name = "NAME=FILE")]
     pub(super) lookups: Vec<String>,
+    /// As a test is told: its config.json, and each of its NAME.csv as a table; goes before the others.
+    #[arg(long, value_name = "TEST")]
+    pub(super) like: Option<PathBuf>,
+}
+
+impl ToldArgs {
+    /// With what `like` says.
+    fn whole(&self) -> anyhow::Result<ToldArgs> {
+        let mut told = self.clone();
+        let Some(test) = told.like.take() else { return Ok(told) };
+        let entries = std::fs::read_dir(&test).map_err(|error| Unusable(format!("{}: {error}", test.display())))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name == "config.json") {
+                told.config = Some(format!("@{}", path.display()));
+            } else if path.extension().is_some_and(|extension| extension == "csv") {
+                let table = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                told.lookups.push(format!("{table}={}", path.display()));
+            }
+        }
+        Ok(told)
+    }
 }
 
 /// `class` of the configuration.
@@ -65,8 +88,9 @@ impl ClassWord {
 
 /// The configuration of the plugin in this file, as if these few lines stood in one.
 pub(super) fn configured(file: &Path, told: &ToldArgs, source: &Source) -> anyhow::Result<Plugin> {
+    let told = told.whole()?;
     let name = format!("plugin/{}", name(file));
-    let class = class(file, told).word();
+    let class = class(file, &told).word();
     let text = format!(
         "processors: {{{name}: {{path: x.wasm, class: {class}}}}}\n\
          service: {{pipelines: {{traces: {{processors: [{name}]}}}}}}\n"
@@ -176,6 +200,20 @@ mod tests {
         assert_eq!(config(Some("{\"a\": 1}")).unwrap(), "{\"a\":1}");
         assert!(config(Some("{a: 1}")).unwrap_err().to_string().contains("--config is no JSON"));
         assert!(config(Some("@/no/such")).unwrap_err().to_string().contains("/no/such"));
+    }
+
+    #[test]
+    fn a_plugin_can_be_told_what_a_test_of_it_is_told() {
+        let test = tempfile::tempdir().unwrap();
+        let file = |name: &str| test.path().join(name).display().to_string();
+        std::fs::write(file("config.json"), "{}").unwrap();
+        std::fs::write(file("sites.csv"), "a\n").unwrap();
+        let (config, like) = (Some("1".to_owned()), Some(test.path().to_owned()));
+        let told = ToldArgs { config, like, ..ToldArgs::default() }.whole().unwrap();
+        assert_eq!(told.config, Some(format!("@{}", file("config.json"))));
+        assert_eq!(told.lookups, [format!("sites={}", file("sites.csv"))]);
+        let like = Some(PathBuf::from("/no/such"));
+        assert!(ToldArgs { like, ..ToldArgs::default() }.whole().unwrap_err().is::<Unusable>());
     }
 
     #[test]

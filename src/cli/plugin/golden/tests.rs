@@ -81,13 +81,3 @@ fn a_directory_without_tests_is_named() {
     let error = test(&arguments(directory.path(), "transform", false)).unwrap_err().to_string();
     assert!(error.contains("in.json, in.txt, in.bin"), "{error}");
 }
-
-#[test]
-fn tables_and_configuration_stand_beside_the_input() {
-    let (_directory, case) = case("in.json", IN_JSON);
-    fs::write(case.join("config.json"), "{}").unwrap();
-    fs::write(case.join("sites.csv"), "a\n").unwrap();
-    let told = told(&case, &ToldArgs { config: Some("1".to_owned()), ..ToldArgs::default() }).unwrap();
-    assert_eq!(told.config.as_deref(), Some("{}"));
-    assert_eq!(told.lookups, [format!("sites={}", case.join("sites.csv").display())]);
-}

@@ -59,12 +59,14 @@ const SDK: [(&str, &str); 26] = [
 ];
 
 /// What the templates of all languages have.
-const COMMON: [(&str, &str); 4] = [
-    ("README.md", plugins!("templates/README.md")),
-    (".gitignore", "target\nnode_modules\n.venv\n"),
-    ("tests/first/in.json", plugins!("templates/test/in.json")),
-    ("tests/first/expected.json", plugins!("templates/test/expected.json")),
-];
+const COMMON: [(&str, &str); 2] =
+    [("README.md", plugins!("templates/README.md")), (".gitignore", "target\nnode_modules\n.venv\n")];
+
+macro_rules! test {
+    ($directory:literal, $($name:literal),+) => {
+        &[$((concat!("tests/first/", $name), include_str!(concat!("../../../../plugins/", $directory, "/", $name)))),+]
+    };
+}
 
 /// The files of a plugin; none if there is no template of that world in that language.
 pub(super) fn of(language: LanguageWord, world: WorldWord) -> Option<Vec<File>> {
@@ -85,12 +87,28 @@ pub(super) fn of(language: LanguageWord, world: WorldWord) -> Option<Vec<File>> 
         (LanguageWord::Python, WorldWord::Transform) => {
             files(&[("plugin.py", plugins!("templates/python/plugin.py")), ("millrace.py", plugins!("py/millrace.py"))])
         }
+        (LanguageWord::Python, WorldWord::Enrich) => {
+            let code = plugins!("py-category/plugin.py").replace("py-category", "my-plugin");
+            files(&[("plugin.py", &code), ("millrace.py", plugins!("py/millrace.py"))])
+        }
         _ => return None,
     };
-    // Tests of spans in, spans out are of one world only.
-    let common = files(&COMMON).into_iter();
-    let common = common.filter(|file| world == WorldWord::Transform || !file.path.starts_with("tests/"));
-    Some(own.into_iter().chain(common).collect())
+    Some(own.into_iter().chain(files(&COMMON)).chain(files(test_of(language, world))).collect())
+}
+
+/// The test of a template: that of the example which it is.
+fn test_of(language: LanguageWord, world: WorldWord) -> &'static [(&'static str, &'static str)] {
+    match (world, language) {
+        (WorldWord::Transform, _) => test!("templates/test", "in.json", "expected.json"),
+        (WorldWord::Enrich, LanguageWord::Js) => test!("js-browser/tests/first", "in.json", "expected.json"),
+        (WorldWord::Enrich, LanguageWord::Python) => test!("py-category/tests/first", "in.json", "expected.json"),
+        (WorldWord::Enrich, _) => {
+            test!("geo/tests/first", "in.json", "config.json", "networks.csv", "expected.json")
+        }
+        (WorldWord::Sample, _) => test!("tail-worthy/tests/first", "in.json", "expected.json"),
+        (WorldWord::Decode, _) => test!("line-format/tests/first", "in.txt", "expected.json", "rejected.json"),
+        (WorldWord::Encode, _) => test!("ndjson/tests/first", "in.json", "expected.txt", "unencodable.json"),
+    }
 }
 
 fn files(files: &[(&str, &str)]) -> Vec<File> {
