@@ -17,6 +17,7 @@ use super::reply::Sent;
 use super::{Request, SetupError};
 use crate::block::{Outcome, Signal};
 use crate::config::{self, Compression};
+use crate::plugin::counters::Counters;
 use crate::plugin::{CallError, Engine, Generation, World};
 
 pub use format::{Format, Written};
@@ -79,7 +80,7 @@ impl Plugin {
 
     /// What is counted of the plugin on this sender's thread.
     pub(super) fn counters(&self) -> Arc<Counters> {
-        Arc::clone(self.instance.counters())
+        Arc::clone(self.format.counters())
     }
 
     pub(super) fn send(&mut self, request: &Request<'_>) -> Outcome {

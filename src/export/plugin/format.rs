@@ -38,6 +38,12 @@ impl Format {
         self.instance.generation()
     }
 
+    /// What is counted of it on this thread.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        self.instance.counters()
+    }
+
     /// What the plugin makes of a batch, which is as it was afterwards; nothing when no span of it can be said.
     ///
     /// # Errors
