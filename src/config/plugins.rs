@@ -116,9 +116,9 @@ pub enum Capability {
 pub struct PluginLimits {
     /// Bytes of its memory.
     pub memory_bytes: u64,
-    /// CPU time of a call, and more for each row beyond that.
+    /// CPU time of a call at least.
     pub cpu: Duration,
-    /// CPU time of a row.
+    /// CPU time of a row, and of each KiB of the batch: see [`PluginLimits::call_budget`].
     pub cpu_per_row: Duration,
     /// Bytes of a patch.
     pub patch_bytes: u64,
@@ -126,6 +126,16 @@ pub struct PluginLimits {
     pub state_bytes: u64,
     /// Log lines a second.
     pub log_lines_per_second: usize,
+}
+
+impl PluginLimits {
+    /// CPU time of a call with so many rows and bytes. A row of a plugin's typical work is some hundred bytes; one with a
+    /// stack trace in it is that work many times over.
+    #[must_use]
+    pub fn call_budget(&self, rows: u32, bytes: usize) -> Duration {
+        let kibibytes = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+        self.cpu_per_row.saturating_mul(rows.saturating_add(kibibytes)).max(self.cpu)
+    }
 }
 
 /// When a plugin that fails is given a rest: its batches then go to `on_error` without a call.
@@ -335,6 +345,15 @@ service: {pipelines: {traces: {processors: [plugin/geo, plugin/redact, batch]}}}
         assert_eq!((geo.record, redact.record), (false, true));
         assert!(loaded.settings.iter().any(|setting| setting.key == "processors.plugin/geo.record"));
         assert!(!format!("{:?}", loaded.settings).contains("hunter2"), "what a plugin is told may be a secret");
+    }
+
+    #[test]
+    fn a_small_batch_gets_the_least_and_a_big_one_grows_with_its_rows_and_bytes() {
+        let limits = loaded(TWO).unwrap().config.plugins[1].limits.clone();
+        assert_eq!((limits.cpu, limits.cpu_per_row), (Duration::from_millis(2), Duration::from_micros(20)));
+        let budgets = [(0, 0), (1, 0), (100, 0), (101, 0), (4096, 0), (3, 1 << 20), (1, 1023), (100, 1024)];
+        let budgets = budgets.map(|(rows, bytes)| limits.call_budget(rows, bytes).as_micros());
+        assert_eq!(budgets, [2_000, 2_000, 2_000, 2_020, 81_920, 20_540, 2_000, 2_020]);
     }
 
     #[test]

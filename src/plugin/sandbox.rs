@@ -19,7 +19,8 @@ use super::exports::{Exports, Linked, Work};
 use super::generation::{Info, Setup};
 use super::host::{Current, Environment, Host, Kept, memory_limit};
 use super::imports::rest::Rows;
-use crate::config::{PluginClass, PluginLimits};
+use crate::config::PluginClass;
+use crate::otlp::columns::Column;
 use crate::sys::clock;
 
 /// Handles that a plugin may hold: to tables, and to the batch.
@@ -104,9 +105,9 @@ impl Sandbox {
         call: &Call<'_>,
         payload: &mut Vec<u8>,
     ) -> Result<Answer, CallError> {
-        let (columns, groups, signal) = arguments(call);
+        let ((columns, groups, signal), payload_bytes) = (arguments(call), payload.len());
         self.lend(call, payload);
-        let answer = self.work(kept, Given::of(call.columns.rows(), call.received_ns), |work, store| {
+        let answer = self.work(kept, Given::batch(call, payload_bytes), |work, store| {
             let Work::Transform(guest) = work else { unreachable!("{OTHER_WORLD}") };
             let all = Resource::<Rows>::new_borrow(0);
             guest.call_transform(store, signal, call.columns.rows(), groups, &columns, all)
@@ -122,9 +123,9 @@ impl Sandbox {
         call: &Call<'_>,
         payload: &mut Vec<u8>,
     ) -> Result<Encoded, CallError> {
-        let (columns, groups, signal) = arguments(call);
+        let ((columns, groups, signal), payload_bytes) = (arguments(call), payload.len());
         self.lend(call, payload);
-        let encoded = self.work(kept, Given::of(call.columns.rows(), call.received_ns), |work, store| {
+        let encoded = self.work(kept, Given::batch(call, payload_bytes), |work, store| {
             let Work::Encode(guest) = work else { unreachable!("{OTHER_WORLD}") };
             let all = Resource::<Rows>::new_borrow(0);
             guest.call_encode(store, signal, call.columns.rows(), groups, &columns, all)
@@ -136,7 +137,7 @@ impl Sandbox {
     /// What follows from each of some combinations of values.
     pub(super) fn enrich(&mut self, kept: &mut Kept, batch: &Batch<'_>) -> Result<Answer, CallError> {
         let columns: Vec<types::ColumnParam<'_>> = batch.columns.iter().map(convert::column).collect();
-        let additions = self.work(kept, Given::of(batch.rows, batch.received_ns), |work, store| {
+        let additions = self.work(kept, Given::rows(batch), |work, store| {
             let Work::Enrich(guest) = work else { unreachable!("{OTHER_WORLD}") };
             guest.call_enrich(store, convert::signal(batch.signal), batch.rows, &columns)
         })?;
@@ -146,7 +147,7 @@ impl Sandbox {
     /// What becomes of some traces.
     pub(super) fn decide(&mut self, kept: &mut Kept, batch: &Batch<'_>) -> Result<Verdicts, CallError> {
         let columns: Vec<types::ColumnParam<'_>> = batch.columns.iter().map(convert::column).collect();
-        let verdicts = self.work(kept, Given::of(batch.rows, batch.received_ns), |work, store| {
+        let verdicts = self.work(kept, Given::rows(batch), |work, store| {
             let Work::Sample(guest) = work else { unreachable!("{OTHER_WORLD}") };
             guest.call_decide(store, batch.rows, true, &columns)
         })?;
@@ -161,7 +162,7 @@ impl Sandbox {
         about: &[(String, String)],
     ) -> Result<(), CallError> {
         let about: Vec<(&str, &str)> = about.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        self.work(kept, Given::of(1, 0), |work, store| {
+        self.work(kept, Given::NOTICE, |work, store| {
             let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
             guest.call_opened(store, connection, &about)
         })
@@ -176,7 +177,7 @@ impl Sandbox {
         last: bool,
     ) -> Result<Decoded, CallError> {
         let rows = u32::try_from(chunk.len() / RECORD_BYTES).unwrap_or(u32::MAX);
-        let decoded = self.work(kept, Given::of(rows, received_ns), |work, store| {
+        let decoded = self.work(kept, Given { rows, bytes: 0, received_ns }, |work, store| {
             let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
             guest.call_decode(store, connection, chunk, last)
         })?;
@@ -185,7 +186,7 @@ impl Sandbox {
 
     /// Tells a decoder that a peer has gone.
     pub(super) fn closed(&mut self, kept: &mut Kept, connection: u64) -> Result<(), CallError> {
-        self.work(kept, Given::of(1, 0), |work, store| {
+        self.work(kept, Given::NOTICE, |work, store| {
             let Work::Decode(guest) = work else { unreachable!("{OTHER_WORLD}") };
             guest.call_closed(store, connection).map(Ok)
         })
@@ -199,7 +200,7 @@ impl Sandbox {
         *payload = self.store.data_mut().current.take().map(|current| current.payload).unwrap_or_default();
     }
 
-    /// Makes a call of the plugin's work, with the budget of so many rows.
+    /// Makes a call of the plugin's work, with the budget of what it is given.
     fn work<R>(
         &mut self,
         kept: &mut Kept,
@@ -209,7 +210,7 @@ impl Sandbox {
         let host = self.store.data_mut();
         host.received_ns = given.received_ns;
         let limits = &host.environment.limits;
-        let (budget, patch_bytes) = (call_budget(limits, given.rows), limits.patch_bytes);
+        let (budget, patch_bytes) = (limits.call_budget(given.rows, given.bytes), limits.patch_bytes);
         self.store.set_hostcall_fuel(usize::try_from(patch_bytes).unwrap_or(usize::MAX));
         let answer = self.call(kept, budget, |exports, store| call(&exports.work, store));
         self.store.data_mut().received_ns = 0;
@@ -246,13 +247,26 @@ impl Sandbox {
 struct Given {
     /// What its processor time is measured by.
     rows: u32,
+    bytes: usize,
     /// When it was received, Unix nanoseconds.
     received_ns: u64,
 }
 
 impl Given {
-    fn of(rows: u32, received_ns: u64) -> Given {
-        Given { rows, received_ns }
+    /// Of nothing but that something has happened.
+    const NOTICE: Given = Given { rows: 1, bytes: 0, received_ns: 0 };
+
+    /// All of a payload can be read, whatever the columns are.
+    fn batch(call: &Call<'_>, payload_bytes: usize) -> Given {
+        Given { rows: call.columns.rows(), bytes: payload_bytes, received_ns: call.received_ns }
+    }
+
+    fn rows(batch: &Batch<'_>) -> Given {
+        let bytes = |column: &Column| match column {
+            Column::Text(text) => text.bytes.len(),
+            Column::Num(num) => num.values.len() * size_of::<i64>(),
+        };
+        Given { rows: batch.rows, bytes: batch.columns.iter().map(bytes).sum(), received_ns: batch.received_ns }
     }
 }
 
@@ -272,11 +286,6 @@ fn start_budget(class: PluginClass) -> Duration {
         PluginClass::Light => Duration::from_secs(1),
         PluginClass::Heavy => Duration::from_secs(10),
     }
-}
-
-/// Processor time of a call of the work.
-fn call_budget(limits: &PluginLimits, rows: u32) -> Duration {
-    limits.cpu_per_row.saturating_mul(rows).max(limits.cpu)
 }
 
 fn begin(store: &mut Store<Host>, budget: Duration) {
@@ -302,24 +311,5 @@ fn failure(store: &Store<Host>, error: &wasmtime::Error, budget: Duration) -> Ca
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => CallError::StackOverflow,
         _ => CallError::Trap(clean(&format!("{error:#}"), MESSAGE_BYTES)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_batch_gets_the_least_and_a_big_one_grows_with_its_rows() {
-        let limits = PluginLimits {
-            memory_bytes: 0,
-            cpu: Duration::from_millis(5),
-            cpu_per_row: Duration::from_micros(20),
-            patch_bytes: 0,
-            state_bytes: 0,
-            log_lines_per_second: 1,
-        };
-        let budgets = [0, 1, 250, 251, 4096].map(|rows| call_budget(&limits, rows).as_micros());
-        assert_eq!(budgets, [5_000, 5_000, 5_000, 5_020, 81_920]);
     }
 }

@@ -69,8 +69,11 @@ fn payload(spans: usize) -> Vec<u8> {
 
 /// A call on so many rows; hostile guests misbehave when they are odd.
 fn call(instance: &mut Instance, rows: usize) -> Result<Answer, CallError> {
+    call_on(instance, payload(rows))
+}
+
+fn call_on(instance: &mut Instance, mut payload: Vec<u8>) -> Result<Answer, CallError> {
     let mut columns = Columns::default();
-    let mut payload = payload(rows);
     instance.generation().selection(Signal::Traces).unwrap().gather(&payload, &mut columns);
     let before = payload.clone();
     let call = Call { signal: Signal::Traces, columns: &columns, received_ns: 1_747_033_200_000_000_000 };

@@ -2,6 +2,7 @@
 //! notices. `tests/guests/hostile` has them in text.
 
 use super::*;
+use crate::otlp::writer::push_bytes_field;
 use crate::plugin::error::LoadError;
 use crate::sys::clock;
 
@@ -44,6 +45,20 @@ fn a_loop_ends_with_its_processor_time() {
     assert!(used_ns >= 100_000_000, "stopped before its budget, after {used_ns} ns");
     // The tick comes late on a busy machine, yet it comes; what compiling took is in this too.
     assert!(clock::thread_cpu_ns() - begin_ns < 20_000_000_000);
+}
+
+#[test]
+fn a_batch_has_the_time_of_its_rows_and_of_its_bytes() {
+    let bench = Bench::new();
+    let mut plugin = bench.plugin(&hostile!("loops"));
+    plugin.limits.cpu = Duration::from_millis(1);
+    let mut instance = Instance::new(bench.generation(&plugin), Arc::default());
+    assert_eq!(call(&mut instance, 3), Err(CallError::TimeOut { budget: Duration::from_millis(1) }));
+    // What nobody gathers can still be asked for.
+    let mut long = payload(3);
+    push_bytes_field(&mut long, 0x7a, &vec![0; 200 << 10]);
+    let budget = Duration::from_micros(20) * (3 + 200);
+    assert_eq!(call_on(&mut instance, long), Err(CallError::TimeOut { budget }));
 }
 
 #[test]
