@@ -164,6 +164,39 @@ fn bytes_of_a_sender_become_spans_that_are_enriched_and_arrive_in_a_format_of_th
 }
 
 #[test]
+fn an_encoder_that_fails_again_and_again_is_said_to_and_its_spans_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, requests) = listener();
+    let mut config = config(directory.path());
+    config.receivers.push(decoder(component("decode")));
+    let mut failing = encoder(&config, backend, component("encode"));
+    if let Backend::Plugin(export) = &mut failing.backend {
+        // No answer crosses.
+        export.plugin.limits.patch_bytes = 1;
+    }
+    config.exporters = vec![failing];
+    let rig = Rig::start(&config);
+    let mut sender = TcpStream::connect(rig.receiver("plugin/chunks")).unwrap();
+    sender.set_read_timeout(Some(LIMIT)).unwrap();
+    let state = |now: u64| {
+        rig.look(Duration::from_secs(now));
+        let status = rig.metrics.status(&Health::new(), Moment { now: Duration::ZERO, wall_ns: 0 });
+        status["plugins"][1]["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(1_000_000), "running");
+    for count in 1..=6 {
+        sender.write_all(b"GET /").unwrap();
+        sender.read_exact(&mut [0; 2]).unwrap();
+        until("the span is put aside", || rig.destination(0).dead_lettered == count);
+    }
+    assert_eq!(state(1_000_005), "failing");
+    assert_eq!(state(1_000_020), "running", "nothing has failed since");
+    assert!(requests.try_recv().is_err(), "nothing was sent");
+    rig.rest();
+    rig.stop();
+}
+
+#[test]
 fn what_a_process_stops_over_is_safe_and_its_sender_knows_what_is() {
     let directory = tempfile::tempdir().unwrap();
     let sink = Sink::down();
