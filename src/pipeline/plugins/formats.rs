@@ -122,7 +122,7 @@ impl Format {
 
     fn look(&mut self, now: Duration) -> bool {
         // A thread's counters are nobody else's once its instance has gone.
-        for over in self.threads.extract_if(.., |counters| Arc::strong_count(counters) == 1) {
+        for over in self.threads.extract_if(.., |counters| Arc::get_mut(counters).is_some()) {
             self.ended.absorb(&over);
         }
         let failures = self.counters().iter().map(|counters| counters.failures()).sum();
