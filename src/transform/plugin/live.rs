@@ -203,6 +203,7 @@ impl Live {
         let most = self.ask.most_rows(&self.program.generation);
         let made = match most {
             0 => self.call(meta, payload, out)?.0,
+            most if slice::count_spans(payload) <= most => self.call(meta, payload, out)?.0,
             most => self.pieces(meta, payload, most, out)?,
         };
         if let Made::Other(_) = &made

@@ -38,6 +38,8 @@ fn rows_are_shown_as_many_at_a_time_as_the_plugin_wants() {
     assert_eq!(numbers(&out), expected, "one of each call is dropped, over the border of resources too");
     let counters = &tried.counters.plugin;
     assert_eq!((counters.calls.get(), counters.rows.get(), counters.rows_dropped.get()), (3, 150, 3));
+    assert_eq!(numbers(&tried.run(&numbered(0..64)).unwrap().unwrap()), Vec::from_iter(1..64), "one call is enough");
+    assert_eq!(tried.counters.plugin.calls.get(), 4);
 }
 
 #[test]
