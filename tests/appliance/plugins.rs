@@ -130,6 +130,31 @@ fn what_is_hidden_is_neither_on_the_disk_nor_at_a_destination() {
 }
 
 #[test]
+fn what_a_plugin_edits_says_so_and_what_it_counts_is_shown() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    let redact = plugin(&component("redact.wasm"), ", record: true");
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[redact]));
+    assert_eq!(post_spans(&rig, 3), 200);
+    until("delivery", || sink.spans() == 3);
+    assert!(sink.has(b"millrace.plugin.tried") && sink.has(b"1@01d85cb467a2"), "as tests/data/plugins/SOURCES says");
+    rig.rest();
+    rig.stop();
+
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
+    let counts = guest(directory.path(), include_str!("../guests/hostile/counts.wat"));
+    let counts = plugin(&counts, ", capabilities: [metrics, state]");
+    let rig = Rig::start(&with(&config(directory.path()), &sink, &[counts]));
+    for count in 1..=2 {
+        assert_eq!(post_spans(&rig, 2), 200);
+        let line =
+            format!("millrace_plugin_own_total{{plugin=\"plugin/tried\",lane=\"0\",counter=\"guest\"}} {count}\n");
+        assert!(rig.metrics.render().contains(&line), "{line}");
+    }
+    rig.rest();
+    rig.stop();
+}
+
+#[test]
 fn a_heavy_plugin_that_takes_its_time_holds_up_neither_other_senders_nor_a_stop() {
     let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
     let loops = guest(directory.path(), include_str!("../guests/hostile/loops.wat"));
