@@ -10,6 +10,9 @@ mod feeder;
 #[path = "appliance/hostile.rs"]
 mod hostile;
 #[cfg(feature = "plugins")]
+#[path = "appliance/kit.rs"]
+mod kit;
+#[cfg(feature = "plugins")]
 #[path = "appliance/plugins.rs"]
 mod plugins;
 #[path = "appliance/reload.rs"]

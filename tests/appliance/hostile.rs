@@ -14,9 +14,7 @@ use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::feeder::Feeder;
-use super::plugins::{
-    SECRET, component, dead_letters, dropped_and_refused, guest, is_on_disk, plugin, post_spans, with,
-};
+use super::kit::{SECRET, component, dead_letters, dropped_and_refused, guest, is_on_disk, plugin, post_spans, with};
 use super::rig::{Rig, config, until};
 use super::sink::Sink;
 

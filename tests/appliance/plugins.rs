@@ -3,113 +3,25 @@
 //! The redactor and the one that drops are components of `tests/data/plugins`, built from C; the hostile ones are written
 //! in WebAssembly's text format. Every test ends with balances of exactly zero.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use millrace::config::{self, Config, File, Host, Inputs, OnError, Plugin, PluginClass, PluginLimits};
-use millrace::telemetry::metrics::Imbalances;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
-use prost::Message;
-use serde_json::{Value, json};
+use millrace::config::{Config, OnError, Plugin, PluginLimits};
+use serde_json::json;
 
 use super::feeder::{Feeder, post};
-use super::rig::{LIMIT, Rig, config, exporter, until};
+use super::kit::{
+    SECRET, component, dead_letters, dropped_and_refused, guest, is_on_disk, plugin, post_spans, spans, with,
+};
+use super::rig::{Rig, config, until};
 use super::sink::Sink;
-
-#[path = "../../src/plugin/tests/guest.rs"]
-#[expect(dead_code, clippy::unwrap_used, reason = "it is a helper of the host's tests, which use more of it")]
-mod guest;
-
-/// What nobody may see.
-pub(super) const SECRET: &str = "card=4711";
-
-pub(super) fn component(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plugins").join(name)
-}
-
-pub(super) fn guest(directory: &Path, code: &str) -> PathBuf {
-    let path = directory.join("guest.wasm");
-    fs::write(&path, guest::Guest::new(code).component()).expect("the directory is there");
-    path
-}
 
 /// A guest that traps whenever the number of rows is odd.
 fn hostile(directory: &Path) -> PathBuf {
     guest(directory, include_str!("../guests/hostile/traps.wat"))
-}
-
-/// A plugin of this file, with more time than usual: nothing here is optimised.
-pub(super) fn plugin(path: &Path, more: &str) -> Plugin {
-    let path = path.display();
-    let text = format!(
-        "processors: {{plugin/tried: {{path: {path}, limits: {{cpu: 200ms}}{more}}}}}\n\
-         service: {{pipelines: {{traces: {{processors: [plugin/tried]}}}}}}"
-    );
-    let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
-    let file = Some(File { name: "m.yaml", text: &text });
-    let loaded = config::load(&Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host });
-    loaded.expect("a good configuration").config.plugins.remove(0)
-}
-
-/// One destination and these plugins.
-pub(super) fn with(config: &Config, sink: &Sink, plugins: &[Plugin]) -> Config {
-    Config { exporters: vec![exporter(config, "a", sink.address)], plugins: plugins.to_vec(), ..config.clone() }
-}
-
-fn secrets() -> Vec<KeyValue> {
-    let value = Some(AnyValue { value: Some(Any::StringValue(format!("http://shop/?{SECRET}"))) });
-    vec![KeyValue { key: "url.full".to_owned(), value }]
-}
-
-/// So many spans with a secret in their URL.
-pub(super) fn spans(count: u8) -> Vec<u8> {
-    let span = |id| Span {
-        trace_id: vec![7; 16],
-        span_id: vec![id; 8],
-        name: "checkout".to_owned(),
-        attributes: secrets(),
-        ..Span::default()
-    };
-    let scope_spans = vec![ScopeSpans { spans: (1..=count).map(span).collect(), ..ScopeSpans::default() }];
-    TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
-}
-
-pub(super) fn post_spans(rig: &Rig, count: u8) -> u16 {
-    post(rig.receiver("otlp"), "/v1/traces", &spans(count)).status
-}
-
-/// Spans dropped by plugins, and refused, of all lanes.
-pub(super) fn dropped_and_refused(rig: &Rig) -> (u64, u64) {
-    let lanes = rig.metrics.lanes();
-    let sum = |of: fn(&millrace::telemetry::ledger::Lane) -> u64| lanes.iter().map(|lane| of(lane)).sum();
-    (sum(|lane| lane.transform_dropped.get()), sum(|lane| lane.refused.get()))
-}
-
-/// Whether any file under a directory has these bytes in it.
-pub(super) fn is_on_disk(directory: &Path, bytes: &[u8]) -> bool {
-    let entries = fs::read_dir(directory).expect("the directory is there");
-    let mut paths = entries.map(|entry| entry.expect("it can be listed").path());
-    paths.any(|path| match path.is_dir() {
-        true => is_on_disk(&path, bytes),
-        // A segment may go at any time.
-        false => fs::read(path).is_ok_and(|file| memchr::memmem::find(&file, bytes).is_some()),
-    })
-}
-
-pub(super) fn dead_letters(rig: &Rig, call: &str) -> Value {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LIMIT)).build().into();
-    let url = format!("http://{}/api/v1/dlq", rig.management());
-    let answer = match call {
-        "" => agent.get(url).call(),
-        call => agent.post(format!("{url}/{call}")).send(json!({ "all": true }).to_string()),
-    };
-    let text = answer.expect("this host may ask").body_mut().read_to_string().expect("an answer");
-    serde_json::from_str(&text).expect("it is JSON")
 }
 
 #[test]
@@ -271,29 +183,4 @@ fn a_plugin_that_cannot_be_used_keeps_the_appliance_from_starting_and_a_reload_f
     until("delivery", || sink.spans() == 2);
     assert!(!is_on_disk(directory.path(), SECRET.as_bytes()));
     rig.stop();
-}
-
-#[test]
-fn plugins_change_under_load_and_nothing_is_lost() {
-    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
-    let template = config(directory.path());
-    let (redact, drops) = (plugin(&component("redact.wasm"), ""), plugin(&component("transform.wasm"), ""));
-    let heavy = Plugin { class: PluginClass::Heavy, ..redact.clone() };
-    let chains = [vec![redact], vec![drops.clone()], Vec::new(), vec![heavy], vec![drops]];
-    let rig = Rig::start(&with(&template, &sink, &[]));
-    let feeder = Feeder::start(rig.receiver("uberagent"), u64::MAX);
-    let swaps = std::env::var("MILLRACE_SWAPS").ok().and_then(|swaps| swaps.parse().ok()).unwrap_or(12);
-    for chain in chains.iter().cycle().take(swaps) {
-        rig.reload(&with(&template, &sink, chain)).unwrap();
-    }
-    feeder.stop();
-    until("the feeder's end", || feeder.is_done() && rig.received() == feeder.rows());
-    until("delivery", || sink.spans() == rig.appended());
-    rig.rest();
-    let (dropped, refused) = dropped_and_refused(&rig);
-    let lanes = rig.metrics.lanes();
-    let came: u64 = lanes.iter().map(|lane| lane.encoded.get() + lane.synthesised.get()).sum();
-    assert_eq!((came, refused), (rig.appended() + dropped, 0));
-    assert_eq!((rig.imbalances(), rig.destination(0).delivered), (Imbalances::default(), sink.spans()));
-    assert!(rig.stop() < Duration::from_secs(5));
 }
