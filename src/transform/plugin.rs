@@ -203,3 +203,6 @@ fn join(a: Summary, b: Summary) -> Summary {
         last_end_ns: a.last_end_ns.max(b.last_end_ns),
     }
 }
+
+#[cfg(test)]
+mod tests;
