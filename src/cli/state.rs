@@ -14,6 +14,7 @@ use crate::pipeline::dead_letters::{self, StoreName};
 use crate::pipeline::logs::read_keys;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, StateLock};
+use crate::sys::owner::become_owner_of;
 
 /// Where the state is.
 #[derive(Clone, Debug, Default, Args)]
@@ -67,14 +68,16 @@ impl StateArgs {
     }
 }
 
-/// Takes the lock of a state directory, to change what is in it.
+/// Takes the lock of a state directory, to change what is in it, as the user whose it is: the service has to be able to
+/// open what is made there.
 pub(super) fn lock(directory: &Path) -> anyhow::Result<StateLock> {
+    let shown = directory.display();
+    become_owner_of(directory).with_context(|| format!("the owner of {shown} cannot be played"))?;
     match StateLock::take(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(anyhow::anyhow!(
-            "a running millrace uses {}: stop it first (systemctl stop millrace)",
-            directory.display()
-        )),
-        other => other.with_context(|| format!("{} cannot be locked", directory.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(anyhow::anyhow!("a running millrace uses {shown}: stop it first (systemctl stop millrace)"))
+        }
+        other => other.with_context(|| format!("{shown} cannot be locked")),
     }
 }
 

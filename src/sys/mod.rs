@@ -11,6 +11,7 @@ pub mod executable;
 pub mod file;
 pub mod handshake;
 pub mod mapping;
+pub mod owner;
 pub mod sigbus;
 pub mod signals;
 pub mod socket;
