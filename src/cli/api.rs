@@ -3,8 +3,10 @@
 //! The address is `--url`, else the management address of the configuration, on this host when that listens everywhere. On
 //! this host no token is needed.
 
+use std::fmt::Display;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -37,6 +39,14 @@ impl ApiArgs {
     }
 }
 
+/// The first token of a file; the error names the file.
+fn read_token(path: &Path) -> io::Result<String> {
+    let named = |kind, what: &dyn Display| io::Error::new(kind, format!("token file {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(error.kind(), &error))?;
+    let token = text.lines().map(str::trim).find(|line| !line.is_empty());
+    token.map(str::to_owned).ok_or_else(|| named(io::ErrorKind::InvalidData, &"there is no token in it"))
+}
+
 /// The way to a running appliance.
 pub(super) struct Api {
     /// Its address, without a slash at the end.
@@ -48,7 +58,7 @@ pub(super) struct Api {
 impl Api {
     /// Finds the appliance; nothing is asked yet.
     pub(super) fn find(arguments: &ApiArgs, source: &Source) -> anyhow::Result<Api> {
-        let (url, token_file) = match &arguments.url {
+        let (url, configured) = match &arguments.url {
             Some(url) => {
                 (url.trim_end_matches('/').to_owned(), std::env::var_os("MILLRACE_TOKEN_FILE").map(PathBuf::from))
             }
@@ -63,12 +73,14 @@ impl Api {
                 (format!("http://{address}"), config.management_token_file)
             }
         };
-        let token = match arguments.token_file.as_ref().or(token_file.as_ref()) {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("token file {}", path.display()))?;
-                text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
-            }
-            None => None,
+        let token = match (&arguments.token_file, &configured) {
+            (Some(path), _) => Some(read_token(path)?),
+            // Whoever may not read the service's own file may still ask from this host, and is told so if not.
+            (None, Some(path)) => match read_token(path) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+                read => Some(read?),
+            },
+            (None, None) => None,
         };
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
@@ -98,8 +110,15 @@ impl Api {
     }
 
     fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Value> {
-        let mut response = response.map_err(|error| {
-            anyhow!("nobody answers at {}: {error}; is `millrace run` running there? (--url says where)", self.url)
+        let mut response = response.map_err(|error| match error {
+            ureq::Error::Timeout(timeout) if timeout != ureq::Timeout::Connect => anyhow!(
+                "{} has not answered within {} s; what was asked for may still be under way",
+                self.url,
+                TIMEOUT.as_secs()
+            ),
+            error => {
+                anyhow!("nobody answers at {}: {error}; is `millrace run` running there? (--url says where)", self.url)
+            }
         })?;
         let status = response.status();
         let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;

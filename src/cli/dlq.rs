@@ -3,6 +3,7 @@
 //! `ls` and `show` read the files, beside a running process or without one. `replay` asks the running process, which alone
 //! can send; `purge` asks it too, and without one works on the files under the state directory's lock.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::ControlFlow;
 
@@ -231,6 +232,7 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
     let (_, body) = body(arguments)?;
     let api = Api::find(&arguments.api, &arguments.state.source())?;
     let (mut replayed, mut failed) = (0, Vec::new());
+    let named = arguments.named();
     let stopped = loop {
         let answer = api.post("/api/v1/dlq/replay", &body)?;
         let now = answer["replayed"].as_u64().unwrap_or(0);
@@ -246,6 +248,7 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
         }
     };
     let mut out = std::io::stdout().lock();
+    let met = replayed + failed.len() as u64;
     writeln!(out, "{} replayed, {} failed again", human::count(replayed), human::count(failed.len() as u64))?;
     for letter in &failed {
         let (id, why) = (letter["id"].as_str().unwrap_or_default(), letter["why"].as_str().unwrap_or_default());
@@ -254,7 +257,7 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
     match stopped {
         Some(why) => anyhow::bail!("some were not tried: {}", human::on_one_line(&why)),
         None if !failed.is_empty() => anyhow::bail!("what failed again is still a dead letter"),
-        None => Ok(()),
+        None => all_met(named, met),
     }
 }
 
@@ -271,5 +274,20 @@ fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
         api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0)
     };
     writeln!(std::io::stdout().lock(), "{} dead letters purged", human::count(purged))?;
-    Ok(())
+    all_met(arguments.named(), purged)
+}
+
+/// Letters that were named are expected to be there.
+fn all_met(named: u64, met: u64) -> anyhow::Result<()> {
+    match named.saturating_sub(met) {
+        0 => Ok(()),
+        missing => anyhow::bail!("{missing} of those that were named are not there: `millrace dlq ls` shows which are"),
+    }
+}
+
+impl ChangeArgs {
+    /// How many letters are named one by one.
+    fn named(&self) -> u64 {
+        self.ids.iter().collect::<BTreeSet<_>>().len() as u64
+    }
 }

@@ -113,7 +113,7 @@ fn segment_table(segments: &[SegmentInfo], now_ns: u64) -> Table {
             human::count(segment.spans),
             human::size(segment.stored_bytes),
             human::size(segment.file_bytes),
-            format!("{}-{}", segment.before_sequence + 1, segment.last_sequence),
+            format!("{}-{}", segment.before_sequence.saturating_add(1), segment.last_sequence),
             human::time_and_age(segment.oldest_ns, now_ns),
             human::time_and_age(segment.newest_ns, now_ns),
         ]);
