@@ -26,13 +26,25 @@ use crate::sys::clock;
 use crate::telemetry::ledger::{self, DropReason};
 use crate::telemetry::metrics::{DestinationGauges, DestinationSource, PluginPlace};
 
+/// What each file of a destination held: a digest, or that it could not be read.
+type Held = Vec<Option<[u8; 32]>>;
+
+/// An exporter that is not served, or in another way, and what its files held before it was opened with them: should they
+/// change meanwhile, the next reload opens it once more.
+struct Opened<'c> {
+    settings: &'c config::Exporter,
+    held: Held,
+    exporter: Exporter,
+}
+
 /// What a destination is there for.
-#[derive(Clone)]
 enum Role {
-    /// It delivers, with what its files held when it was told so.
-    Configured(Box<config::Exporter>, Vec<Option<[u8; 32]>>),
-    /// It keeps its place until then (monotonic).
-    Parked { until: Duration },
+    /// It delivers, with what its files held when it was opened.
+    Configured(Box<config::Exporter>, Held),
+    /// It was opened and is told in a moment what to do.
+    New,
+    /// It keeps its place until then (monotonic); the wall clock of its mark.
+    Parked { until: Duration, marked: Duration },
     /// Its thread was told to give everything up.
     Ending,
 }
@@ -53,6 +65,8 @@ struct RunningRetention {
 /// One destination that is served from now on, or in another way.
 struct Served {
     settings: Box<config::Exporter>,
+    /// What its files held before the exporter read them.
+    held: Held,
     service: Service,
     /// Its dead letters are sent again with this.
     replay: Exporter,
@@ -106,22 +120,27 @@ impl Destinations {
         self.open_changed(config).map(drop)
     }
 
-    fn open_changed<'c>(&self, config: &'c Config) -> Result<Vec<(&'c config::Exporter, Exporter)>, StartError> {
-        let changed = config.exporters.iter().filter(|settings| !self.is_served(settings));
-        changed.map(|settings| open_exporter(settings).map(|exporter| (settings, exporter))).collect()
+    fn open_changed<'c>(&self, config: &'c Config) -> Result<Vec<Opened<'c>>, StartError> {
+        let mut opened = Vec::new();
+        for settings in &config.exporters {
+            let held = files(settings);
+            match self.entry(&settings.name).map(|entry| &entry.role) {
+                Some(Role::Configured(known, known_held)) if **known == *settings && *known_held == held => {}
+                Some(Role::Ending) => return Err(StartError::Ending { name: settings.name.clone() }),
+                _ => opened.push(Opened { settings, held, exporter: open_exporter(settings)? }),
+            }
+        }
+        Ok(opened)
     }
 
     fn prepare_into(&self, prepared: &mut Prepared, config: &Config) -> Result<(), StartError> {
-        for (settings, exporter) in self.open_changed(config)? {
+        for Opened { settings, held, exporter } in self.open_changed(config)? {
             let failed = |source| StartError::Io { name: settings.name.clone(), source };
             let others = (1..settings.retry.max_concurrency).map(|_| exporter.another());
             let (replay, mut exporters) = (exporter.another(), others.collect::<Vec<_>>());
             exporters.push(exporter);
             let counted = counted(exporters.iter().chain([&replay]));
             let service = match self.entry(&settings.name) {
-                Some(Entry { role: Role::Ending, .. }) => {
-                    return Err(StartError::Ending { name: settings.name.clone() });
-                }
                 Some(entry) => entry.destination.service(settings, exporters),
                 None => {
                     let new = Destination::open(&settings.name, settings.start_at, &self.shared).map_err(failed)?;
@@ -131,7 +150,7 @@ impl Destinations {
                 }
             };
             let (settings, service) = (Box::new(settings.clone()), service.map_err(failed)?);
-            prepared.served.push(Served { settings, service, replay, counted });
+            prepared.served.push(Served { settings, held, service, replay, counted });
         }
         if config.exporters.is_empty() && self.retention.is_none() {
             let failed = |source| StartError::Io { name: RETENTION.to_owned(), source };
@@ -154,9 +173,8 @@ impl Destinations {
     /// Puts a prepared change into force.
     pub fn adopt(&mut self, config: &Config, prepared: Prepared) {
         self.retain.set(config.queue.retain);
-        let waits = Role::Parked { until: Duration::MAX };
-        self.entries.extend(prepared.new.into_iter().map(|destination| Entry { destination, role: waits.clone() }));
-        for Served { settings, service, replay, counted } in prepared.served {
+        self.entries.extend(prepared.new.into_iter().map(|destination| Entry { destination, role: Role::New }));
+        for Served { settings, held, service, replay, counted } in prepared.served {
             let directory = parking::directory(&self.shared.directory, &settings.name);
             if let Err(error) = parking::unpark(&directory) {
                 tracing::warn!(destination = %settings.name, %error, "the mark of a parked destination could not be removed");
@@ -166,7 +184,6 @@ impl Destinations {
             entry.destination.tell(Command::Serve(Box::new(service)));
             self.shared.letters.replay_by(&settings.name, replay);
             self.shared.formats.serve(PluginPlace::Exporters, &settings.name, counted);
-            let held = files(&settings);
             entry.role = Role::Configured(settings, held);
         }
         for index in 0..self.entries.len() {
@@ -188,8 +205,16 @@ impl Destinations {
     /// Forgets parked destinations whose time is over or that have given up; to be called about once a second.
     pub fn look(&mut self, now: Duration) {
         for Entry { destination, role } in &mut self.entries {
-            let Role::Parked { until } = role else { continue };
+            let Role::Parked { until, marked } = role else { continue };
             let is_over = now >= *until;
+            let since = parking::since(Duration::from_nanos(clock::wall_ns()), until.saturating_sub(now));
+            if !is_over && parking::is_off(*marked, since) {
+                *marked = since;
+                let directory = parking::directory(&self.shared.directory, &destination.name);
+                if let Err(error) = parking::mark(&directory, since) {
+                    tracing::warn!(destination = %destination.name, %error, "when it was parked could not be written");
+                }
+            }
             if is_over || destination.has_given_up() {
                 destination.tell(Command::End(is_over.then_some(DropReason::Age)));
                 *role = Role::Ending;
@@ -217,11 +242,6 @@ impl Destinations {
         self.entries.iter().find(|entry| entry.destination.name == name)
     }
 
-    fn is_served(&self, settings: &config::Exporter) -> bool {
-        let role = self.entry(&settings.name).map(|entry| &entry.role);
-        matches!(role, Some(Role::Configured(known, held)) if **known == *settings && *held == files(settings))
-    }
-
     fn park_unknown(&mut self, config: &Config) -> Result<(), StartError> {
         let failed = |name: &str| {
             let name = name.to_owned();
@@ -233,7 +253,7 @@ impl Destinations {
                 continue;
             }
             let destination = Destination::open(&name, StartAt::Oldest, &self.shared).map_err(failed(&name))?;
-            self.entries.push(Entry { destination, role: Role::Parked { until: Duration::MAX } });
+            self.entries.push(Entry { destination, role: Role::New });
             self.park(self.entries.len() - 1);
         }
         Ok(())
@@ -243,7 +263,8 @@ impl Destinations {
         let max_lag_bytes = self.shared.queue.max_bytes / 2;
         let Entry { destination, role } = &mut self.entries[index];
         let directory = parking::directory(&self.shared.directory, &destination.name);
-        let left = parking::park(&directory, Duration::from_nanos(clock::wall_ns())).unwrap_or_else(|error| {
+        let wall = Duration::from_nanos(clock::wall_ns());
+        let left = parking::park(&directory, wall).unwrap_or_else(|error| {
             tracing::warn!(destination = %destination.name, %error, "when it was parked could not be written");
             parking::PARKED_FOR
         });
@@ -256,7 +277,7 @@ impl Destinations {
         self.shared.letters.replay_no_more(&destination.name);
         self.shared.formats.end(PluginPlace::Exporters, &destination.name);
         destination.park(max_lag_bytes, why);
-        *role = Role::Parked { until: clock::monotonic() + left };
+        *role = Role::Parked { until: clock::monotonic() + left, marked: parking::since(wall, left) };
     }
 
     fn end_retention(&self, retention: RunningRetention) {
@@ -274,7 +295,7 @@ impl Destinations {
 
 /// What the files of a destination hold now, its certificate authority and its plugin with the tables: one that was renewed
 /// makes it another destination.
-fn files(settings: &config::Exporter) -> Vec<Option<[u8; 32]>> {
+fn files(settings: &config::Exporter) -> Held {
     let plugin = match &settings.backend {
         Backend::Plugin(export) => Some(&export.plugin),
         Backend::OtlpHttp(_) | Backend::Influx(_) => None,

@@ -2,7 +2,8 @@
 //!
 //! A destination that is not in the configuration any more keeps its cursor for a day, holding the log like an optional one
 //! that may lag by half the budget: a removal by mistake can be undone. Then it is forgotten, and its directory goes.
-//! Clocks are arguments: the wall clock, because no other runs on while the process does not.
+//! Clocks are arguments: the wall clock, because no other runs on while the process does not. While it does, the monotonic clock
+//! decides, and the line is written again when somebody has set the other one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// How long a place is kept.
 pub const PARKED_FOR: Duration = Duration::from_hours(24);
+
+/// What two clocks may differ by without one of them having been set.
+const TOLERANCE: Duration = Duration::from_mins(1);
 
 /// The name of the file that holds the second of the wall clock.
 const FILE: &str = "parked";
@@ -50,11 +54,28 @@ pub fn park(directory: &Path, wall: Duration) -> io::Result<Duration> {
     if let Some(since) = since.filter(|since| *since <= wall) {
         return Ok(PARKED_FOR.saturating_sub(wall.saturating_sub(since)));
     }
-    let mut file = File::create(&path)?;
-    writeln!(file, "{}", wall.as_secs())?;
-    file.sync_all()?;
-    sync(directory)?;
+    mark(directory, wall)?;
     Ok(PARKED_FOR)
+}
+
+/// When a destination was parked that has `left`, by the wall clock as it goes now.
+#[must_use]
+pub fn since(wall: Duration, left: Duration) -> Duration {
+    wall.saturating_sub(PARKED_FOR.saturating_sub(left))
+}
+
+/// Whether the clock was set since a destination was `marked`: the next process must not take that for time that has passed.
+#[must_use]
+pub fn is_off(marked: Duration, since: Duration) -> bool {
+    marked.abs_diff(since) > TOLERANCE
+}
+
+/// Writes down since when a destination is parked.
+pub fn mark(directory: &Path, since: Duration) -> io::Result<()> {
+    let mut file = File::create(directory.join(FILE))?;
+    writeln!(file, "{}", since.as_secs())?;
+    file.sync_all()?;
+    sync(directory)
 }
 
 /// The destination is in the configuration again.
@@ -99,6 +120,18 @@ mod tests {
         unpark(directory.path()).unwrap();
         unpark(directory.path()).unwrap();
         assert_eq!(left(200), PARKED_FOR);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_takes_no_time_away() {
+        let directory = tempfile::tempdir().unwrap();
+        // Parked by a clock that had lost its battery; an hour later it is set.
+        let (lost, right) = (Duration::from_secs(100), Duration::from_hours(480_000));
+        let left = park(directory.path(), lost).unwrap() - Duration::from_hours(1);
+        let since = since(right, left);
+        assert!(!is_off(lost, lost + Duration::from_secs(3)) && is_off(lost, since));
+        mark(directory.path(), since).unwrap();
+        assert_eq!(park(directory.path(), right).unwrap(), Duration::from_hours(23));
     }
 
     #[test]
