@@ -1,5 +1,6 @@
 //! How many connections each peer has open on the management port, so that one of them cannot have all.
 //!
+//! Nor can all those from elsewhere together: a share is this host's, whose operators and probes have to get in.
 //! An IPv6 peer is its /64: whoever has one address of it has them all. Counts live only as long as there is a connection.
 
 use std::collections::HashMap;
@@ -8,6 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Connections of one peer: a quarter of all.
 pub(super) const MAX_PER_PEER: usize = super::MAX_CONNECTIONS / 4;
+
+/// Connections of all peers on other hosts.
+const MAX_FROM_ELSEWHERE: usize = super::MAX_CONNECTIONS - MAX_PER_PEER;
 
 /// The peers that are connected.
 #[derive(Clone, Default)]
@@ -20,10 +24,14 @@ pub(super) struct Place {
 }
 
 impl Peers {
-    /// A place for one more connection of this peer; `None` when it has its share.
+    /// A place for one more connection of this peer; `None` when it, or all that are not on this host, have their share.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
         let peer = peer(address);
         let mut counts = self.counts();
+        let from_elsewhere = counts.iter().filter(|(peer, _)| !is_here(peer)).map(|(_, count)| count).sum::<usize>();
+        if !is_here(&peer) && from_elsewhere >= MAX_FROM_ELSEWHERE {
+            return None;
+        }
         let count = counts.entry(peer).or_default();
         if *count == MAX_PER_PEER {
             return None;
@@ -50,8 +58,13 @@ impl Drop for Place {
     }
 }
 
+fn is_here(peer: &IpAddr) -> bool {
+    peer.is_loopback()
+}
+
 fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address @ IpAddr::V4(_) => address,
     }
@@ -77,5 +90,17 @@ mod tests {
         assert!(admit("2001:db8:0:1:ffff::").is_none() && admit("2001:db8:0:2::1").is_some());
         drop((places, network));
         assert!(peers.counts().is_empty());
+    }
+
+    #[test]
+    fn peers_from_elsewhere_leave_this_host_its_share() {
+        let peers = Peers::default();
+        let admit = |address: String| peers.admit(address.parse().unwrap());
+        let far: Vec<Place> = (0..MAX_FROM_ELSEWHERE).map_while(|host| admit(format!("192.0.2.{host}"))).collect();
+        assert_eq!(far.len(), MAX_FROM_ELSEWHERE);
+        assert!(admit("198.51.100.1".to_owned()).is_none() && admit("2001:db8::1".to_owned()).is_none());
+        let near: Vec<Place> = (0..MAX_PER_PEER).map_while(|_| admit("127.0.0.1".to_owned())).collect();
+        assert_eq!((near.len(), far.len() + near.len()), (MAX_PER_PEER, super::super::MAX_CONNECTIONS));
+        assert!(admit("::1".to_owned()).is_some() && admit("192.0.2.1".to_owned()).is_none());
     }
 }
