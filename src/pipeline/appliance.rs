@@ -33,6 +33,7 @@ use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::config::Config;
 use crate::config::budget::pools;
 use crate::queue::StateLock;
+use crate::receive::ReactorCounters;
 use crate::serve::{
     DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, Trust, desk_channel,
     reload_channel,
@@ -292,14 +293,17 @@ impl Appliance {
     pub fn look(&mut self, now: Duration) {
         self.disk.look();
         self.plugins.look(now);
-        for lane in &mut self.lanes {
-            let turns = lane.reactor.turns.get();
-            if turns != lane.reactor_turns {
-                lane.reactor_turns = turns;
-                lane.reactor_tick.tick(now);
-            }
+        for Lane { reactor, reactor_tick, reactor_turns, .. } in &mut self.lanes {
+            tick_if_turned(reactor, reactor_tick, reactor_turns, now);
         }
         self.destinations.look(now);
+    }
+
+    /// Does of [`Appliance::look`] what has to be done while the calling thread is busy: the ticks of the reactors.
+    pub fn look_meanwhile(&self) -> impl FnMut(Duration) + Send + use<> {
+        let reactor = |lane: &Lane| (Arc::clone(&lane.reactor), lane.reactor_tick.clone(), lane.reactor_turns);
+        let mut reactors: Vec<_> = self.lanes.iter().map(reactor).collect();
+        move |now| reactors.iter_mut().for_each(|(reactor, tick, turns)| tick_if_turned(reactor, tick, turns, now))
     }
 
     /// Stops: takes nothing more, makes what was received durable, gives the destinations their time, ends. `hurry` says
@@ -350,6 +354,14 @@ impl Appliance {
         drop((front, aside));
         delivery.end();
         join_all(vec![thread], waiting);
+    }
+}
+
+fn tick_if_turned(reactor: &ReactorCounters, tick: &Tick, turns: &mut u64, now: Duration) {
+    let now_turned = reactor.turns.get();
+    if now_turned != *turns {
+        *turns = now_turned;
+        tick.tick(now);
     }
 }
 

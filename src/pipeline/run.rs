@@ -4,9 +4,10 @@
 //! lives (or does not, and then systemd restarts us), and waits for a signal or for the API to ask for a reload.
 
 use std::cell::Cell;
+use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, select};
 
 use super::appliance::{Appliance, StartError};
 use super::reload::{Load, Reloader};
@@ -21,6 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// More time to stop in than systemd's own limit, asked for again and again while the destinations still send.
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
+
+/// The longest reload that does not count as a hang: plugins are compiled, and names resolved that nobody knows.
+const RELOAD_LIMIT: Duration = Duration::from_mins(5);
 
 /// What asks the thread to do something.
 struct Asked {
@@ -92,13 +96,47 @@ fn serve(appliance: &mut Appliance, reloader: &mut Reloader<'_>, notifier: &Noti
 
 /// One reload, of which systemd is told.
 fn reload(appliance: &mut Appliance, reloader: &mut Reloader<'_>, notifier: &Notifier, dry_run: bool) -> ReloadAnswer {
+    let interval = notifier.watchdog_interval().map_or(INTERVAL, |watchdog| watchdog.min(INTERVAL));
+    let (health, mut look) = (appliance.health.clone(), appliance.look_meanwhile());
+    let mut alive = || {
+        let now = clock::monotonic();
+        look(now);
+        if health.live(now).yes {
+            notifier.alive();
+        }
+    };
+    let times = (interval, RELOAD_LIMIT);
     if dry_run {
-        return reloader.reload(appliance, true);
+        return meanwhile(times, &mut alive, || reloader.reload(appliance, true));
     }
     notifier.reloading(clock::since_boot());
-    let answer = reloader.reload(appliance, false);
+    let answer = meanwhile(times, &mut alive, || reloader.reload(appliance, false));
     notifier.ready(&appliance.health.summary());
     answer
+}
+
+/// Does something, and calls `alive` in every interval while it takes its time, up to a limit: beyond that it hangs.
+fn meanwhile<T>(
+    (interval, limit): (Duration, Duration),
+    alive: &mut (dyn FnMut() + Send),
+    work: impl FnOnce() -> T,
+) -> T {
+    let (done, is_done) = bounded::<()>(0);
+    thread::scope(|scope| {
+        let watch = move || {
+            let mut waited = Duration::ZERO;
+            while waited < limit && is_done.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                waited += interval;
+                alive();
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn_scoped(scope, watch) {
+            tracing::warn!(%error, "no thread says that the process lives while it reloads");
+        }
+        let worked = work();
+        drop(done);
+        worked
+    })
 }
 
 fn announce(config: &Config, appliance: &Appliance) {
@@ -114,5 +152,28 @@ fn announce(config: &Config, appliance: &Appliance) {
     }
     for exporter in &config.exporters {
         tracing::info!(destination = %exporter.name, "delivering");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_are_given_while_something_takes_its_time_and_not_for_ever() {
+        let second = Duration::from_secs(1);
+        assert_eq!(meanwhile((60 * second, 60 * second), &mut || panic!("it took no time"), || 7), 7);
+        let (sign, signs) = bounded(9);
+        let mut given = 0;
+        let mut alive = || {
+            given += 1;
+            sign.send(()).unwrap();
+        };
+        let tick = Duration::from_millis(1);
+        meanwhile((tick, 3 * tick), &mut alive, || {
+            (0..3).for_each(|_| signs.recv_timeout(20 * second).unwrap());
+            assert!(signs.recv_timeout(50 * tick).is_err(), "it hangs");
+        });
+        assert_eq!(given, 3);
     }
 }
