@@ -274,6 +274,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
             degraded: None,
             words: Words::default(),
             parked: None,
+            unread_ns: (0, Duration::ZERO),
         },
         name: name.to_owned(),
     })

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::sync::Unparker;
+use jiff::Timestamp;
 
 use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, Waiting, join, open_exporter};
 use super::drain::EgressStop;
@@ -268,9 +269,9 @@ impl Destinations {
             tracing::warn!(destination = %destination.name, %error, "when it was parked could not be written");
             parking::PARKED_FOR
         });
-        let minutes = left.as_secs() / 60;
+        let until = Timestamp::from_nanosecond((wall + left).as_nanos().cast_signed()).unwrap_or(Timestamp::MAX);
         let why = format!(
-            "parked: not configured any more; its place is kept for {minutes} min or {} MiB of lag",
+            "parked: not configured any more; its place is kept until {until:.0}, or until it lags {} MiB",
             max_lag_bytes >> 20
         );
         tracing::warn!(destination = %destination.name, "{why}");

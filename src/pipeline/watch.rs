@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::deliver::{self, BreakerState, Delivery};
-use crate::queue::{Log, Position};
+use crate::queue::{Entry, Log, Position};
 use crate::telemetry::health::{Component, State, Tick};
 use crate::telemetry::ledger;
 use crate::telemetry::metrics::{DestinationGauges, Trouble, TroubleKind, Words};
@@ -38,6 +38,8 @@ pub struct Watch {
     pub words: Words,
     /// Why it does not deliver although nothing fails, if that is so.
     pub parked: Option<String>,
+    /// Receive time of the oldest block that waits while it is parked and reads nothing, and when that was looked for.
+    pub unread_ns: (u64, Duration),
 }
 
 /// What was read and is not settled.
@@ -62,7 +64,15 @@ impl Watch {
         let (mut in_queue, mut lag_bytes) = (backlog.unsettled, 0);
         let look_far = now.saturating_sub(self.far_bytes.1) >= LOOK_FAR;
         let mut far_bytes = None;
+        let look_for_unread = now.saturating_sub(self.unread_ns.1) >= LOOK_FAR;
+        if look_for_unread {
+            self.unread_ns = (0, now);
+        }
         for ((ledger, log), lane) in self.lanes.iter().zip(&self.logs).zip(lanes) {
+            if look_for_unread && self.parked.is_some() {
+                let oldest_ns = [self.unread_ns.0, first_received_ns(log, lane.read)];
+                self.unread_ns.0 = oldest_ns.into_iter().filter(|time| *time > 0).min().unwrap_or(0);
+            }
             in_queue += ledger.appended.get().saturating_sub(lane.read.spans);
             if lane.tail.segment <= lane.front.segment {
                 lag_bytes += lane.tail.offset.saturating_sub(lane.front.offset);
@@ -78,7 +88,7 @@ impl Watch {
         }
         self.gauges.lag_bytes.set(lag_bytes + self.far_bytes.0);
         self.gauges.in_queue.set(in_queue);
-        self.gauges.oldest_ns.set(backlog.oldest_ns);
+        self.gauges.oldest_ns.set(if backlog.oldest_ns == 0 { self.unread_ns.0 } else { backlog.oldest_ns });
         let state = delivery.state(now);
         self.gauges.in_flight.set(state.in_flight as u64);
         self.gauges.held.set(u64::from(state.held.is_some()));
@@ -100,6 +110,7 @@ impl Watch {
     /// Says what is so, when that is news.
     fn say(&mut self, state: &deliver::State, now: Duration) {
         let (kind, next_try) = match (state.held, state.breaker, state.paused_until) {
+            _ if self.parked.is_some() => (Some(TroubleKind::Parked), None),
             (Some(_), ..) => (Some(TroubleKind::Holding), None),
             (None, BreakerState::Open { until }, _) => (Some(TroubleKind::Unreachable), Some(until)),
             (None, BreakerState::HalfOpen { .. }, _) => (Some(TroubleKind::Recovering), None),
@@ -111,9 +122,9 @@ impl Watch {
             kind,
             // Held, it knows since when; a peer that comes back or goes again is in the trouble that it was in.
             since: match (state.held, &self.words.trouble) {
-                (Some((_, since)), _) => since,
-                (None, Some(known)) => known.since,
-                (None, None) => now,
+                (Some((_, since)), _) if kind == TroubleKind::Holding => since,
+                (_, Some(known)) if (kind == TroubleKind::Parked) == (known.kind == TroubleKind::Parked) => known.since,
+                _ => now,
             },
             next_try,
         });
@@ -123,6 +134,16 @@ impl Watch {
             *self.gauges.words.lock().unwrap_or_else(PoisonError::into_inner) = words;
         }
     }
+}
+
+/// Receive time of the first block behind a place; 0 when there is none.
+fn first_received_ns(log: &Arc<Log>, from: Position) -> u64 {
+    let mut reader = log.reader(from);
+    let block = std::iter::from_fn(|| reader.next()).find_map(|entry| match entry {
+        Entry::Block { meta, .. } => Some(meta.received_ns),
+        Entry::Gap { .. } => None,
+    });
+    block.unwrap_or(0)
 }
 
 /// A lane as a destination sees it.

@@ -10,6 +10,7 @@ use millrace::sys::clock;
 use millrace::sys::systemd::Inherited;
 use millrace::telemetry::ledger::DropReason;
 use millrace::telemetry::metrics::Imbalances;
+use serde_json::Value;
 
 use super::feeder::{Feeder, post_span};
 use super::rig::{Rig, config, dropped, exporter, until};
@@ -25,6 +26,20 @@ fn feed(rig: &Rig, rows: u64) {
 fn with(config: &Config, names: &[(&str, &Sink)]) -> Config {
     let exporters = names.iter().map(|(name, sink)| exporter(config, name, sink.address)).collect();
     Config { exporters, ..config.clone() }
+}
+
+/// What the API says of everything.
+fn status(rig: &Rig) -> Value {
+    let url = format!("http://{}/api/v1/status", rig.management());
+    let text = ureq::get(url).call().expect("this host may ask").body_mut().read_to_string().expect("a document");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// What it says of a destination.
+fn destination(rig: &Rig, name: &str) -> Value {
+    let status = status(rig);
+    let all = status["destinations"].as_array().expect("a list");
+    all.iter().find(|one| one["name"] == name).expect("one of them").clone()
 }
 
 #[test]
@@ -46,10 +61,15 @@ fn a_destination_that_is_parked_goes_on_where_it_was_also_after_a_restart() {
 
     let rig = Rig::start(&one);
     assert_eq!(rig.metrics.destinations().len(), 2, "still parked after a restart");
+    until("what waits has an age", || destination(&rig, "leaves")["lag_seconds"].as_u64() > Some(0));
+    assert_eq!(destination(&rig, "leaves")["state"], "parked");
+    let problems = status(&rig)["problems"].to_string();
+    assert!(problems.contains("leaves: parked: not configured any more; its place is kept until 2"), "{problems}");
     rig.reload(&both).unwrap();
     until("the rest", || leaves.spans() == rig.appended());
     rig.rest();
     assert!(leaves.spans() > before);
+    until("it delivers", || destination(&rig, "leaves")["state"] == "delivering");
 
     rig.reload(&one).unwrap();
     feed(&rig, 500);

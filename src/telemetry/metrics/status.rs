@@ -51,7 +51,15 @@ impl Metrics {
             let dropped = rate(format!("dropped/{name}"));
             (dropped > 0).then(|| problem(&format!("{name}: gives up {dropped} spans a second by policy"), None))
         }));
-        let others = health.degraded().into_iter().filter(|(name, _)| !name.starts_with("destination "));
+        // A parked destination says why, and until when, as other components do.
+        let is_parked = |name: &str| {
+            sources
+                .destinations
+                .iter()
+                .any(|destination| destination.name == name && destination.gauges.parked.get() > 0)
+        };
+        let others = health.degraded().into_iter();
+        let others = others.filter(|(name, _)| name.strip_prefix("destination ").is_none_or(is_parked));
         problems.extend(others.map(|(name, reason)| problem(&format!("{name}: {reason}"), None)));
         let at_rest = sources.counts().keys().all(|name| rate(name.clone()) == 0);
         let off = [balances.front, balances.lane, balances.destination] != [0, 0, 0];
@@ -240,7 +248,7 @@ fn destination_problem(destination: &DestinationSource, at: Moment) -> Option<Va
         TroubleKind::Unreachable => "cannot be reached",
         TroubleKind::Recovering => "coming back",
         TroubleKind::Throttled => "asked to be sent less",
-        TroubleKind::Parked => "parked",
+        TroubleKind::Parked => return None,
     };
     let text = format!("{name}: {what}: {said}; {} spans wait in the log", gauges.in_queue.get());
     Some(problem(&text, Some(at.wall(trouble.since))))

@@ -327,6 +327,7 @@ impl Start<'_> {
                 tick: health.thread(&plan.name, Duration::MAX, Duration::ZERO),
                 degraded: None,
                 parked: None,
+                unread_ns: (0, Duration::ZERO),
             },
         });
         let encoded_only = plan.encoded_only;
