@@ -22,7 +22,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a destination over `lanes`, with the state of each: as committed, or where a new one starts. That is
+    /// The place of a destination over `lanes`, with the state of each: as committed, or where a new one starts. One that was
+    /// there before is owed all that is in a log of which its cursor says nothing, wherever it started. The start is
     /// committed at once: a place at the tail would be another one after a restart, and what lay between be skipped.
     pub fn open(
         mut cursor: Cursor,
@@ -30,6 +31,8 @@ impl Place {
         requirement: Requirement,
         start: StartAt,
     ) -> io::Result<(Place, Vec<LaneState<Position>>)> {
+        let is_new = cursor.lanes().is_empty() && !cursor.was_damaged();
+        let start = if is_new { start } else { StartAt::Oldest };
         let (mut states, mut moves) = (Vec::with_capacity(lanes.len()), Vec::new());
         for log in lanes {
             let state = match cursor.lane(log) {

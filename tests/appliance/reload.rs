@@ -105,6 +105,30 @@ fn a_change_of_a_destination_that_is_down_sends_what_waits_to_the_new_address_on
 }
 
 #[test]
+fn a_destination_whose_cursor_is_damaged_skips_nothing_wherever_new_ones_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let (down, up) = (Sink::down(), Sink::up());
+    let template = config(directory.path());
+    let at_tail = |sink| {
+        let mut config = with(&template, &[("a", sink)]);
+        config.exporters[0].start_at = StartAt::Tail;
+        config
+    };
+    let rig = Rig::start(&at_tail(&down));
+    feed(&rig, 500);
+    let appended = rig.appended();
+    rig.stop();
+    let cursor = directory.path().join("destinations/a/cursor");
+    let length = std::fs::metadata(&cursor).unwrap().len();
+    std::fs::write(&cursor, vec![7; usize::try_from(length).unwrap()]).unwrap();
+    let rig = Rig::start(&at_tail(&up));
+    until("delivery", || up.spans() == appended);
+    rig.rest();
+    assert_eq!(rig.destination(0).skipped_at_start, 0);
+    rig.stop();
+}
+
+#[test]
 fn destinations_come_after_none_and_go_again() {
     let directory = tempfile::tempdir().unwrap();
     let (oldest, tail) = (Sink::up(), Sink::up());
