@@ -17,6 +17,7 @@ pub mod ids;
 pub mod json;
 pub mod keys;
 pub mod messages;
+pub mod rows;
 pub mod slice;
 pub mod view;
 mod wire;

@@ -13,7 +13,6 @@ mod enrich;
 mod live;
 mod program;
 mod record;
-mod rows;
 mod sample;
 mod shadow;
 mod wanted;
@@ -25,13 +24,13 @@ use super::{Cause, Given, Made, Taking};
 use crate::block::{Meta, SourceId};
 use crate::config::{self, OnError};
 use crate::otlp::Summary;
+use crate::otlp::rows::Rows;
 use crate::otlp::slice;
 use crate::plugin::circuit::{Circuit, CircuitLimits, CircuitState};
 
 pub use counters::StepCounters;
 pub use live::{Failure, Live, Spent};
 pub use program::{Program, ProgramError};
-use rows::Rows;
 use shadow::Shadow;
 pub use wanted::Wanted;
 
@@ -58,7 +57,7 @@ impl PluginStep {
         PluginStep {
             live: Live::new(&program, Arc::clone(&counters.plugin)),
             shadow: Shadow::of(&program, &counters),
-            rows: Rows::new(&program.plugin.filter),
+            rows: rows(&program),
             circuit: circuit(&program, &counters),
             taking: Taking { signals: program.generation.setup.signals.clone(), sources },
             program,
@@ -90,7 +89,7 @@ impl PluginStep {
         if !Arc::ptr_eq(&program, &self.program) {
             self.live.swap(&program).map_err(|error| format!("{}: {error}", program.plugin.name))?;
             self.shadow = Shadow::of(&program, &self.counters);
-            self.rows = Rows::new(&program.plugin.filter);
+            self.rows = rows(&program);
             self.circuit = circuit(&program, &self.counters);
             self.counters.circuit.set(0);
             self.program = program;
@@ -185,6 +184,11 @@ impl PluginStep {
             }
         }
     }
+}
+
+/// The rows that the operator's filter leaves to the plugin.
+fn rows(program: &Program) -> Rows {
+    Rows::new(&program.plugin.filter.services, &program.plugin.filter.sourcetypes)
 }
 
 /// A closed circuit, as the operator has it.

@@ -1,14 +1,13 @@
-//! Which rows of a block a plugin is shown: those whose service and sourcetype match the operator's filter.
+//! Which rows of a block are meant by a service or a sourcetype: what a plugin is shown, or somebody who listens.
 //!
-//! A filter without either shows all rows and costs nothing. Otherwise the two values are gathered like any field, and what
-//! does not match never enters the sandbox.
+//! A filter without either means all rows and costs nothing. Otherwise the two values are gathered like any field: what
+//! does not match never enters a plugin's sandbox.
 
 use crate::block::Signal;
-use crate::config::PluginFilter;
 use crate::otlp::columns::{Column, Columns, Field, Kind, Level, Selection, TextColumn};
 
 /// See the module.
-pub(super) struct Rows {
+pub struct Rows {
     services: Vec<String>,
     sourcetypes: Vec<String>,
     selections: [Option<Selection>; 2],
@@ -17,23 +16,25 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(filter: &PluginFilter) -> Rows {
+    /// The rows of one of these services, if there are any, and of one of these sourcetypes.
+    #[must_use]
+    pub fn new(services: &[String], sourcetypes: &[String]) -> Rows {
         let field = |level, key: &str| Field { level, key: key.to_owned(), kind: Kind::Text, read: true, write: false };
         let fields = vec![field(Level::Resource, "service.name"), field(Level::Intrinsic, "sourcetype")];
-        let filters = !filter.services.is_empty() || !filter.sourcetypes.is_empty();
+        let filters = !services.is_empty() || !sourcetypes.is_empty();
         let selection =
             |signal| filters.then(|| Selection::new(signal, fields.clone()).expect("both signals have these fields"));
         Rows {
-            services: filter.services.clone(),
-            sourcetypes: filter.sourcetypes.clone(),
+            services: services.to_vec(),
+            sourcetypes: sourcetypes.to_vec(),
             selections: [selection(Signal::Traces), selection(Signal::Logs)],
             columns: Columns::default(),
             shown: Vec::new(),
         }
     }
 
-    /// The rows to show, ascending; `None` for all of them.
-    pub(super) fn shown(&mut self, signal: Signal, payload: &[u8]) -> Option<&[u32]> {
+    /// The rows that are meant, ascending; `None` for all of them.
+    pub fn shown(&mut self, signal: Signal, payload: &[u8]) -> Option<&[u32]> {
         let selection = match signal {
             Signal::Traces => self.selections[0].as_ref()?,
             Signal::Logs => self.selections[1].as_ref()?,
