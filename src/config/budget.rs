@@ -64,6 +64,9 @@ pub const DECODER_RING_BLOCKS: usize = 16;
 /// Bytes that a decoder's plugin has not used up, over all its connections.
 pub const DECODER_UNREAD_BYTES: usize = 16 << 20;
 
+/// Blocks that wait for listeners to a tap: four of them, each with a queue of 1 MiB or one block.
+pub const TAP_BYTES: u64 = 4 * MIB;
+
 /// All pools when they are full at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -118,7 +121,10 @@ pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
     plugin_lines(config, lanes, &mut plugins);
     let by_plugins = plugins.iter().fold(0, |sum: u64, line| sum.saturating_add(line.bytes));
     let limit_bytes = config.memory_limit_bytes.unwrap_or(by_lanes.saturating_add(by_plugins));
-    let mut lines = vec![Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries")];
+    let mut lines = vec![
+        Line::new("program", 24 * MIB, "code, allocator, stacks, tables of the libraries"),
+        Line::new("tap", TAP_BYTES, "blocks that wait for those who listen to what passes"),
+    ];
     lane_lines(config, lanes, &mut lines);
     receiver_lines(config, &mut lines);
     exporter_lines(config, &mut lines);

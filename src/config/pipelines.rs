@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::section::{Reader, Section, hint};
 use super::tree::{Origin, Value};
-use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, SWITCH};
-use super::{Config, LogOutput, Mapping, OtherSourcetypes, Uberagent};
+use super::words::{AT_LEAST_ONE, BYTES, DURATION, PATH, SWITCH, TAPPING};
+use super::{Config, LogOutput, Mapping, OtherSourcetypes, Tapping, Uberagent};
 use super::{exporters, processors, queue, receivers};
 
 /// The receivers that run when no file names any.
@@ -134,6 +134,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
     let mut management = root.section("management");
     let management_token_file = management.read_optional("token_file", &PATH).map(|path| path.value);
     let management_trust_loopback = management.read("trust_loopback", &SWITCH, true).value;
+    let management_tap = management.read("tap", &TAPPING, Tapping::Stored).value;
     management.finish();
 
     let mut service = root.section("service");
@@ -161,6 +162,7 @@ pub(super) fn read(root: &mut Section<'_>, pipeline: &Pipeline, reader: &Reader)
         management: listen,
         management_token_file,
         management_trust_loopback,
+        management_tap,
         log,
         drain_timeout,
         memory_limit_bytes,

@@ -31,12 +31,37 @@ pub struct Config {
     pub management_token_file: Option<PathBuf>,
     /// Whether peers of this host may ask without a token, unless a proxy or a page is seen to ask through them.
     pub management_trust_loopback: bool,
+    /// What `/api/v1/tap` may show of what passes.
+    pub management_tap: Tapping,
     /// Text or JSON log lines, and how many. `DEBUG_MODE`.
     pub log: LogOutput,
     /// How long exporters may go on after SIGTERM once everything received is durable.
     pub drain_timeout: Duration,
     /// Bytes that all pools together may take; `None` is by lanes, see [`budget`](super::budget::budget).
     pub memory_limit_bytes: Option<u64>,
+}
+
+/// What a tap on the lanes may show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tapping {
+    /// Nothing.
+    Off,
+    /// What is in the log: the plugins have been through it.
+    Stored,
+    /// Also what was received, with everything that the plugins remove.
+    Received,
+}
+
+impl Tapping {
+    /// As the configuration says it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Tapping::Off => "off",
+            Tapping::Stored => "stored",
+            Tapping::Received => "received",
+        }
+    }
 }
 
 /// What happens to a sender when the log is full.

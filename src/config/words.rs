@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::types::Tapping;
+
 /// How one kind of setting is read and shown.
 pub(super) struct Kind<T> {
     /// The value, or what was expected instead.
@@ -57,6 +59,15 @@ pub(super) const SHA256: Kind<[u8; 32]> =
     Kind { parse: sha256, show: |digest| digest.iter().map(|byte| format!("{byte:02x}")).collect() };
 
 pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: bool::to_string };
+
+/// What a tap may show.
+pub(super) const TAPPING: Kind<Tapping> = Kind {
+    parse: |text| {
+        let words = [Tapping::Off, Tapping::Stored, Tapping::Received];
+        words.into_iter().find(|tapping| tapping.word() == text).ok_or("received, stored or off")
+    },
+    show: |tapping| tapping.word().to_owned(),
+};
 
 fn sha256(text: &str) -> Result<[u8; 32], &'static str> {
     const EXPECTED: &str = "a SHA-256 as 64 hexadecimal digits";

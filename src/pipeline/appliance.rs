@@ -21,17 +21,17 @@ use super::disk::Disk;
 use super::drain::EgressStop;
 use super::ground::{self, Ground};
 use super::ingest::{self, Lane};
-use super::lanes;
+use super::lanes::{self, WriterSeat};
 use super::logs::{LogsError, OpenLog};
-use super::outlet::{self, WriterEnd};
+use super::outlet;
 use super::plugins::{Formats, PluginError, Plugins};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
-use super::sources::RowRules;
+use super::sources::{RowRules, SourceNames};
 use super::sync::{SyncRequest, SyncStop, Syncer};
-use crate::config::Config;
 use crate::config::budget::pools;
+use crate::config::{Config, Tapping};
 use crate::queue::StateLock;
 use crate::receive::ReactorCounters;
 use crate::serve::{
@@ -42,7 +42,8 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::systemd::Inherited;
 use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, State, Tick};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
+use crate::telemetry::tap::Tap;
 
 /// How long a thread that only waits may be silent before it counts as stuck.
 const TICK_LIMIT: Duration = Duration::from_secs(10);
@@ -139,6 +140,7 @@ pub struct Appliance {
     pub health: Health,
     management: Management,
     guard: Guard,
+    tap: Arc<Tap>,
     receivers: Receivers,
     lanes: Vec<Lane>,
     decoders: Running,
@@ -173,7 +175,7 @@ impl Appliance {
         bound.open()?;
         let decoders = Decoders::open(config)?;
         let management = bind_management(config.management)?;
-        let trust = read_trust(config)?;
+        let guard = Guard::new(config.management.ip(), read_trust(config)?);
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
         let ground = Ground::open(config, lanes, &receivers.names, &health)?;
@@ -185,6 +187,7 @@ impl Appliance {
         let destinations = start_destinations(config, &ground, &stops.egress, plugins.formats(), (&metrics, &health))?;
         parkers.iter().for_each(|parker| ground.budget.subscribe(parker.unparker().clone()));
         let syncing = start_sync(config, &ground.logs, &parkers, &health)?;
+        let tap = start_tap(config.management_tap, receivers.names.clone(), &metrics);
         let shared = ingest::Shared {
             config,
             pools: pools(config, lanes),
@@ -194,27 +197,25 @@ impl Appliance {
             sync: &syncing.request,
             stop: &stops.producers,
             give_up: &stops.writers_give_up,
+            tap: &tap,
             health: &health,
         };
         let disk = ground.show(config, lanes, &metrics, &health);
         let mut writers = lanes::seats(parkers, &plugins, swaps, &ground.dead_letters.aside)?;
         let ((calls, called), (reload, reloads)) = (desk_channel(), reload_channel());
-        let (desk, replay) = start_desk(
+        let desk = start_desk(
             receivers.rules.clone(),
             called,
             &ground.dead_letters,
-            &writers[0].parker,
+            &mut writers[0],
             (&metrics, &health, &stops),
         )?;
-        writers[0].others.push(replay);
         let decoders = decoders.start(&mut writers, (&shared, &receivers.names), (&metrics, &plugins.formats()))?;
         let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
         receivers.adopt(bound, &mut lanes, &metrics);
-        let guard = Guard::new(config.management.ip(), trust);
-        let sources =
-            Sources { metrics: metrics.clone(), health: health.clone(), guard: guard.clone(), reload, desk: calls };
-        let management = Management::start(management, sources)?;
+        let sources = (reload, calls, tap.clone());
+        let management = Management::start(management, Sources::new(&metrics, &health, &guard, sources))?;
         process.set(State::Ready);
         let appliance = Appliance {
             receivers,
@@ -222,6 +223,7 @@ impl Appliance {
             health,
             management,
             guard,
+            tap,
             lanes,
             decoders,
             plugins,
@@ -284,6 +286,7 @@ impl Appliance {
         self.destinations.adopt(config, destinations);
         self.receivers.adopt(receivers, &mut self.lanes, &self.metrics);
         self.guard.replace(trust);
+        self.tap.allow(config.management_tap);
         self.drain_timeout = config.drain_timeout;
         Ok(())
     }
@@ -380,17 +383,18 @@ fn bind_management(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Management { address, source })
 }
 
-/// Starts the desk of the dead letters; with it comes the end of the ring by which records enter again.
+/// Starts the desk of the dead letters; records enter again by a ring to this writer.
 fn start_desk(
     rules: RowRules,
     calls: Receiver<DeadLetterCall>,
     stores: &DeadLetterStores,
-    writer: &Parker,
+    writer: &mut WriterSeat,
     (metrics, health, stops): (&Arc<Metrics>, &Health, &Stops),
-) -> io::Result<(JoinHandle<()>, WriterEnd)> {
+) -> io::Result<JoinHandle<()>> {
     dead_letters::show(stores, metrics);
-    let (outlet, mut end, _) = outlet::pair(RING_BLOCKS, u64::MAX, Doorbell::new()?, writer.unparker().clone());
+    let (outlet, mut end, _) = outlet::pair(RING_BLOCKS, u64::MAX, Doorbell::new()?, writer.parker.unparker().clone());
     end.of_letters = true;
+    writer.others.push(end);
     let desk = Desk::new(DeskParts {
         calls,
         logs: stores.logs.clone(),
@@ -399,8 +403,7 @@ fn start_desk(
         stop: Arc::clone(&stops.producers),
         tick: health.thread("desk", TICK_LIMIT, clock::monotonic()),
     });
-    let thread = thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run())?;
-    Ok((thread, end))
+    thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run())
 }
 
 fn start_destinations(
@@ -439,6 +442,21 @@ fn start_sync(config: &Config, logs: &[OpenLog], parkers: &[Parker], health: &He
         tick.end();
     })?;
     Ok(Syncing { given_up, request, stop, thread })
+}
+
+/// A tap on the lanes, and what is counted of it.
+fn start_tap(allowed: Tapping, names: SourceNames, metrics: &Metrics) -> Arc<Tap> {
+    let tap = Arc::new(Tap::new(allowed, Box::new(move || names.all())));
+    let show = |name, help, kind, read: fn(&Tap) -> u64| {
+        let tap = Arc::clone(&tap);
+        let read = ExtraRead::One(Box::new(move || read(&tap)));
+        metrics.add_extra(Extra { name, help, kind, labels: Vec::new(), read });
+    };
+    show("millrace_tap_listeners", "Who listens to what passes the lanes.", ExtraKind::Gauge, Tap::listeners);
+    show("millrace_tap_blocks_total", "Blocks copied for them.", ExtraKind::Counter, Tap::taken);
+    let help = "Blocks that a listener had no room for; nothing but the tap has lost them.";
+    show("millrace_tap_lost_blocks_total", help, ExtraKind::Counter, Tap::lost);
+    tap
 }
 
 /// Whom the management port lets in; without a file nobody has a token.

@@ -40,6 +40,7 @@ use crate::sys::{affinity, clock};
 use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::ledger::{self, Front};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tap::Tap;
 use crate::uberagent::Encoder;
 
 /// How long a lane's thread may be silent before it counts as stuck.
@@ -77,6 +78,8 @@ pub struct Shared<'a> {
     pub stop: &'a Arc<AtomicBool>,
     /// Writers stop holding what does not fit.
     pub give_up: &'a Arc<AtomicBool>,
+    /// Who looks at what passes.
+    pub tap: &'a Arc<Tap>,
     /// Where threads tick.
     pub health: &'a Health,
 }
@@ -353,6 +356,7 @@ fn writer_options(log: Arc<Log>, appender: Appender, ledger: Arc<ledger::Lane>, 
         sync_bytes: shared.config.queue.sync_bytes,
         sync: shared.sync.clone(),
         give_up: shared.give_up.clone(),
+        tap: shared.tap.clone(),
     }
 }
 

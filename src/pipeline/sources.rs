@@ -30,6 +30,12 @@ impl SourceNames {
         }
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<(SourceId, String)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The name of a source; empty for one that nobody has met.
     #[must_use]
     pub fn of(&self, id: SourceId) -> String {

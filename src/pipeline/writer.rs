@@ -32,6 +32,7 @@ use crate::queue::{AppendError, Appender, Log};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger;
+use crate::telemetry::tap::{Stage, Tap};
 use crate::transform::{Cause, Outcome};
 
 pub use away::{DEEP_STACK_BYTES, on_a_deep_stack};
@@ -73,6 +74,8 @@ pub struct WriterOptions {
     pub sync: SyncRequest,
     /// Refuse what does not fit instead of holding it: the drain is over.
     pub give_up: Arc<AtomicBool>,
+    /// Who looks at what passes.
+    pub tap: Arc<Tap>,
 }
 
 /// The writer of one lane.
@@ -196,6 +199,9 @@ impl LaneWriter {
 
     /// Brings a block as far as it gets now; gives back what has to wait.
     fn admit(&mut self, index: usize, held: Held, now: Duration) -> Option<Held> {
+        if let Held::New(block) = &held {
+            self.options.tap.offer(Stage::Received, &block.meta, &block.payload);
+        }
         match held {
             Held::New(block) if self.transforms.takes(&block) => self.transform(index, block, now),
             Held::New(block) => self.append(index, Work::whole(block)),
@@ -265,6 +271,7 @@ impl LaneWriter {
                     return None;
                 }
             };
+            self.options.tap.offer(Stage::Stored, &block.meta, &block.payload);
             book(&self.options.ledger, &block.meta, Side::Appended);
             let (awaited, bytes) = (block.awaited, block.payload.len() as u64);
             if let Some(dropped) = work.take_dropped() {

@@ -13,6 +13,7 @@ mod dead_letters;
 mod peers;
 mod reload;
 mod routes;
+mod tap;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::sys::clock;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::{Metrics, Moment};
+use crate::telemetry::tap::Tap;
 
 pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens, Trust};
 pub use dead_letters::{DeadLetterCall, DeadLetterVerb, DeskSender, desk_channel};
@@ -64,6 +66,21 @@ pub struct Sources {
     pub reload: ReloadSender,
     /// Who knows the dead letters.
     pub desk: DeskSender,
+    /// What passes the lanes.
+    pub tap: Arc<Tap>,
+}
+
+impl Sources {
+    /// What is known, who may ask, and who is asked.
+    #[must_use]
+    pub fn new(
+        metrics: &Arc<Metrics>,
+        health: &Health,
+        guard: &Guard,
+        (reload, desk, tap): (ReloadSender, DeskSender, Arc<Tap>),
+    ) -> Sources {
+        Sources { metrics: Arc::clone(metrics), health: health.clone(), guard: guard.clone(), reload, desk, tap }
+    }
 }
 
 /// The running management port; it ends when this is dropped.

@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Sources, api, auth, dead_letters, reload};
+use super::{Sources, api, auth, dead_letters, reload, tap};
 use crate::sys::clock;
 use crate::telemetry::health::Answer;
 
@@ -30,6 +30,7 @@ const INDEX: &str = "\
 <li><a href=\"/readyz?verbose\">/readyz</a>: may senders be pointed here now?
 <li><a href=\"/startupz?verbose\">/startupz</a>: has every component been ready once?
 <li>GET /api/v1/status: everything that is known, in JSON; from this host, or with a token
+<li>GET /api/v1/tap: what passes the lanes, as lines of OTLP in JSON
 <li>GET /api/v1/dlq, POST /api/v1/dlq/replay, POST /api/v1/dlq/purge: the dead letters
 <li>POST /api/v1/reload: read the configuration again; from this host, or with a token
 </ul>
@@ -63,6 +64,7 @@ pub(super) fn routes() -> Vec<Route> {
         route(Access::Open, "/startupz", get(started)),
         route(Access::Guarded, "/api/v1/reload", post(reload::reload)),
         route(Access::Guarded, "/api/v1/status", get(api::status)),
+        route(Access::Guarded, "/api/v1/tap", get(tap::tap)),
         route(Access::Guarded, "/api/v1/dlq", get(dead_letters::list)),
         route(Access::Guarded, "/api/v1/dlq/replay", post(dead_letters::replay)),
         route(Access::Guarded, "/api/v1/dlq/purge", post(dead_letters::purge)),

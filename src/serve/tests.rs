@@ -26,10 +26,7 @@ fn serving(health: &Health) -> (Management, crossbeam::channel::Receiver<ReloadR
 fn sources(health: &Health, tokens: Tokens) -> (Sources, crossbeam::channel::Receiver<ReloadRequest>) {
     let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), Trust { tokens, loopback: true });
     let (reload, requests) = reload_channel();
-    (
-        Sources { metrics: Arc::new(Metrics::new()), health: health.clone(), guard, reload, desk: desk_channel().0 },
-        requests,
-    )
+    (Sources::new(&Arc::default(), health, &guard, (reload, desk_channel().0, Arc::default())), requests)
 }
 
 fn get(management: &Management, request: &str) -> (u16, String) {

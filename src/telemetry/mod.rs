@@ -7,3 +7,4 @@ pub mod health;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+pub mod tap;

@@ -71,6 +71,7 @@ fn lane_of(outlet: RingOutlet, end: WriterEnd, transforms: Transforms) -> Lane {
         sync_bytes: u64::MAX,
         sync: syncer.request(),
         give_up: Arc::clone(&give_up),
+        tap: Arc::default(),
     };
     Lane { disk, log, ledger, outlet, writer: LaneWriter::new(options, transforms, vec![end]), give_up }
 }

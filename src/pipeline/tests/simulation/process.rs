@@ -223,6 +223,7 @@ impl Start<'_> {
             sync_bytes,
             sync: sync.clone(),
             give_up: Arc::clone(give_up),
+            tap: Arc::default(),
         };
         let chain = Chain::in_pieces_of(vec![Step::Scripted(self.scenario.transform)], self.scenario.piece_bytes);
         let (aside, letters) = channel::bounded(keeper::WAITING);
