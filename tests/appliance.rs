@@ -22,6 +22,9 @@ mod rig;
 #[path = "appliance/sink.rs"]
 mod sink;
 #[cfg(feature = "plugins")]
+#[path = "appliance/tap.rs"]
+mod tap;
+#[cfg(feature = "plugins")]
 #[path = "appliance/worlds.rs"]
 mod worlds;
 

@@ -4,7 +4,7 @@
 //! this host no token is needed.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -98,6 +98,21 @@ impl Api {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         self.answer(request.call())
+    }
+
+    /// Asks for a page that goes on for as long as both sides like.
+    pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
+        let mut request = self.agent.get(format!("{}{path}", self.url)).config().timeout_global(None).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        match request.call() {
+            Ok(response) if response.status().is_success() => Ok(response.into_body().into_reader()),
+            refused => match self.answer(refused) {
+                Ok(_) => bail!("{} answers something else than a stream", self.url),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// Asks for something to be done.

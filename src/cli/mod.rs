@@ -18,6 +18,7 @@ mod run;
 mod source;
 mod state;
 mod status;
+mod tap;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Have the running appliance read its configuration again.
     Reload(reload::ReloadArgs),
+    /// What passes the lanes of a running appliance, as OTLP in JSON.
+    Tap(tap::TapArgs),
     /// Look into the log, check it, repair it, get blocks out of it.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -115,6 +118,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Tap(arguments) => tap::tap(&arguments),
         Command::Queue(command) => queue::queue(&command),
         Command::Dlq(command) => dlq::dlq(&command),
         #[cfg(feature = "plugins")]

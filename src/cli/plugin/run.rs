@@ -15,11 +15,17 @@ use super::otlp;
 use super::product::READ_BYTES;
 use super::trial::{ComponentArgs, Trial};
 use crate::block::Signal;
+use crate::cli::api::{Api, ApiArgs};
 use crate::cli::human;
+use crate::cli::source::Source as Config;
 use crate::cli::source::Unusable;
+use crate::cli::tap::{self, TapChoice};
 use crate::pipeline::trial::Messages;
 use crate::plugin::World;
 use crate::plugin::load::Source;
+
+/// How a line of spans begins, as our own encoder writes it.
+const SPANS: &[u8] = b"{\"resourceSpans\"";
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -27,8 +33,15 @@ pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
     component: ComponentArgs,
     /// Requests: OTLP as JSON or protobuf, one or many; for a decoder what a peer would send; - for stdin.
-    #[arg(long = "in", value_name = "FILE")]
-    input: PathBuf,
+    #[arg(long = "in", value_name = "FILE", required_unless_present = "tap")]
+    input: Option<PathBuf>,
+    /// What passes the lanes of a running appliance, which notices nothing of it.
+    #[arg(long, conflicts_with = "input")]
+    tap: bool,
+    #[command(flatten)]
+    choice: TapChoice,
+    #[command(flatten)]
+    api: ApiArgs,
     /// What requests hold; log records are read as protobuf only.
     #[arg(long, default_value = "traces")]
     signal: SignalWord,
@@ -44,8 +57,9 @@ enum SignalWord {
 pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<()> {
     let source = Source::read(&arguments.component.file)?;
     let mut trial = Trial::load(&arguments.component, &source)?;
-    let input = read(&arguments.input)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
+    let Some(input) = &arguments.input else { return tapped(arguments, trial, &mut out) };
+    let input = read(input)?;
     if trial.world() == World::Decode {
         return connection(&mut trial, &input, &mut out);
     }
@@ -60,6 +74,35 @@ pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<()> {
     out.flush()?;
     eprintln!("{}", passage.said());
     Ok(())
+}
+
+/// What passes the lanes of an appliance, until there were enough rows.
+fn tapped(arguments: &RunArgs, trial: Trial, out: &mut dyn Write) -> anyhow::Result<()> {
+    if trial.world() == World::Decode {
+        return Err(
+            Unusable("--tap: what passes the lanes is OTLP, and a decoder reads its own format".to_owned()).into()
+        );
+    }
+    if !trial.hand.wants(Signal::Traces) {
+        return Err(Unusable(
+            "--tap: of what passes only spans can be read back, and this plugin is shown none".to_owned(),
+        )
+        .into());
+    }
+    let api = Api::find(&arguments.api, &Config::of_file(None))?;
+    let mut passage = Passage::new(trial, Signal::Traces);
+    let outcome = tap::listen(&api, &arguments.choice, &mut |line| {
+        if !line.starts_with(SPANS) {
+            return Ok(());
+        }
+        for request in otlp::requests(Signal::Traces, line)? {
+            passage.pass(&request, out)?;
+        }
+        // Whoever looks wants to see it now.
+        Ok(out.flush()?)
+    });
+    eprintln!("{}", passage.said());
+    outcome
 }
 
 /// Bytes of a connection: a line out for each block of records.
