@@ -10,7 +10,7 @@ use millrace::config::{Config, Tapping};
 use millrace::telemetry::metrics::Imbalances;
 
 use super::feeder::Feeder;
-use super::plugins::{component, plugin, post_spans, with};
+use super::kit::{component, plugin, post_spans, with};
 use super::rig::{LIMIT, Rig, config, until};
 use super::sink::Sink;
 

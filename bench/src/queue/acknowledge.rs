@@ -56,6 +56,7 @@ pub(super) fn beside_disk(file: &dyn StoredFile, lane: Lane) -> Result<[Waits; 2
         sync_bytes: 8 << 20,
         sync: syncer.request(),
         give_up: Arc::new(AtomicBool::new(false)),
+        tap: Arc::default(),
     };
     let transforms = Transforms::none(parker.unparker().clone());
     let (stop, writing, syncing) = (syncer.stopper(), tick("writer"), tick("sync"));
