@@ -101,6 +101,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let mut root = Section::root(&tree, &reader);
     let config = pipelines::read(&mut root, &pipeline, &reader);
     root.finish();
+    plugins::check_sources(&config, &reader);
     let unresolved = loops::check(&config, inputs.host, &reader);
     reader.finish(config).map(|loaded| Loaded { unresolved, ..loaded })
 }

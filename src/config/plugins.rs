@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Number, Value as Json};
 
-use super::section::{Section, hint};
-use super::tree::{Data, Value};
+use super::Config;
+use super::section::{Reader, Section, hint};
+use super::tree::{Data, Origin, Value};
 use super::words::{AT_LEAST_ONE, BYTES, PATH, SHA256, SWITCH, TIMEOUT};
 
 const MIB: u64 = 1 << 20;
@@ -175,6 +176,19 @@ pub(super) fn read(name: &str, mut section: Section<'_>) -> Plugin {
     plugin
 }
 
+/// Warns of filters on receivers that there are not: a plugin that is to remove something would see nothing of it.
+pub(super) fn check_sources(config: &Config, reader: &Reader) {
+    for plugin in &config.plugins {
+        for source in &plugin.filter.sources {
+            if !config.receivers.iter().any(|receiver| receiver.name == *source) {
+                let key = format!("processors.{}.filter.sources", plugin.name);
+                let why = "no receiver of that name runs, and nothing of it is shown to the plugin";
+                reader.warning(&Origin::Default, &format!("{key}: {source:?}: {why}"));
+            }
+        }
+    }
+}
+
 /// Reads what every plugin has, wherever it stands.
 pub(super) fn read_plain(name: &str, section: &mut Section<'_>) -> Plugin {
     let isolation = [("lane", Isolation::Lane), ("batch", Isolation::Batch)];
@@ -327,6 +341,14 @@ processors:
   batch: {}
 service: {pipelines: {traces: {processors: [plugin/geo, plugin/redact, batch]}}}
 "#;
+
+    #[test]
+    fn a_filter_on_a_receiver_that_does_not_run_is_warned_of() {
+        assert_eq!(loaded(TWO).unwrap().warnings, Vec::<String>::new());
+        let warnings = loaded(&TWO.replace("[uberagent]", "[uberagent, uberagnet]")).unwrap().warnings;
+        let expected = "processors.plugin/redact.filter.sources: \"uberagnet\": no receiver of that name runs";
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+    }
 
     #[test]
     fn plugins_come_in_the_order_of_the_pipeline_with_their_defaults() {
