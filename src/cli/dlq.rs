@@ -88,6 +88,8 @@ pub(super) enum Format {
     Json,
     /// Its bytes in hexadecimal.
     Hex,
+    /// Its bytes as they are, to be sent to a receiver.
+    Raw,
 }
 
 /// Runs one.
@@ -200,6 +202,7 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
                 writeln!(out, "{hex}")?;
             }
         }
+        Format::Raw => out.write_all(&letter.bytes)?,
     }
     Ok(())
 }

@@ -37,7 +37,16 @@ pub(super) struct StatusArgs {
 pub(super) fn status(arguments: &StatusArgs) -> anyhow::Result<()> {
     let api = Api::find(&arguments.api, &Source::of_file(arguments.config.clone()))?;
     loop {
-        let status = api.get("/api/v1/status")?;
+        let status = match api.get("/api/v1/status") {
+            Ok(status) => status,
+            // It may be restarted while somebody watches.
+            Err(error) if arguments.watch => {
+                eprintln!("millrace: {error:#}");
+                thread::park_timeout(INTERVAL);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let mut out = std::io::stdout().lock();
         if arguments.json {
             writeln!(out, "{status:#}")?;

@@ -185,7 +185,7 @@ fn unfit(letter: &Letter) -> Option<&'static str> {
     } else if letter.is_withheld {
         Some("its bytes may not be kept, and were not")
     } else if letter.block.is_none() && is_of_plugin(&letter.origin) {
-        Some("a plugin reads what comes by this receiver: send it there again")
+        Some("a plugin reads what comes by this receiver: send it there again (millrace dlq show ID --format raw)")
     } else {
         None
     }

@@ -320,7 +320,8 @@ fn each_letter_has_its_own_fate_and_what_a_plugin_took_in_is_no_row() {
     let (replayed, blocks) = replayed_each(&mut front(&RowRules::new(SESSION), &metrics), &letters, &again);
     assert_eq!((replayed.gone.clone(), replayed.stopped.clone(), blocks.len()), (vec![1, 3], None, 3));
     let failed = replayed.to_json(false)["failed"].clone();
-    let of_plugin = "a plugin reads what comes by this receiver: send it there again";
+    let of_plugin =
+        "a plugin reads what comes by this receiver: send it there again (millrace dlq show ID --format raw)";
     let expected = serde_json::json!([
         { "id": "front-4", "why": of_plugin }, { "id": "front-2", "why": "a plugin fails on it again" }
     ]);
