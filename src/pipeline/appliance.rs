@@ -24,7 +24,7 @@ use super::ingest::{self, Lane};
 use super::lanes::{self, WriterSeat};
 use super::logs::{LogsError, OpenLog};
 use super::outlet;
-use super::plugins::{Formats, PluginError, Plugins};
+use super::plugins::{self, Formats, PluginError, Plugins};
 use super::receivers::{PrepareError, Receivers};
 use super::release::Release;
 use super::shown;
@@ -265,13 +265,16 @@ impl Appliance {
     }
 
     /// Puts another configuration into force, whole or not at all; with `dry_run` only looks whether that would work. What
-    /// only a start can change is not looked at: see [`super::reload`].
-    pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<(), ReloadError> {
+    /// only a start can change is not looked at: see [`super::reload`]. Returns what is new that no setting shows, a line
+    /// each.
+    pub fn reload(&mut self, config: &Config, dry_run: bool) -> Result<Vec<String>, ReloadError> {
         let trust = read_trust(config)?;
         let receivers = self.receivers.prepare(config)?;
         let plugins = self.plugins.prepare(config)?;
+        let renewed = self.renewed(config, &trust, &plugins);
         if dry_run {
-            return Ok(self.destinations.check(config)?);
+            self.destinations.check(config)?;
+            return Ok(renewed);
         }
         let destinations = self.destinations.prepare(config)?;
         let opened = receivers.open().map_err(ReloadError::from);
@@ -288,7 +291,18 @@ impl Appliance {
         self.guard.replace(trust);
         self.tap.allow(config.management_tap);
         self.drain_timeout = config.drain_timeout;
-        Ok(())
+        Ok(renewed)
+    }
+
+    /// Files that hold something else than before under the names that they had.
+    fn renewed(&self, config: &Config, trust: &Trust, plugins: &plugins::Prepared) -> Vec<String> {
+        let line = |section: &'static str| move |name: String| format!("{section}.{name}: its files have changed");
+        let mut renewed: Vec<String> = self.plugins.renewed(plugins).into_iter().map(line("processors")).collect();
+        renewed.extend(self.destinations.renewed(config).into_iter().map(line("exporters")));
+        if self.guard.has_other_tokens(trust) {
+            renewed.push("management.token_file: its tokens have changed".to_owned());
+        }
+        renewed
     }
 
     /// Ticks for the reactors whose event loops have turned, a look at the disk and at what is parked; to be called about

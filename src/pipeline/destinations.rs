@@ -121,6 +121,15 @@ impl Destinations {
         self.open_changed(config).map(drop)
     }
 
+    /// The configured destinations whose settings are as they were and whose files are not.
+    pub fn renewed(&self, config: &Config) -> Vec<String> {
+        let is_renewed = |settings: &&config::Exporter| {
+            let role = self.entry(&settings.name).map(|entry| &entry.role);
+            matches!(role, Some(Role::Configured(known, held)) if **known == **settings && *held != files(settings))
+        };
+        config.exporters.iter().filter(is_renewed).map(|settings| settings.name.clone()).collect()
+    }
+
     fn open_changed<'c>(&self, config: &'c Config) -> Result<Vec<Opened<'c>>, StartError> {
         let mut opened = Vec::new();
         for settings in &config.exporters {

@@ -202,6 +202,17 @@ impl Plugins {
         Ok(Prepared(loaded))
     }
 
+    /// The plugins in force whose configuration is as it was and whose file is not.
+    #[must_use]
+    pub fn renewed(&self, Prepared(loaded): &Prepared) -> Vec<String> {
+        let is_renewed = |next: &&Loaded| {
+            self.in_force
+                .iter()
+                .any(|known| known.program.plugin == next.program.plugin && !Arc::ptr_eq(&known.program, &next.program))
+        };
+        loaded.iter().filter(is_renewed).map(|next| next.program.plugin.name.clone()).collect()
+    }
+
     /// Puts prepared plugins into force on every lane.
     ///
     /// # Errors

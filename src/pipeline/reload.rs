@@ -111,9 +111,9 @@ impl<'a> Reloader<'a> {
         if !refused.is_empty() {
             return Err(refused);
         }
-        appliance.reload(&next.config, dry_run).map_err(|error| vec![with_causes(&error)])?;
+        let renewed = appliance.reload(&next.config, dry_run).map_err(|error| vec![with_causes(&error)])?;
         let warnings = [next.warnings.clone(), next.unresolved.clone()].concat();
-        let changes = differences(&self.current, &next);
+        let changes = [differences(&self.current, &next), renewed].concat();
         if !dry_run {
             log::set_debug(next.config.log.debug);
             self.shown.generation.add(1);

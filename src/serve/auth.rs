@@ -182,6 +182,12 @@ impl Guard {
         Guard { bound, trust: Arc::new(RwLock::new(trust)) }
     }
 
+    /// Whether other tokens than now would be taken.
+    #[must_use]
+    pub fn has_other_tokens(&self, trust: &Trust) -> bool {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).tokens != trust.tokens
+    }
+
     /// Lets these in from now on, and no others.
     pub fn replace(&self, trust: Trust) {
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
@@ -333,7 +339,9 @@ mod tests {
                 assert_eq!(admit(&guard, peer, &headers), Err(Refused::WrongToken), "{wrong} of {peer}");
             }
         }
+        assert!(guard.has_other_tokens(&trust(NEW)));
         guard.clone().replace(trust(NEW));
+        assert!(!guard.has_other_tokens(&trust(NEW)));
         assert_eq!(admit(&guard, "::1", &[("authorization", &bearer(OLD))]), Err(Refused::WrongToken), "rotated out");
         assert_eq!(admit(&guard, "2001:db8::1", &[("authorization", &bearer(NEW))]), Ok(()));
     }

@@ -149,7 +149,11 @@ fn a_reload_decides_whether_this_host_may_ask_without_a_token() {
     let rig = Rig::start(&config);
     assert!(post(rig.management(), &all).is_some());
     config.management_trust_loopback = false;
-    rig.reload(&config).unwrap();
+    let tokens = directory.path().join("tokens");
+    config.management_token_file = Some(tokens.clone());
+    std::fs::write(&tokens, "0123456789abcdef").unwrap();
+    assert_eq!(rig.renew(&config).unwrap(), ["management.token_file: its tokens have changed"]);
+    assert_eq!(rig.renew(&config).unwrap(), Vec::<String>::new());
     assert!(post(rig.management(), &all).is_none());
     rig.stop();
 }

@@ -108,6 +108,11 @@ impl Rig {
 
     /// Puts another configuration into force; what is wrong with it, if it is not.
     pub(crate) fn reload(&self, config: &Config) -> Result<(), String> {
+        self.renew(config).map(drop)
+    }
+
+    /// The same; what is new that no setting shows.
+    pub(crate) fn renew(&self, config: &Config) -> Result<Vec<String>, String> {
         self.appliance.borrow_mut().reload(config, false).map_err(|error| error.to_string())
     }
 
