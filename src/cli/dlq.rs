@@ -110,7 +110,13 @@ impl Filter {
     fn selection(&self, ids: &[String]) -> Result<Selection, Unusable> {
         let ids = ids.iter().map(|id| Selection::parse_id(id)).collect::<Result<_, _>>().map_err(Unusable)?;
         let store = self.store.as_deref().and_then(StoreName::from_word);
-        Ok(Selection { ids, store, reason: self.reason.clone(), origin: self.destination.clone() })
+        Ok(Selection {
+            ids,
+            store,
+            reason: self.reason.clone(),
+            origin: self.destination.clone(),
+            after: BTreeSet::new(),
+        })
     }
 }
 
@@ -223,7 +229,7 @@ fn find(scans: &[Scan<'_>], store: StoreName, number: u64) -> Option<Letter> {
 /// Which letters are meant; what names none is refused unless it says all.
 fn body(arguments: &ChangeArgs) -> anyhow::Result<(Selection, Value)> {
     let selection = arguments.filter.selection(&arguments.ids)?;
-    if selection == Selection::default() && !arguments.all {
+    if !selection.names_some() && !arguments.all {
         let message = "say which letters: their ids, --store, --reason, --destination, or --all";
         return Err(Unusable(message.to_owned()).into());
     }
@@ -232,23 +238,25 @@ fn body(arguments: &ChangeArgs) -> anyhow::Result<(Selection, Value)> {
 }
 
 fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
-    let (_, body) = body(arguments)?;
+    let (selection, _) = body(arguments)?;
     let api = Api::find(&arguments.api, &arguments.state.source())?;
     let (mut replayed, mut failed) = (0, Vec::new());
     let named = arguments.named();
+    // The last of each store that was tried: what failed again is not tried twice.
+    let mut after: BTreeSet<(StoreName, u64)> = BTreeSet::new();
     let stopped = loop {
-        let answer = api.post("/api/v1/dlq/replay", &body)?;
-        let now = answer["replayed"].as_u64().unwrap_or(0);
-        replayed += now;
-        failed = answer["failed"].as_array().cloned().unwrap_or(failed);
+        let answer =
+            api.post("/api/v1/dlq/replay", &Selection { after: after.clone(), ..selection.clone() }.to_json())?;
+        replayed += answer["replayed"].as_u64().unwrap_or(0);
+        failed.extend(answer["failed"].as_array().cloned().unwrap_or_default());
+        let last = answer["last"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let last: Vec<_> = last.filter_map(|id| Selection::parse_id(id).ok()).collect();
         let stopped = answer["stopped"].as_str().map(str::to_owned);
-        if stopped.is_some() || answer["more"] != json!(true) {
+        if stopped.is_some() || answer["more"] != json!(true) || last.is_empty() {
             break stopped;
         }
-        if now == 0 {
-            // Those that fail again stay at the front of the line.
-            break Some("all those before it failed again; choose by id, --reason or --destination".to_owned());
-        }
+        after.retain(|(store, _)| last.iter().all(|(other, _)| other != store));
+        after.extend(last);
     };
     let mut out = std::io::stdout().lock();
     let met = replayed + failed.len() as u64;

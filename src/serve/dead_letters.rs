@@ -1,8 +1,9 @@
 //! The dead letters over the API: `GET /api/v1/dlq`, `POST /api/v1/dlq/replay` and `POST /api/v1/dlq/purge`.
 //!
 //! A body says which letters are meant: `{"ids": ["front-12"]}`, `store`, `reason`, `origin` (source or destination), or
-//! `"all": true`; a replay takes at most so many at once and says whether more are left. 400 with what is wrong, 503 when
-//! nobody is at the desk. The work is done by the pipeline's thread; here only questions go there and answers come back.
+//! `"all": true`; a replay takes at most so many at once and says whether `more` are left, and in `last` what to send as
+//! `after` to go on behind those that failed again. 400 with what is wrong, 503 when nobody is at the desk. The work is done
+//! by the pipeline's thread; here only questions go there and answers come back.
 
 use axum::body::Bytes;
 use axum::extract::State;

@@ -114,6 +114,24 @@ fn a_destination_that_is_down_keeps_no_letter_of_another_from_being_replayed() {
 }
 
 #[test]
+fn a_replay_goes_on_behind_what_fails_again_when_it_is_told_how_far_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::up();
+    // Each is cut, so it fails; they are more than one replay takes.
+    let mut letters: Vec<(&str, Vec<u8>)> = (0..9).map(|_| ("a", one_span(1 << 20))).collect();
+    letters.push(("a", one_span(1)));
+    leave(directory.path(), &letters);
+    let rig = Rig::start(&with(&config(directory.path()), &[("a", &sink)]));
+    let first = replay(&rig, &json!({ "all": true }));
+    assert_eq!((&first["replayed"], &first["more"], sink.spans()), (&json!(0), &json!(true), 0));
+    let second = replay(&rig, &json!({ "all": true, "after": first["last"] }));
+    assert_eq!((&second["replayed"], &second["more"], sink.spans()), (&json!(1), &json!(false), 1));
+    let failed = |answer: &Value| answer["failed"].as_array().unwrap().len();
+    assert_eq!(failed(&first) + failed(&second), 9, "each was tried once");
+    rig.stop();
+}
+
+#[test]
 fn a_replay_whose_backend_never_answers_holds_a_stop_up_no_longer_than_the_drain() {
     let directory = tempfile::tempdir().unwrap();
     leave(directory.path(), &[("silent", one_span(1))]);

@@ -154,6 +154,7 @@ impl Desk {
         let more = room.more;
         let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
         let mut replayed = self.parts.front.replay(&records, &stop, &|| self.parts.tick.tick(clock::monotonic()));
+        replayed.last = [records.last(), spans.last()].into_iter().flatten().map(Letter::id).collect();
         confirm(&letters, StoreName::Front, &mut replayed, &|| self.tick());
         if spans.is_empty() {
             answer.send(Ok(replayed.to_json(more))).ok();

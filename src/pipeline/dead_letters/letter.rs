@@ -374,6 +374,8 @@ pub struct Selection {
     pub reason: Option<String>,
     /// Of this source or destination.
     pub origin: Option<String>,
+    /// Only those of a store that stand behind this one: who asks again and again goes on where he was.
+    pub after: BTreeSet<(StoreName, u64)>,
 }
 
 impl Selection {
@@ -381,10 +383,18 @@ impl Selection {
     #[must_use]
     pub fn takes(&self, letter: &Letter) -> bool {
         let named = self.ids.is_empty() || self.ids.contains(&(letter.store, letter.number));
+        let is_behind = |(store, number): &(StoreName, u64)| *store != letter.store || letter.number > *number;
         named
+            && self.after.iter().all(is_behind)
             && self.store.is_none_or(|store| store == letter.store)
             && self.reason.as_ref().is_none_or(|reason| *reason == letter.reason)
             && self.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
+    }
+
+    /// Whether it says which letters it means: otherwise they are all.
+    #[must_use]
+    pub fn names_some(&self) -> bool {
+        !self.ids.is_empty() || self.store.is_some() || self.reason.is_some() || self.origin.is_some()
     }
 
     /// One letter by its id, such as `front-12`.
@@ -404,19 +414,20 @@ impl Selection {
             let odd = || format!("{key:?}: {value} says no dead letters");
             let text = || value.as_str().map(str::to_owned).ok_or_else(odd);
             match key.as_str() {
-                "ids" => {
+                "ids" | "after" => {
+                    let ids = if key == "ids" { &mut selection.ids } else { &mut selection.after };
                     for id in value.as_array().ok_or_else(odd)? {
-                        selection.ids.insert(Selection::parse_id(id.as_str().ok_or_else(odd)?)?);
+                        ids.insert(Selection::parse_id(id.as_str().ok_or_else(odd)?)?);
                     }
                 }
                 "store" => selection.store = Some(StoreName::from_word(&text()?).ok_or_else(odd)?),
                 "reason" => selection.reason = Some(text()?),
                 "origin" => selection.origin = Some(text()?),
                 "all" => all = value.as_bool().ok_or_else(odd)?,
-                _ => return Err(format!("{key:?} is none of ids, store, reason, origin, all")),
+                _ => return Err(format!("{key:?} is none of ids, store, reason, origin, after, all")),
             }
         }
-        if selection == Selection::default() && !all {
+        if !selection.names_some() && !all {
             return Err("say which dead letters: ids, store, reason, origin, or all".to_owned());
         }
         Ok(selection)
@@ -425,13 +436,16 @@ impl Selection {
     /// For the API; `all` is said when nothing else is.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let ids: Vec<String> = self.ids.iter().map(|(store, number)| format!("{}-{number}", store.word())).collect();
+        let words = |ids: &BTreeSet<(StoreName, u64)>| -> Vec<String> {
+            ids.iter().map(|(store, number)| format!("{}-{number}", store.word())).collect()
+        };
         json!({
-            "ids": ids,
+            "ids": words(&self.ids),
+            "after": words(&self.after),
             "store": self.store.map(StoreName::word),
             "reason": self.reason,
             "origin": self.origin,
-            "all": *self == Selection::default(),
+            "all": !self.names_some(),
         })
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Replayed {
     pub(super) gone: Vec<u64>,
     /// Failed again: id, and why.
     failed: Vec<(String, String)>,
+    /// The last of each store that was to be tried.
+    pub(super) last: Vec<String>,
     /// Why some were not tried, if that is so.
     pub(super) stopped: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Replayed {
         json!({
             "replayed": self.count,
             "failed": failed.collect::<Vec<_>>(),
+            "last": self.last,
             "stopped": self.stopped,
             "more": more,
         })

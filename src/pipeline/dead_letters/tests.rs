@@ -210,6 +210,7 @@ fn a_selection_comes_back_from_json_and_an_empty_one_must_say_all() {
         store: Some(StoreName::Front),
         reason: Some("guid".to_owned()),
         origin: None,
+        after: [(StoreName::Delivery, 7)].into(),
     };
     assert_eq!(Selection::from_json(&selection.to_json()), Ok(selection));
     assert_eq!(Selection::from_json(&Selection::default().to_json()), Ok(Selection::default()));
@@ -225,6 +226,7 @@ fn a_selection_comes_back_from_json_and_an_empty_one_must_say_all() {
         "{\"store\":\"front\",\"id\":[\"front-12\"]}",
         "{\"store\":\"front\",\"reason\":7}",
         "{\"all\":\"no\"}",
+        "{\"after\":[\"front-12\"]}",
     ] {
         assert!(Selection::from_json(&serde_json::from_str(body).unwrap()).is_err(), "{body}");
     }
