@@ -21,6 +21,9 @@ use std::thread;
 
 use clap::Subcommand;
 
+use crate::config::LogOutput;
+use crate::telemetry::log;
+
 /// Bytes of stack of the thread on which plugins are called: interpreters need more than a main thread may have.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -47,6 +50,12 @@ pub(super) enum PluginCommand {
 
 /// Runs one.
 pub(super) fn plugin(command: &PluginCommand) -> anyhow::Result<()> {
+    // What the plugin logs is meant for its author; on data of the author's choice, every word of it.
+    match command {
+        PluginCommand::Run(_) => log::init(LogOutput { json: false, debug: true }),
+        PluginCommand::Test(_) | PluginCommand::Check(_) => log::init(LogOutput { json: false, debug: false }),
+        _ => {}
+    }
     let run = || match command {
         PluginCommand::New(arguments) => new::new(arguments),
         PluginCommand::Build(arguments) => build::build(arguments),

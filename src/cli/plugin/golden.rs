@@ -61,7 +61,8 @@ pub(super) fn test(arguments: &TestArgs) -> anyhow::Result<()> {
             }
         }
     }
-    writeln!(out, "{} passed, {failed} failed", cases.len() - failed)?;
+    let word = if arguments.bless { "written, to be read and kept" } else { "passed" };
+    writeln!(out, "{} {word}; {failed} failed", cases.len() - failed)?;
     if failed > 0 { bail!("{failed} of {} tests failed", cases.len()) } else { Ok(()) }
 }
 

@@ -14,8 +14,8 @@ use clap::Args;
 
 use super::trial::{self, ClassWord, ComponentArgs, Trial};
 use crate::config::Capability;
-use crate::plugin::Cache;
 use crate::plugin::load::{self, Source};
+use crate::plugin::{Cache, World};
 
 /// Digits of the hash in a file's name.
 const HASH_DIGITS: usize = 12;
@@ -75,8 +75,18 @@ fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> 
     // A path or text in JSON is one in YAML too; a dollar sign stands for itself when it is doubled.
     let yaml = |text: &str| text.replace('$', "$$");
     let quoted = |text: &str| yaml(&serde_json::Value::from(text).to_string());
-    let mut text = format!("processors:\n  {name}:\n    path: {}\n", quoted(&path.display().to_string()));
+    let section = match trial.world() {
+        World::Transform | World::Enrich | World::Sample => "processors",
+        World::Decode => "receivers",
+        World::Encode => "exporters",
+    };
+    let mut text = format!("{section}:\n  {name}:\n    path: {}\n", quoted(&path.display().to_string()));
     text += &format!("    sha256: {sum}\n");
+    text += match trial.world() {
+        World::Transform | World::Enrich | World::Sample => "",
+        World::Decode => "    endpoint: 127.0.0.1:7000 # where its peers connect\n",
+        World::Encode => "    endpoint: http://127.0.0.1:8080/ # where its messages are posted\n",
+    };
     if trial::class(&component.file, &component.told) == ClassWord::Heavy {
         text += "    class: heavy\n";
     }
@@ -95,7 +105,14 @@ fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> 
     if trial.plugin.component.config != "null" {
         text += &format!("    config: {}\n", yaml(&trial.plugin.component.config));
     }
-    text + &format!("service:\n  pipelines:\n    traces:\n      processors: [{name}]\n")
+    match trial.world() {
+        World::Transform | World::Enrich | World::Sample => {
+            text + &format!("service:\n  pipelines:\n    traces:\n      processors: [{name}]\n")
+        }
+        World::Decode | World::Encode => {
+            text + &format!("# where service.pipelines.traces lists its {section}, {name} belongs there too\n")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +137,23 @@ mod tests {
         assert_eq!(plugins[0].component.config, trial.plugin.component.config);
         assert_eq!(plugins[0].limits, trial.plugin.limits);
         assert_eq!(plugins[0].class, trial.plugin.class);
+    }
+
+    #[test]
+    fn plugins_that_read_or_write_a_format_are_put_where_such_are_configured() {
+        for (world, receivers, exporters) in [("decode", 1, 0), ("encode", 3, 1), ("enrich", 3, 0), ("sample", 3, 0)] {
+            let arguments = component(kept(world));
+            let source = Source::read(&arguments.file).unwrap();
+            let trial = Trial::load(&arguments, &source).unwrap();
+            let text = snippet(&arguments, &trial, &arguments.file, &"0f".repeat(32));
+            let host = config::Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+            let file = Some(config::File { name: "m.yaml", text: &text });
+            let inputs = config::Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host };
+            let config = config::load(&inputs).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
+            let counts = (config.receivers.len(), config.exporters.len(), config.plugins.len());
+            let processors = usize::from(["enrich", "sample"].contains(&world));
+            assert_eq!(counts, (receivers, exporters, processors), "{text}");
+        }
     }
 
     #[test]

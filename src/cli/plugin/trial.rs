@@ -139,6 +139,9 @@ fn table(lookup: &str) -> Result<(String, PathBuf), Unusable> {
     Ok((name.to_owned(), PathBuf::from(path)))
 }
 
+/// Stands before the reason when a plugin without a configuration does not start.
+const TOLD_NOTHING: &str = "it was told nothing (--config JSON, or --like TEST for what a test of it says)";
+
 /// A plugin that was loaded and configured.
 pub(super) struct Trial {
     // Before the engine, so that it is dropped before it.
@@ -163,7 +166,11 @@ impl Trial {
     fn start(plugin: Plugin, source: &Source) -> anyhow::Result<Trial> {
         let engine = Engine::start(Pool { lanes: 1, plugins: 1 })?;
         let package = load::load_source(&engine, &plugin, &plugin.component, source, None)?;
-        let generation = Arc::new(Generation::new(package, &plugin, &plugin.component, 1)?);
+        let generation = Generation::new(package, &plugin, &plugin.component, 1);
+        let generation = Arc::new(match plugin.component.config.as_str() {
+            "null" => generation.context(TOLD_NOTHING)?,
+            _ => generation?,
+        });
         Ok(Trial { hand: trial::Trial::new(&plugin, generation), plugin, engine })
     }
 

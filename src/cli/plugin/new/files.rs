@@ -111,6 +111,17 @@ fn test_of(language: LanguageWord, world: WorldWord) -> &'static [(&'static str,
     }
 }
 
+/// What a template does.
+fn description(world: WorldWord) -> &'static str {
+    match world {
+        WorldWord::Transform => "Cuts the query off URLs.",
+        WorldWord::Sample => "Keeps traces that failed or were slow, and some of the others.",
+        WorldWord::Enrich => "Says where a client is.",
+        WorldWord::Decode => "Reads spans from lines.",
+        WorldWord::Encode => "Writes spans as lines of JSON.",
+    }
+}
+
 fn files(files: &[(&str, &str)]) -> Vec<File> {
     files.iter().map(|(path, text)| File { path: (*path).to_owned(), text: (*text).to_owned() }).collect()
 }
@@ -129,6 +140,7 @@ fn rust(world: WorldWord) -> Vec<File> {
         ("src/lib.rs", code),
         ("millrace/plugins/Cargo.toml", plugins!("templates/rust/workspace.toml")),
     ]);
+    made[0].text = made[0].text.replace("Cuts the query off URLs.", description(world));
     if world == WorldWord::Encode {
         made[0].text = made[0].text.replace(
             "serde = ",
