@@ -3,7 +3,7 @@
 //! Memory is fixed at start. [`pools`] decides how large each pool is and the pipeline builds them of that size;
 //! [`budget`] adds up what they hold when all of them are full at once, with a reason a line, and refuses more than the
 //! limit. That is anonymous memory: the mapped windows of the log are page cache, which the kernel takes back when it must.
-//! Each lane owns what it uses, so the default limit grows with the lanes: 160 MiB and 176 MiB a lane, 512 MiB for two; and
+//! Each lane owns what it uses, so the default limit grows with the lanes: 164 MiB and 176 MiB a lane, 516 MiB for two; and
 //! with what plugins may have.
 //!
 //! The figures are bounds, not expectations: an idle appliance takes a small part of its budget.
@@ -116,7 +116,7 @@ fn longest_line(config: &Config) -> usize {
 /// Adds up every pool, and refuses more than the limit.
 pub fn budget(config: &Config, lanes: usize) -> Result<Budget, OverBudget> {
     let lanes = lanes.max(1);
-    let by_lanes = product([176 * MIB, u64_of(lanes)]).saturating_add(160 * MIB);
+    let by_lanes = product([176 * MIB, u64_of(lanes)]).saturating_add(164 * MIB);
     let mut plugins = Vec::new();
     plugin_lines(config, lanes, &mut plugins);
     let by_plugins = plugins.iter().fold(0, |sum: u64, line| sum.saturating_add(line.bytes));
@@ -189,10 +189,7 @@ fn receiver_lines(config: &Config, lines: &mut Vec<Line>) {
             Protocol::OtlpHttp(limits) | Protocol::Elasticsearch(limits) => {
                 (limits.max_connections, HTTP_CONNECTION_BYTES, "read buffer, head of an answer, state")
             }
-            Protocol::Plugin(limits) => {
-                decoder_line(&receiver.name, limits, lines);
-                (limits.max_connections, KIB, "an idle connection owns no buffer")
-            }
+            Protocol::Plugin(limits) => (limits.max_connections, KIB, "an idle connection owns no buffer"),
         };
         lines.push(Line::new(
             format!("connections of {}", receiver.name),
@@ -221,6 +218,26 @@ fn plugin_lines(config: &Config, lanes: usize, lines: &mut Vec<Line>) {
             ),
         ));
     }
+    for receiver in &config.receivers {
+        if let Protocol::Plugin(limits) = &receiver.protocol {
+            decoder_line(&receiver.name, limits, lines);
+        }
+    }
+    for exporter in &config.exporters {
+        if let Backend::Plugin(export) = &exporter.backend {
+            let PluginLimits { memory_bytes, patch_bytes, .. } = export.plugin.limits;
+            let each = memory_bytes.saturating_add(product([2, patch_bytes]));
+            lines.push(Line::new(
+                format!("encoders of {}", exporter.name),
+                product([u64_of(exporter.retry.max_concurrency), each]),
+                format!(
+                    "{} in flight x {}: memory, columns and answer",
+                    exporter.retry.max_concurrency,
+                    show_bytes(each)
+                ),
+            ));
+        }
+    }
 }
 
 fn decoder_line(name: &str, limits: &PluginReceive, lines: &mut Vec<Line>) {
@@ -240,15 +257,10 @@ fn decoder_line(name: &str, limits: &PluginReceive, lines: &mut Vec<Line>) {
 
 fn exporter_lines(config: &Config, lines: &mut Vec<Line>) {
     for exporter in &config.exporters {
-        // The request is gathered once; JSON is at most four times its protobuf; a plugin has its memory, and columns and
-        // answer beside it.
+        // The request is gathered once; JSON is at most four times its protobuf.
         let written = match &exporter.backend {
             Backend::OtlpHttp(otlp) if otlp.encoding == Encoding::Json => 4 * u64_of(exporter.batch.max_request_bytes),
-            Backend::OtlpHttp(_) | Backend::Influx(_) => 0,
-            Backend::Plugin(export) => {
-                let limits = &export.plugin.limits;
-                limits.memory_bytes.saturating_add(product([2, limits.patch_bytes]))
-            }
+            Backend::OtlpHttp(_) | Backend::Influx(_) | Backend::Plugin(_) => 0,
         };
         // A compressed copy is no larger.
         let copies = 1 + u64::from(exporter.backend.http().compression != Compression::None);

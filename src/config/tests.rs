@@ -471,7 +471,7 @@ fn the_budget_adds_up_and_holds_the_limit() {
         assert_eq!(budget.total_bytes, budget.lines.iter().map(|line| line.bytes).sum::<u64>());
         assert!(budget.lines.iter().all(|line| line.bytes > 0 && !line.reason.is_empty()), "{budget}");
     }
-    assert_eq!(budget(&config, 2).unwrap().limit_bytes, 512 << 20);
+    assert_eq!(budget(&config, 2).unwrap().limit_bytes, 516 << 20);
     // Each of these limits is one that could be forgotten in the sum.
     let large = [
         "receivers: {uberagent: {protocols: {tcp: {max_connections: 1000000}}}}",
@@ -489,9 +489,18 @@ fn the_budget_adds_up_and_holds_the_limit() {
     }
     let plugin = "processors: {plugin: {path: a.wasm}}\nservice: {pipelines: {traces: {processors: [plugin]}}}\n";
     assert!(
-        budget(&file(plugin).config(), 2).unwrap().limit_bytes > 512 << 20,
+        budget(&file(plugin).config(), 2).unwrap().limit_bytes > 516 << 20,
         "the limit grows with what plugins may have"
     );
+    // Also those that read and write formats, each beside what there is by default.
+    let formats = "receivers: {plugin/in: {path: a.wasm, endpoint: '127.0.0.1:7000'}, otlp: {protocols: {http: {}}}}\n\
+                   exporters: {plugin/out: {path: b.wasm, endpoint: 'http://c'}}\n";
+    let without = "receivers: {otlp: {protocols: {http: {}}}}\n";
+    let room = |text: &str| {
+        let budget = budget(&file(text).config(), 2).unwrap_or_else(|error| panic!("{error}"));
+        budget.limit_bytes - budget.total_bytes
+    };
+    assert!(room(formats) + (8 << 20) > room(without), "{} and {}", room(formats), room(without));
     assert!(budget(&file(&format!("{plugin}memory_limit: 512MiB")).config(), 2).is_err());
     let small = variables(&[("QUEUE_MAXSIZE", "1")]).config();
     assert_eq!((pools(&small, 8).ring_spans, pools(&config, 2).ring_spans), (1, 2500));
