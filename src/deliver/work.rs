@@ -93,9 +93,11 @@ impl Work {
         self.signal == other.signal && failed(self) && failed(other) && alike
     }
 
-    /// One piece of several, in their order.
+    /// One piece of several. Its parts stand in the order of the log: a piece that was joined before may have parts on either
+    /// side of another's.
     pub(super) fn joined(pieces: &[Work]) -> Work {
-        let parts = pieces.iter().flat_map(|work| work.parts.iter().copied()).collect();
+        let mut parts: Vec<Part> = pieces.iter().flat_map(|work| work.parts.iter().copied()).collect();
+        parts.sort_unstable_by_key(|part| (part.block, part.first));
         let failures = pieces.iter().map(|work| work.failures).max().unwrap_or(0);
         Work { failures, ..pieces[0].with_parts(parts) }
     }
@@ -179,6 +181,16 @@ mod tests {
         assert!(failed(0).can_join(&failed(1)));
         let joined = Work::joined(&[failed(0), Work { failures: 4, ..failed(1) }]);
         assert_eq!((joined.key(), joined.spans, joined.bytes, joined.failures), ((0, 0), 20, 200, 4));
+    }
+
+    #[test]
+    fn what_is_joined_twice_stands_in_the_order_of_the_log() {
+        let parts: Vec<Part> = [0, 1, 2].map(|number| block(number, 10, 100)).into();
+        let (front, back) = cut(&parts[0], 4);
+        let piece = |part: Part| Work::fresh(Signal::Traces, [part].into());
+        let around = Work::joined(&[piece(front), piece(parts[2])]);
+        let joined = Work::joined(&[around, piece(back), piece(parts[1])]);
+        assert_eq!(joined.parts[..], [front, back, parts[1], parts[2]]);
     }
 
     #[test]
