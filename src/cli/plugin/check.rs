@@ -130,7 +130,7 @@ fn try_batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<String> {
         spent = trial.hand.block(Signal::Traces, payload)?.spent;
     }
     let rows = human::counted(u64::from(spent.rows), "row");
-    Ok(format!("{rows}: {edited} edited, {dropped} dropped; {}", cost(&spent, trial)))
+    Ok(format!("{rows}: {edited} edited, {dropped} dropped; {}", cost(&spent, trial, payload)))
 }
 
 fn try_encode(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<String> {
@@ -149,7 +149,7 @@ fn try_encode(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<String> {
     let messages = human::counted(first.messages.len() as u64, "message");
     let unencodable = first.unencodable.len();
     let said = format!("{rows}: {messages}, {}; {unencodable} cannot be said", human::size(bytes as u64));
-    Ok(format!("{said}; {}", cost(&spent, trial)))
+    Ok(format!("{said}; {}", cost(&spent, trial, payload)))
 }
 
 /// Has a connection send these bytes, at once and in pieces, to fresh instances.
@@ -169,9 +169,10 @@ fn try_connection(trial: &mut Trial, bytes: &[u8]) -> anyhow::Result<String> {
 }
 
 /// What a call cost, beside what it may.
-fn cost(spent: &Spent, trial: &Trial) -> String {
-    let limits = &trial.plugin.limits;
-    let budget = limits.cpu.max(limits.cpu_per_row.saturating_mul(spent.rows));
+fn cost(spent: &Spent, trial: &Trial, payload: &[u8]) -> String {
+    // Enrichers and samplers have time for the bytes of their columns, which are few.
+    let bytes = if matches!(trial.world(), World::Transform | World::Encode) { payload.len() } else { 0 };
+    let budget = trial.plugin.limits.call_budget(spent.rows, bytes);
     let a_row = spent.call_ns / u64::from(spent.rows).max(1);
     let used = Duration::from_nanos(spent.call_ns).as_secs_f64() / budget.as_secs_f64() * 100.0;
     format!("{a_row} ns a row, {used:.1} % of the time it may take")
