@@ -8,6 +8,7 @@
 
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::sync::Unparker;
@@ -53,37 +54,57 @@ pub(super) struct Away {
     changes: usize,
 }
 
-impl Away {
-    /// Starts the thread; it has no chain yet. `writer` is woken for every block that is back.
-    pub(super) fn start(writer: Unparker) -> io::Result<Away> {
-        let (orders, received) = channel::unbounded();
-        let (finished, done) = channel::unbounded();
-        let body = move || {
-            let mut chain = Chain::new(Vec::new());
-            for order in received {
-                let done = match order {
-                    Order::Take(other) => {
-                        chain = other;
-                        continue;
-                    }
-                    Order::Run(Job { feed, serial, mut block, result: () }) => {
-                        let result = chain.run(&block.meta, &mut block.payload, clock::monotonic());
-                        Done::Ran(Job { feed, serial, block, result })
-                    }
-                    Order::Change(Swap { change, answer, .. }) => {
-                        // Whoever asked waits for the answer, or has gone.
-                        answer.send(change(&mut chain)).ok();
-                        Done::Changed(chain.taking())
-                    }
-                };
-                if finished.send(done).is_err() {
-                    break;
-                }
-                writer.unpark();
+/// Whoever has the chain: the thread's body, or what a test gives turns.
+pub(in super::super) struct Worker {
+    chain: Chain,
+    orders: Receiver<Order>,
+    done: Sender<Done>,
+    writer: Unparker,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(super) fn start(self) -> io::Result<()> {
+        let thread = thread::Builder::new().name("plugins".to_owned()).stack_size(DEEP_STACK_BYTES);
+        thread.spawn(|| self.run()).map(drop)
+    }
+
+    fn run(mut self) {
+        while let Ok(order) = self.orders.recv()
+            && self.obey(order, clock::monotonic())
+        {}
+    }
+
+    /// Does what it was ordered; false when there is no writer any more.
+    fn obey(&mut self, order: Order, now: Duration) -> bool {
+        let done = match order {
+            Order::Take(other) => {
+                self.chain = other;
+                return true;
+            }
+            Order::Run(Job { feed, serial, mut block, result: () }) => {
+                let result = self.chain.run(&block.meta, &mut block.payload, now);
+                Done::Ran(Job { feed, serial, block, result })
+            }
+            Order::Change(Swap { change, answer, .. }) => {
+                // Whoever asked waits for the answer, or has gone.
+                answer.send(change(&mut self.chain)).ok();
+                Done::Changed(self.chain.taking())
             }
         };
-        thread::Builder::new().name("plugins".to_owned()).stack_size(DEEP_STACK_BYTES).spawn(body)?;
-        Ok(Away { orders, done, serial: 0, taking: Vec::new(), changes: 0 })
+        let has_writer = self.done.send(done).is_ok();
+        self.writer.unpark();
+        has_writer
+    }
+}
+
+impl Away {
+    /// The two ends; there is no chain yet. `writer` is woken for every block that is back.
+    pub(super) fn new(writer: Unparker) -> (Away, Worker) {
+        let (orders, received) = channel::unbounded();
+        let (finished, done) = channel::unbounded();
+        let worker = Worker { chain: Chain::new(Vec::new()), orders: received, done: finished, writer };
+        (Away { orders, done, serial: 0, taking: Vec::new(), changes: 0 }, worker)
     }
 
     pub(super) fn take(&mut self, chain: Chain) {

@@ -80,12 +80,20 @@ impl Transforms {
     }
 
     fn go_away(&mut self) -> io::Result<()> {
+        if matches!(self.runner, Runner::Here(_)) {
+            let (away, worker) = Away::new(self.writer.clone());
+            worker.start()?;
+            self.hand_to(away);
+        }
+        Ok(())
+    }
+
+    /// Gives the chain away, if it is here.
+    fn hand_to(&mut self, mut away: Away) {
         if let Runner::Here(chain) = &mut self.runner {
-            let mut away = Away::start(self.writer.clone())?;
             away.take(std::mem::replace(chain, Chain::new(Vec::new())));
             self.runner = Runner::Away(away);
         }
-        Ok(())
     }
 
     /// None, for ever.
