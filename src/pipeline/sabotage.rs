@@ -17,6 +17,10 @@ pub(super) enum Sabotage {
     HeldForgotten,
     /// A sender is told yes although what is to be kept aside is not durable yet.
     LetterAwaitedByNobody,
+    /// A block that is back from the plugins while there is no room is forgotten.
+    BackForgotten,
+    /// The writer ends without the blocks that are under way to the plugins.
+    EndsWithoutAway,
     /// Half of a changed block is appended.
     PieceForgotten,
     /// What transforms dropped is booked as refused.

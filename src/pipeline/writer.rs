@@ -35,6 +35,8 @@ use crate::telemetry::ledger;
 use crate::telemetry::tap::{Stage, Tap};
 use crate::transform::{Cause, Outcome};
 
+#[cfg(test)]
+pub(super) use away::Worker;
 pub use away::{DEEP_STACK_BYTES, on_a_deep_stack};
 pub use feed::Kept;
 use feed::{Fate, Feed, Reached, Side};
@@ -232,6 +234,9 @@ impl LaneWriter {
     /// Takes the blocks that are back from the chain. What was given up meanwhile is answered and nobody's any more.
     fn welcome(&mut self) {
         while let Some(job) = self.transforms.returned() {
+            if planted(Sabotage::BackForgotten) && !self.options.appender.has_room() {
+                continue;
+            }
             let held = &mut self.feeds[job.feed].held;
             if matches!(held, Some(Held::Away(_, _, serial)) if *serial == job.serial) {
                 *held = Some(Held::Back(job.block, job.result));

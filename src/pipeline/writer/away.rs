@@ -69,6 +69,21 @@ impl Worker {
         thread.spawn(|| self.run()).map(drop)
     }
 
+    /// Whether there is something to do.
+    #[cfg(test)]
+    pub(in super::super) fn is_ordered(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// Does one thing, if there is any; false when there is no writer any more.
+    #[cfg(test)]
+    pub(in super::super) fn turn(&mut self, now: Duration) -> bool {
+        match self.orders.try_recv() {
+            Ok(order) => self.obey(order, now),
+            Err(error) => error.is_empty(),
+        }
+    }
+
     fn run(mut self) {
         while let Ok(order) = self.orders.recv()
             && self.obey(order, clock::monotonic())

@@ -62,7 +62,8 @@ impl Feed {
 
     /// Nothing more will come, and everything is answered.
     pub(super) fn is_finished(&self) -> bool {
-        self.held.is_none() && self.unanswered.is_empty() && self.end.is_finished()
+        let forgets = planted(Sabotage::EndsWithoutAway) && matches!(self.held, Some(Held::Away(..)));
+        (self.held.is_none() || forgets) && self.unanswered.is_empty() && self.end.is_finished()
     }
 
     /// The fate of the oldest block that has none yet.

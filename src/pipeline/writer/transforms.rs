@@ -10,6 +10,8 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 use crossbeam::sync::Unparker;
 
+#[cfg(test)]
+use super::away::Worker;
 use super::away::{Away, Job};
 use super::feed::{Kept, Letter};
 use crate::block::Block;
@@ -77,6 +79,14 @@ impl Transforms {
     pub fn away(mut self) -> io::Result<Transforms> {
         self.go_away()?;
         Ok(self)
+    }
+
+    /// The same, and who has the chain: who does what the thread would.
+    #[cfg(test)]
+    pub(in super::super) fn away_without_thread(mut self) -> (Transforms, Worker) {
+        let (away, worker) = Away::new(self.writer.clone());
+        self.hand_to(away);
+        (self, worker)
     }
 
     fn go_away(&mut self) -> io::Result<()> {

@@ -10,7 +10,9 @@
 //! 4. a required destination gives nothing up, and nobody loses anything by crashes alone;
 //! 5. after the trouble the backlog comes to nothing within half an hour, and a fresh request gets through;
 //! 6. every stop ends in its time, with everything durable;
-//! 7. what transforms drop goes nowhere, and what they fail on is kept durably before its sender is told yes.
+//! 7. what transforms drop goes nowhere, and what they fail on is kept durably before its sender is told yes, whether the
+//!    writer runs them or a thread beside it;
+//! 8. a writer that ends in order has booked all that its rings were given.
 //!
 //! The same seed goes the same way twice, and the same way whatever the wall clock does. The planted bugs at the end say
 //! whether a breach would be seen.
@@ -18,6 +20,7 @@
 mod destination;
 mod keeper;
 mod oracle;
+mod plugins;
 mod process;
 mod scenario;
 mod sources;
@@ -139,6 +142,8 @@ fn every_planted_bug_is_found() {
         (Sabotage::RefusedNotBooked, 1),
         (Sabotage::HeldForgotten, 8),
         (Sabotage::LetterAwaitedByNobody, 1),
+        (Sabotage::BackForgotten, 5),
+        (Sabotage::EndsWithoutAway, 5),
         (Sabotage::PieceForgotten, 1),
         (Sabotage::DroppedAsRefused, 1),
         (Sabotage::NoLastSync, 806),

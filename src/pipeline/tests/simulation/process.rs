@@ -17,6 +17,7 @@ use crossbeam::sync::Parker;
 use super::destination::{Destination, Outside, Rules};
 use super::keeper::{self, Keeper};
 use super::oracle::Oracle;
+use super::plugins::Plugins;
 use super::scenario::{DestinationPlan, Scenario};
 use super::sources::{Gateway, Lines, PASSED, ROWS, Spied, Tally};
 use crate::config::{Admission, Requirement, StartAt};
@@ -66,6 +67,8 @@ pub(super) struct Lane {
     pub(super) writer: Option<LaneWriter>,
     pub(super) writer_due: Duration,
     pub(super) keeper: Keeper,
+    /// The thread beside the writer, where there is one.
+    pub(super) plugins: Option<Plugins>,
     /// What its log had published, and what of it was durable, after the writer's last turn.
     pub(super) reached: (u64, u64),
     pub(super) tally: Rc<RefCell<Tally>>,
@@ -200,7 +203,8 @@ impl Start<'_> {
     }
 
     fn lane(&self, index: u64, opened: Opened, sync: &SyncRequest, give_up: &Arc<AtomicBool>) -> Lane {
-        let Scenario { ack, admission, sync_bytes, ring_blocks, ring_spans, poison_every, .. } = *self.scenario;
+        let Scenario { ack, admission, sync_bytes, ring_blocks, ring_spans, poison_every, plugins_need, .. } =
+            *self.scenario;
         let tally = Rc::<RefCell<Tally>>::default();
         let writer = Parker::new();
         let ring = |spans| {
@@ -229,6 +233,13 @@ impl Start<'_> {
         let (aside, letters) = channel::bounded(keeper::WAITING);
         let transforms = Transforms::new(chain, channel::never(), aside, writer.unparker().clone());
         let seed = self.seed.wrapping_add(index);
+        let (transforms, plugins) = match plugins_need {
+            Some(longest) => {
+                let (transforms, worker) = transforms.away_without_thread();
+                (transforms, Some(Plugins::new(worker, longest, seed)))
+            }
+            None => (transforms, None),
+        };
         Lane {
             gateway: Some(Gateway::new(to_gateway, seed, poison_every)),
             gateway_due: self.now,
@@ -239,6 +250,7 @@ impl Start<'_> {
             writer: Some(LaneWriter::new(options, transforms, vec![lines_end, gateway_end])),
             writer_due: self.now,
             keeper: Keeper::new(letters, seed),
+            plugins,
             reached: (0, 0),
             tally,
         }
@@ -399,6 +411,13 @@ impl Process {
         if let Some(lines) = &lane.lines {
             lines.check(tally.records);
         }
+    }
+
+    /// Whatever a lane's rings were given is booked: its writer has ended.
+    pub(super) fn check_ended_lane(&self, index: usize) {
+        let booked = |of: &LaneTotals| of.appended + of.transform_dropped + of.refused;
+        let booked = booked(&self.ledgers[index].snapshot()) - booked(&self.opened[index]);
+        assert_eq!(booked, self.lanes[index].tally.borrow().spans, "lane {index} ends with what nobody has booked");
     }
 
     /// Nothing is between source and log, and nothing between log and backend.

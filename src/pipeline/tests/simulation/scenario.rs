@@ -38,6 +38,8 @@ pub(super) struct Scenario {
     /// What the lanes' transforms do, and the bytes of the pieces that they leave.
     pub(super) transform: Scripted,
     pub(super) piece_bytes: usize,
+    /// They are plugins that have a thread of their own, and need up to this for a block.
+    pub(super) plugins_need: Option<Duration>,
     /// Mean time between requests of one gateway.
     pub(super) pace: Duration,
     /// Mean time between two troubles.
@@ -72,6 +74,7 @@ impl Scenario {
         // Fewer than the pool, a spare, the active one and one to be drained would be refused by the configuration.
         let segments = pool_segments as u64 + random.u64(4..10);
         let budget_bytes = segment_bytes * segments * most_lanes as u64;
+        let (transform, plugins_need) = transform(seed);
         let milliseconds = |range: std::ops::Range<u64>, random: &mut Rng| Duration::from_millis(random.u64(range));
         Scenario {
             most_lanes,
@@ -89,7 +92,8 @@ impl Scenario {
             ring_spans: random.u64(100..3_000),
             destinations: (0..MOST_DESTINATIONS).map(|index| plan(index, budget_bytes, &mut random)).collect(),
             without_destinations: random.u8(..) < 16,
-            transform: transform(seed),
+            transform,
+            plugins_need,
             piece_bytes: if as_in_production { MAX_BYTES } else { 24 * 1024 },
             poison_every: if random.u8(..) < 80 { random.u64(300..1_500) } else { 0 },
             pace: milliseconds(80..1_200, &mut random),
@@ -100,17 +104,19 @@ impl Scenario {
     }
 }
 
-/// One run in three has transforms; drawn apart, so that the others go as they would without.
-fn transform(seed: u64) -> Scripted {
+/// One run in three has transforms, every other of those on a thread of their own, which needs from a moment to a second
+/// for a block; drawn apart, so that the others go as they would without.
+fn transform(seed: u64) -> (Scripted, Option<Duration>) {
     let mut random = Rng::with_seed(!seed);
-    match random.u8(..) {
-        0..85 => Scripted {
-            drop_every: random.u64(2..300),
-            aside_every: random.u64(300..5_000),
-            rewrite_every: random.u64(0..100),
-        },
-        _ => Scripted::default(),
+    if random.u8(..) >= 85 {
+        return (Scripted::default(), None);
     }
+    let scripted = Scripted {
+        drop_every: random.u64(2..300),
+        aside_every: random.u64(300..5_000),
+        rewrite_every: random.u64(0..100),
+    };
+    (scripted, random.bool().then(|| Duration::from_millis(1 << random.u8(0..11))))
 }
 
 fn plan(index: usize, budget_bytes: u64, random: &mut Rng) -> DestinationPlan {

@@ -41,6 +41,8 @@ pub(super) struct Tally {
     pub(super) refused: u64,
     /// Of those accepted, what may be in the log in part.
     pub(super) unknown: u64,
+    /// Handed in, and the records that they stand for.
+    pub(super) spans: u64,
     pub(super) records: u64,
 }
 
@@ -70,6 +72,7 @@ impl Outlet for Spied {
         let tally = &mut *self.tally.borrow_mut();
         tally.unanswered += u64::from(block.meta.spans);
         tally.pushed += 1;
+        tally.spans += u64::from(block.meta.spans);
         tally.records += u64::from(block.meta.records);
         self.outstanding.push_back(block.meta.spans);
         self.ring.push(block)

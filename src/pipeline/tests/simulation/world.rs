@@ -14,6 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::oracle::Oracle;
+use super::plugins::Plugins;
 use super::process::{Configuration, Process, Start};
 use super::scenario::{MOST_DESTINATIONS, Scenario};
 use crate::config::{AckPolicy, Requirement};
@@ -38,6 +39,7 @@ pub(super) enum Actor {
     Lines(usize),
     Writer(usize),
     Keeper(usize),
+    Plugins(usize),
     Sync,
     Egress(usize),
     Answer(usize),
@@ -217,6 +219,7 @@ impl World {
             Actor::Lines(lane) => self.lines(lane),
             Actor::Writer(lane) => self.writer(lane),
             Actor::Keeper(lane) => self.keeper(lane),
+            Actor::Plugins(lane) => self.plugins(lane),
             Actor::Sync => self.sync(),
             Actor::Egress(index) => self.egress(index),
             Actor::Answer(index) => self.process.destinations[index].arrive(self.now),
@@ -237,6 +240,8 @@ impl World {
             actors.extend(lane.lines.as_ref().map(|_| (lane.lines_due, Actor::Lines(index))));
             actors.extend(lane.writer.as_ref().map(|_| (lane.writer_due, Actor::Writer(index))));
             actors.extend(lane.keeper.due().map(|due| (due, Actor::Keeper(index))));
+            let plugins = lane.plugins.as_ref().and_then(Plugins::due);
+            actors.extend(plugins.map(|due| (due, Actor::Plugins(index))));
         }
         let process = &self.process;
         actors.extend(process.syncer.as_ref().map(|_| (process.sync_due.max(process.sync_blocked_until), Actor::Sync)));
@@ -315,7 +320,11 @@ impl World {
             Turn::Wait(time) => lane.writer_due = now + time,
             Turn::Ended => lane.writer.take().expect("it has just turned").end(wall_ns),
         }
+        let has_ended = lane.writer.is_none();
         lane.keeper.take(now);
+        if let Some(plugins) = &mut lane.plugins {
+            plugins.begin(now);
+        }
         let log = &self.process.logs[index];
         let reached = (log.published_sequence(), log.durable_sequence());
         if lane.reached != reached {
@@ -329,6 +338,18 @@ impl World {
             }
         }
         self.process.check_lane(index);
+        if has_ended {
+            self.process.check_ended_lane(index);
+        }
+    }
+
+    fn plugins(&mut self, index: usize) {
+        let uptime = self.uptime();
+        let lane = &mut self.process.lanes[index];
+        if !lane.plugins.as_mut().is_some_and(|plugins| plugins.turn(self.now, uptime)) {
+            lane.plugins = None;
+        }
+        lane.writer_due = wake(lane.writer_due, self.now, self.scenario.lost_wakes, &mut self.random);
     }
 
     fn keeper(&mut self, index: usize) {
@@ -410,8 +431,15 @@ impl World {
     }
 
     /// The writers refuse what they cannot take from now on.
-    pub(super) fn give_up(&self) {
-        self.process.give_up.store(true, Ordering::Relaxed);
+    pub(super) fn give_up(&mut self) {
+        if self.process.give_up.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for lane in &mut self.process.lanes {
+            if let Some(plugins) = &mut lane.plugins {
+                plugins.hurry(lane.writer_due);
+            }
+        }
     }
 }
 
