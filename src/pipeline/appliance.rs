@@ -280,7 +280,8 @@ impl Appliance {
         let opened = receivers.open().map_err(ReloadError::from);
         // Before the first block that they fail on, and until there is none of the old ones'.
         self.dead_letters.withhold(plugins.any_fail_closed() || self.plugins.any_fail_closed());
-        let adopted = opened.and_then(|()| Ok(self.plugins.adopt(plugins)?));
+        let gone = self.receivers.gone_with(&receivers);
+        let adopted = opened.and_then(|()| Ok(self.plugins.adopt(plugins, &gone)?));
         self.dead_letters.withhold(self.plugins.any_fail_closed());
         if let Err(error) = adopted {
             self.destinations.discard(destinations);
@@ -309,7 +310,9 @@ impl Appliance {
     /// once a second.
     pub fn look(&mut self, now: Duration) {
         self.disk.look();
-        self.plugins.look(now);
+        let rests = self.lanes.iter().all(Lane::is_at_rest) && self.receivers.gone_are_left();
+        self.plugins.look(now, rests);
+        self.dead_letters.withhold(self.plugins.any_fail_closed());
         for Lane { reactor, reactor_tick, reactor_turns, .. } in &mut self.lanes {
             tick_if_turned(reactor, reactor_tick, reactor_turns, now);
         }

@@ -178,6 +178,12 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Nothing that its producers have pushed waits for an answer.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.waiting.iter().all(|waiting| waiting.spans() == 0)
+    }
+
     /// Tells reactor and gateway of a change; each says on `adopted` when it has adopted it.
     pub fn change(&mut self, changes: Changes, adopted: &Sender<()>, metrics: &Metrics) {
         let Changes { close, serve, uberagent, remap } = changes;

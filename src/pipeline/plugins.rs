@@ -3,6 +3,9 @@
 //! The control thread loads, configures and tries a plugin; only then do lanes hear of it. Each lane goes over to the new
 //! ones between two blocks; if one of them cannot, all go back. A plugin whose configuration and file are as they were
 //! keeps running untouched. What is counted of a plugin belongs to its name and outlives all that.
+//!
+//! A plugin that goes together with a receiver stays in the chains for that receiver's last blocks, which were accepted when
+//! it was in force: it leaves when nothing is under way ([`Plugins::look`]).
 
 mod formats;
 mod shown;
@@ -32,6 +35,9 @@ pub use formats::{Counted, Formats, counted};
 
 /// The longest time that a lane may take to go over to other plugins.
 const SWAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Looks in a row at which nothing may be under way before a plugin leaves.
+const LAST_LOOKS: u32 = 2;
 
 /// Why plugins cannot go live.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +99,12 @@ struct LaneDoor {
 /// See the module.
 pub struct Plugins {
     engine: Option<Engine>,
+    /// What the configuration says.
     in_force: Vec<Loaded>,
+    /// What the lanes run: that, and what leaves.
+    running: Vec<Loaded>,
+    /// Looks in a row at which nothing was under way, while something leaves.
+    rested: u32,
     lanes: Vec<LaneDoor>,
     /// By lane, of every plugin that there ever was.
     counters: HashMap<String, Vec<Arc<StepCounters>>>,
@@ -140,6 +151,8 @@ impl Plugins {
         let mut plugins = Plugins {
             engine: None,
             in_force: Vec::new(),
+            running: Vec::new(),
+            rested: 0,
             lanes,
             counters: HashMap::new(),
             formats: Formats::new(metrics),
@@ -148,7 +161,7 @@ impl Plugins {
         };
         let Prepared(loaded) = plugins.prepare(config)?;
         loaded.iter().for_each(|one| plugins.meet(&one.program.plugin.name));
-        plugins.in_force = loaded;
+        (plugins.running, plugins.in_force) = (loaded.clone(), loaded);
         plugins.show();
         Ok((plugins, changes))
     }
@@ -162,19 +175,19 @@ impl Plugins {
     /// The chain with which a lane starts.
     #[must_use]
     pub fn chain(&self, lane: usize) -> Chain {
-        Chain::of_plugins(self.wanted(&self.in_force, lane))
+        Chain::of_plugins(self.wanted(&self.running, lane))
     }
 
     /// Whether the chains need threads of their own.
     #[must_use]
     pub fn any_heavy(&self) -> bool {
-        any_heavy(&self.in_force)
+        any_heavy(&self.running)
     }
 
-    /// Whether one of them removes what must not be kept.
+    /// Whether one that runs removes what must not be kept.
     #[must_use]
     pub fn any_fail_closed(&self) -> bool {
-        any_fail_closed(&self.in_force)
+        any_fail_closed(&self.running)
     }
 
     /// Loads the plugins of another configuration. What is in force stays as it is.
@@ -191,7 +204,7 @@ impl Plugins {
         let Some(engine) = &self.engine else { return Ok(Prepared(Vec::new())) };
         let mut loaded = Vec::new();
         for plugin in &config.plugins {
-            let known = self.in_force.iter().find(|one| one.program.plugin.name == plugin.name);
+            let known = self.running.iter().find(|one| one.program.plugin.name == plugin.name);
             let number = known.map_or(0, |one| one.program.generation.number) + 1;
             let program = match known {
                 Some(one) if is_as_it_was(&one.program, plugin)? => Arc::clone(&one.program),
@@ -213,33 +226,59 @@ impl Plugins {
         loaded.iter().filter(is_renewed).map(|next| next.program.plugin.name.clone()).collect()
     }
 
-    /// Puts prepared plugins into force on every lane.
+    /// Puts prepared plugins into force on every lane. What ran for a source that is `gone` still does.
     ///
     /// # Errors
     ///
     /// When a lane cannot go over to them: then no lane does.
-    pub fn adopt(&mut self, Prepared(loaded): Prepared) -> Result<(), PluginError> {
+    pub fn adopt(&mut self, Prepared(loaded): Prepared, gone: &[SourceId]) -> Result<(), PluginError> {
         loaded.iter().for_each(|one| self.meet(&one.program.plugin.name));
-        let refused = self.tell(&loaded);
-        if let Some((lane, why)) = refused {
-            if let Some((lane, why)) = self.tell(&self.in_force) {
-                tracing::error!(lane, why, "a lane could not go back to the plugins that it had");
-            }
-            return Err(PluginError::Lane { lane, why });
-        }
+        self.run(with_leaving(&self.running, &loaded, gone))?;
         self.in_force = loaded;
         self.show();
         Ok(())
     }
 
-    /// Says what does not do well; to be called about once a second.
-    pub fn look(&self, now: Duration) {
-        shown::set_health(&self.component, &self.in_force_counters(), &self.formats.failing(now));
+    /// Says what does not do well; to be called about once a second. `rests` says that sources that are gone have no
+    /// connections, and that no ring holds anything: what they had decoded by then is in the rings at the next look, and when
+    /// those rest too, what leaves is gone.
+    pub fn look(&mut self, now: Duration, rests: bool) {
+        let leaves = !is_same(&self.running, &self.in_force);
+        self.rested = if leaves && rests { self.rested + 1 } else { 0 };
+        if self.rested >= LAST_LOOKS {
+            self.rested = 0;
+            if let Err(error) = self.run(self.in_force.clone()) {
+                tracing::warn!(%error, "plugins that are configured no more stay");
+            }
+        }
+        self.set_health(now);
     }
 
     fn show(&self) {
         shown::show(&self.metrics, &self.in_force_counters());
-        self.look(clock::monotonic());
+        self.set_health(clock::monotonic());
+    }
+
+    fn set_health(&self, now: Duration) {
+        shown::set_health(&self.component, &self.in_force_counters(), &self.formats.failing(now));
+    }
+
+    /// Has every lane run these, or none.
+    fn run(&mut self, loaded: Vec<Loaded>) -> Result<(), PluginError> {
+        let refused = self.tell(&loaded);
+        if let Some((lane, why)) = refused {
+            if let Some((lane, why)) = self.tell(&self.running) {
+                tracing::error!(lane, why, "a lane could not go back to the plugins that it had");
+            }
+            return Err(PluginError::Lane { lane, why });
+        }
+        self.running = loaded;
+        let runs = |name: &str| self.running.iter().any(|one| one.program.plugin.name == name);
+        for (_, lanes) in self.counters.iter().filter(|(name, _)| !runs(name)) {
+            // The instances went with the steps, so nobody else writes this.
+            lanes.iter().for_each(|counters| counters.plugin.memory_bytes.set(0));
+        }
+        Ok(())
     }
 
     /// Tells all lanes, and waits for all; the first that could not.
@@ -288,6 +327,38 @@ impl Plugins {
         let names = self.in_force.iter().map(|one| one.program.plugin.name.as_str());
         names.map(|name| (name, &self.counters[name][..])).collect()
     }
+}
+
+/// The plugins of `next`, and of those that run so far what the sources that are `gone` had: their last blocks are under way
+/// and are to go through as if nothing had changed. What leaves stands behind the nearest one before it that stays.
+fn with_leaving(running: &[Loaded], next: &[Loaded], gone: &[SourceId]) -> Vec<Loaded> {
+    let mut merged = next.to_vec();
+    let mut at = 0;
+    for one in running {
+        let had = |source: &&SourceId| one.sources.as_ref().is_none_or(|sources| sources.contains(source));
+        let had: Vec<SourceId> = gone.iter().filter(had).copied().collect();
+        let known = merged.iter().position(|other| other.program.plugin.name == one.program.plugin.name);
+        match known {
+            Some(index) => {
+                if let Some(sources) = &mut merged[index].sources {
+                    let more: Vec<SourceId> = had.into_iter().filter(|id| !sources.contains(id)).collect();
+                    sources.extend(more);
+                }
+                at = index + 1;
+            }
+            None if had.is_empty() => {}
+            None => {
+                merged.insert(at, Loaded { program: Arc::clone(&one.program), sources: Some(had) });
+                at += 1;
+            }
+        }
+    }
+    merged
+}
+
+fn is_same(running: &[Loaded], in_force: &[Loaded]) -> bool {
+    let is_same = |(a, b): (&Loaded, &Loaded)| Arc::ptr_eq(&a.program, &b.program) && a.sources == b.sources;
+    running.len() == in_force.len() && running.iter().zip(in_force).all(is_same)
 }
 
 fn any_heavy(loaded: &[Loaded]) -> bool {
@@ -359,5 +430,56 @@ service: {pipelines: {traces: {receivers: [otlp/first, otlp/second], processors:
         let table = std::fs::read_to_string(directory.path().join("sources")).unwrap();
         let second = table.lines().position(|name| name == "otlp/second").and_then(|at| u16::try_from(at).ok());
         assert_eq!(seen, Some(vec![SourceId(second.unwrap())]), "{table}");
+    }
+
+    /// Plugins of these names, all of one component, each for these sources.
+    fn loaded(engine: &Engine, plugins: &[(&str, Option<&[u16]>)]) -> Vec<Loaded> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/plugins/redact.wasm");
+        let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let one = |(name, sources): &(&str, Option<&[u16]>)| {
+            let text = format!(
+                "processors: {{plugin/{name}: {{path: {path}}}}}\n\
+                 service: {{pipelines: {{traces: {{processors: [plugin/{name}]}}}}}}"
+            );
+            let file = Some(File { name: "m.yaml", text: &text });
+            let inputs = Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host };
+            let config = crate::config::load(&inputs).unwrap().config;
+            let program = on_a_deep_stack(|| Program::load(engine, &config.plugins[0], 1)).unwrap().unwrap();
+            Loaded { program, sources: sources.map(|ids| ids.iter().copied().map(SourceId).collect()) }
+        };
+        plugins.iter().map(one).collect()
+    }
+
+    fn shown(plugins: &[Loaded]) -> Vec<(&str, Option<Vec<u16>>)> {
+        let ids = |one: &Loaded| one.sources.as_ref().map(|ids| ids.iter().map(|id| id.0).collect());
+        plugins.iter().map(|one| (one.program.plugin.name.trim_start_matches("plugin/"), ids(one))).collect()
+    }
+
+    #[test]
+    fn sources_that_are_gone_keep_what_they_had_in_its_place_and_nobody_else_does() {
+        let engine = Engine::start(Pool { lanes: 1, plugins: 4 }).unwrap();
+        let running = loaded(&engine, &[("a", None), ("b", Some(&[1, 2])), ("c", Some(&[3])), ("d", None)]);
+        let next = loaded(&engine, &[("d", Some(&[3])), ("e", None)]);
+        let merged = with_leaving(&running, &next, &[SourceId(2)]);
+        let expected = [("a", Some(vec![2])), ("b", Some(vec![2])), ("d", Some(vec![3, 2])), ("e", None)];
+        assert_eq!(shown(&merged), expected);
+        assert!(is_same(&with_leaving(&running, &next, &[]), &next));
+    }
+
+    #[test]
+    fn what_leaves_runs_until_everything_has_rested_for_two_looks() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = |name: &str| (name == "STATE_DIRECTORY").then(|| directory.path().display().to_string());
+        let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+        let inputs = Inputs { file: None, environment: &environment, flags: &[], proxytrace: false, host };
+        let config = crate::config::load(&inputs).unwrap().config;
+        let (mut plugins, _) = Plugins::load(&config, Vec::new(), &Arc::new(Metrics::new()), &Health::new()).unwrap();
+        let engine = Engine::start(Pool { lanes: 1, plugins: 1 }).unwrap();
+        plugins.adopt(Prepared(loaded(&engine, &[("a", None)])), &[]).unwrap();
+        plugins.adopt(Prepared(Vec::new()), &[SourceId(1)]).unwrap();
+        for (rests, runs) in [(true, 1), (false, 1), (true, 1), (true, 0)] {
+            plugins.look(Duration::ZERO, rests);
+            assert_eq!((plugins.running.len(), plugins.in_force.len()), (runs, 0));
+        }
     }
 }

@@ -148,6 +148,19 @@ impl Receivers {
         self.served.iter().filter(|served| !stays(served)).map(|served| &served.bound).collect()
     }
 
+    /// The sources that are not served when a change is in force, whose last blocks may still be under way.
+    #[must_use]
+    pub fn gone_with(&self, prepared: &Prepared) -> Vec<SourceId> {
+        let gone = self.gone.iter().map(|source| source.id).filter(|id| !prepared.assigned.ids.contains(id));
+        gone.chain(prepared.close.iter().copied()).collect()
+    }
+
+    /// Whether nobody is connected to receivers that are gone.
+    #[must_use]
+    pub fn gone_are_left(&self) -> bool {
+        self.gone.iter().all(|source| source.table.total() == 0)
+    }
+
     /// Puts a prepared change into force; every lane has adopted it when this returns.
     pub fn adopt(&mut self, prepared: Prepared, lanes: &mut [Lane], metrics: &Metrics) {
         let Prepared { changes, close, uberagent, remap, .. } = prepared;

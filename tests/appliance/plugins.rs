@@ -3,13 +3,14 @@
 //! The redactor and the one that drops are components of `tests/data/plugins`, built from C; the hostile ones are written
 //! in WebAssembly's text format. Every test ends with balances of exactly zero.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use millrace::config::{Config, OnError, Plugin, PluginLimits};
+use millrace::sys::clock;
 use serde_json::json;
 
 use super::feeder::{Feeder, post};
@@ -39,6 +40,46 @@ fn what_is_hidden_is_neither_on_the_disk_nor_at_a_destination() {
         rig.stop();
         assert!(!is_on_disk(directory.path(), SECRET.as_bytes()), "nor afterwards");
     }
+}
+
+/// A request is begun, and its receiver and the plugin go: the rest of it is still accepted, under the old configuration.
+#[test]
+fn what_a_receiver_that_goes_with_its_redactor_had_begun_to_take_is_redacted() {
+    let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::keeping());
+    let redact = plugin(&component("redact.wasm"), ", filter: {sources: [otlp]}");
+    let both = with(&config(directory.path()), &sink, &[redact]);
+    let mut neither = Config { plugins: Vec::new(), ..both.clone() };
+    neither.receivers.retain(|receiver| !receiver.name.starts_with("otlp"));
+    let rig = Rig::start(&both);
+    let body = spans(40);
+    let mut sender = TcpStream::connect(rig.receiver("otlp")).unwrap();
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-protobuf\r\nexpect: 100-continue";
+    sender.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+    let mut answer = [0; 1024];
+    let read = sender.read(&mut answer).unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 100"), "the request is in flight");
+    rig.reload(&neither).unwrap();
+    for seconds in 0..3 {
+        rig.look(clock::monotonic() + Duration::from_secs(seconds));
+    }
+    sender.write_all(&body).unwrap();
+    let read = sender.read(&mut answer).unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
+    until("delivery", || sink.spans() == 40);
+    assert!(sink.has(b"http://shop/?REDACTED") && !sink.has(SECRET.as_bytes()));
+    assert!(!is_on_disk(directory.path(), SECRET.as_bytes()));
+    let runs = || {
+        let text = rig.metrics.render();
+        text.lines().any(|line| line.starts_with("millrace_plugin_memory_bytes") && !line.ends_with(" 0"))
+    };
+    assert!(runs());
+    drop(sender);
+    until("the plugin's leave", || {
+        rig.look(clock::monotonic());
+        !runs()
+    });
+    rig.rest();
+    rig.stop();
 }
 
 #[test]

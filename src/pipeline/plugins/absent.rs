@@ -9,6 +9,7 @@ use crossbeam::channel::{self, Receiver};
 use crossbeam::sync::Unparker;
 
 use super::writer::Swap;
+use crate::block::SourceId;
 use crate::config::Config;
 use crate::export::Exporter;
 use crate::telemetry::health::Health;
@@ -78,12 +79,12 @@ impl Plugins {
     }
 
     /// Changes nothing.
-    pub fn adopt(&mut self, _prepared: Prepared) -> Result<(), PluginError> {
+    pub fn adopt(&mut self, _prepared: Prepared, _gone: &[SourceId]) -> Result<(), PluginError> {
         Ok(())
     }
 
     /// Has nothing to say.
-    pub fn look(&self, _now: Duration) {}
+    pub fn look(&mut self, _now: Duration, _rests: bool) {}
 
     /// None.
     #[must_use]
