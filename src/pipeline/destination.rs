@@ -4,7 +4,7 @@
 //! brings a destination has happened before anything else is changed. Exporters differ only in what their senders own.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -220,23 +220,37 @@ pub struct Joined {
 
 /// Opens a cursor and joins it to those that the log is held for. Whether it may lag is said when it is served.
 pub fn join(name: &str, start: StartAt, shared: &Shared) -> io::Result<Joined> {
-    let cursor = open_cursor(shared, name)?;
-    let open = || {
-        let opened: Opened = Place::open(cursor, &shared.lanes, Requirement::Required, start)?;
-        let positions = opened.1.iter().map(|state| state.position).collect();
-        Ok((opened, positions))
-    };
-    let ((mut place, states), member) = shared.release.join(open)?;
+    let directory = parking::directory(&shared.directory, name);
+    let ((mut place, states), member) = new_or_whole(&*shared.storage, &directory, || {
+        let cursor = Cursor::open(&*shared.storage, &directory)?;
+        if cursor.was_damaged() {
+            tracing::error!(destination = name, "the cursor was damaged: what is in the log is delivered again");
+        }
+        let open = || {
+            let opened: Opened = Place::open(cursor, &shared.lanes, Requirement::Required, start)?;
+            let positions = opened.1.iter().map(|state| state.position).collect();
+            Ok((opened, positions))
+        };
+        shared.release.join(open)
+    })?;
     place.release_with(Arc::clone(&shared.release), member);
     Ok(Joined { place, states, member })
 }
 
-fn open_cursor(shared: &Shared, name: &str) -> io::Result<Cursor> {
-    let cursor = Cursor::open(&*shared.storage, &parking::directory(&shared.directory, name))?;
-    if cursor.was_damaged() {
-        tracing::error!(destination = name, "the cursor was damaged: what is in the log is delivered again");
+/// Opens the place whose cursor is in a directory. If that fails, a cursor that was not there before is not there
+/// afterwards: the next start would park it as that of a destination that is configured no more.
+fn new_or_whole<T>(storage: &dyn Storage, directory: &Path, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    storage.create_directory(directory)?;
+    let has_cursor = || Ok::<_, io::Error>(storage.list(directory)?.iter().any(|name| name == parking::CURSOR));
+    let existed = has_cursor()?;
+    let opened = open();
+    if opened.is_err() && !existed && has_cursor().unwrap_or(true) {
+        let removed = storage.remove(&directory.join(parking::CURSOR));
+        if let Err(error) = removed.and_then(|()| storage.sync_directory(directory)) {
+            tracing::warn!(?directory, %error, "the cursor of a destination that could not be opened was not removed");
+        }
     }
-    Ok(cursor)
+    opened
 }
 
 /// The destination's state machine; the settings are those of nobody until the first command.
@@ -296,6 +310,46 @@ pub fn open_exporter(settings: &config::Exporter) -> Result<Exporter, StartError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{AtRest, Budget, Options};
+    use crate::sim::disk::SimDisk;
+
+    /// Opens the place of a destination on a disk whose sync after `syncs` fails; whether that went well, and what is in its
+    /// directory afterwards.
+    fn open_place(storage: &SimDisk, log: &Arc<Log>, syncs: u64) -> (bool, Vec<String>) {
+        let directory = Path::new("destinations/a");
+        storage.fail_sync_after(syncs);
+        let opened = new_or_whole(storage, directory, || {
+            let cursor = Cursor::open(storage, directory)?;
+            Place::open(cursor, &[Arc::clone(log)], Requirement::Required, StartAt::Tail)
+        });
+        (opened.is_ok(), storage.list(directory).unwrap())
+    }
+
+    #[test]
+    fn a_new_destination_that_cannot_be_opened_leaves_no_cursor() {
+        let storage = SimDisk::new(7);
+        let options = Options {
+            directory: "log/lane-00".into(),
+            quarantine: "log/quarantine".into(),
+            lane: 0,
+            segment_bytes: 4 << 20,
+            max_payload_bytes: crate::block::MAX_BYTES,
+            pool_segments: 0,
+            budget: Arc::new(Budget::new(1 << 30, 0)),
+            wall_ns: 1,
+            opened_at_start: 16,
+            at_rest: AtRest::default(),
+        };
+        let (log, _appender, _) = Log::open(Arc::new(storage.clone()), options).unwrap();
+        let mut failures = 0;
+        while let (false, left) = open_place(&storage, &log, failures) {
+            assert_eq!(left, Vec::<String>::new(), "after {failures} syncs");
+            failures += 1;
+        }
+        assert!(failures >= 2, "its creation and its first commit can fail, {failures} did");
+        let (is_open, left) = open_place(&storage, &log, 0);
+        assert_eq!((is_open, left), (false, vec![parking::CURSOR.to_owned()]), "one that was there stays");
+    }
 
     #[test]
     fn what_was_given_up_in_one_parking_is_not_held_against_the_next() {

@@ -19,6 +19,9 @@ const TOLERANCE: Duration = Duration::from_mins(1);
 /// The name of the file that holds the second of the wall clock.
 const FILE: &str = "parked";
 
+/// The name of a destination's cursor.
+pub const CURSOR: &str = "cursor";
+
 /// The retention plays a destination of this name; no exporter is called so, for exporters have the names of their kinds.
 pub const RETENTION: &str = "none";
 
@@ -38,7 +41,7 @@ pub fn known(destinations: &Path) -> io::Result<Vec<String>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().replace('~', "/");
-        if name != RETENTION && entry.path().join("cursor").exists() {
+        if name != RETENTION && entry.path().join(CURSOR).exists() {
             names.push(name);
         }
     }
@@ -88,7 +91,7 @@ pub fn unpark(directory: &Path) -> io::Result<()> {
 
 /// Forgets a destination: its cursor goes first, for a directory without one is nobody's.
 pub fn forget(directory: &Path) -> io::Result<()> {
-    for name in ["cursor", FILE] {
+    for name in [CURSOR, FILE] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
