@@ -9,6 +9,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::sys::clock;
+
 /// A size with one decimal, in the largest binary unit.
 pub(super) fn size(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
@@ -67,7 +69,7 @@ pub(super) fn time_and_age(unix_ns: u64, now_ns: u64) -> String {
 
 /// A moment for programs; null for none.
 pub(super) fn exact_time(unix_ns: u64) -> serde_json::Value {
-    if unix_ns == 0 { serde_json::Value::Null } else { format!("{:.9}", timestamp(unix_ns)).into() }
+    if unix_ns == 0 { serde_json::Value::Null } else { clock::iso(unix_ns).into() }
 }
 
 fn timestamp(unix_ns: u64) -> Timestamp {

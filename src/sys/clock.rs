@@ -5,6 +5,14 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
+/// A moment of the wall clock as every JSON for programs has it: ISO 8601 in UTC, to the nanosecond.
+#[must_use]
+pub fn iso(unix_ns: u64) -> String {
+    format!("{:.9}", Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX))
+}
+
 /// Time since the first call in this process; never goes back.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this module is where the clock is read")]

@@ -223,8 +223,8 @@ pub fn list(scans: &[Scan<'_>], selection: &Selection, most: usize) -> Value {
             "origin": first.origin,
             "letters": letters,
             "bytes": bytes,
-            "oldest": first.time_ns.to_string(),
-            "newest": newest_ns.to_string(),
+            "oldest": clock::iso(first.time_ns),
+            "newest": clock::iso(*newest_ns),
         })
     };
     let newest: Vec<Value> = newest.iter().map(|(letter, length)| letter.summary_of(*length)).collect();

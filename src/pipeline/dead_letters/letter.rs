@@ -20,6 +20,7 @@ use crate::block::{Made, Meta, Signal, SourceId};
 use crate::otlp::slice;
 use crate::otlp::{self, Summary};
 use crate::queue::{Entry, Position, Reader};
+use crate::sys::clock;
 
 const LETTER: u8 = 1;
 const GONE: u8 = 2;
@@ -118,7 +119,7 @@ impl Letter {
             "reason": self.reason,
             "origin": self.origin,
             "reply": self.reply,
-            "time": self.time_ns.to_string(),
+            "time": clock::iso(self.time_ns),
             "bytes": bytes,
             "cut": bytes >= KEPT_BYTES,
             "withheld": self.is_withheld,

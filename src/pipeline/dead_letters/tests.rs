@@ -150,6 +150,9 @@ fn a_store_of_very_many_letters_is_read_a_few_times_whatever_is_asked_and_with_p
         (&listed["groups"][1]["letters"], listed["letters"].as_array().unwrap().len()),
         (&(LETTERS / 2).into(), 3)
     );
+    for time in [&listed["letters"][0]["time"], &listed["groups"][1]["oldest"], &listed["groups"][1]["newest"]] {
+        assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time} is not ISO 8601");
+    }
     assert_eq!(readings(), 2);
     let scan = Scan { store: StoreName::Front, open: &|| log.reader(log.oldest()), pulse: &scan_pulse };
     let mut purge = |selection| purge_all(&scan, &log, &selection, &mut |numbers| store.go(&numbers, GoneBy::Purge));
