@@ -61,7 +61,10 @@ fn lags(cursor: &CursorInfo, lanes: &[Lane]) -> Vec<Lag> {
     let lag = |lane: &Lane| {
         let place = lane.position(&cursor.lanes)?;
         let mut reader = lane.reader(place.position);
-        let oldest = std::iter::from_fn(|| reader.next()).find_map(|entry| match entry {
+        let mut behind = std::iter::from_fn(|| reader.next()).peekable();
+        // The marks that the log itself writes are nobody's to deliver.
+        let has_all = behind.peek().is_none();
+        let oldest = behind.find_map(|entry| match entry {
             Entry::Block { meta, .. } => Some(meta.received_ns),
             Entry::Gap { .. } => None,
         });
@@ -70,7 +73,7 @@ fn lags(cursor: &CursorInfo, lanes: &[Lane]) -> Vec<Lag> {
             lane: lane.place.lane,
             cursor: place,
             spans: lane.tail().spans_since(&place.position),
-            bytes: lane.bytes_behind(&place.position),
+            bytes: if has_all { 0 } else { lane.bytes_behind(&place.position) },
             oldest_ns: oldest.unwrap_or(0),
         })
     };
@@ -178,4 +181,52 @@ fn totals_json(totals: &DestinationTotals) -> Value {
         "skipped_at_start": totals.skipped_at_start,
         "redelivered": totals.redelivered,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
+    use crate::queue::{Budget, Cursor, Log, MmapStorage, Options};
+
+    #[test]
+    fn who_has_everything_lags_by_nothing_and_who_has_not_by_its_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = || Place::of_lane(directory.path(), 0);
+        let options = Options {
+            directory: place().directory,
+            quarantine: place().quarantine,
+            lane: 0,
+            segment_bytes: 4 << 20,
+            max_payload_bytes: MAX_BYTES,
+            pool_segments: 0,
+            opened_at_start: 16,
+            at_rest: place().at_rest,
+            budget: Arc::new(Budget::new(1 << 30, 0)),
+            wall_ns: 1,
+        };
+        let (log, mut appender, _) = Log::open(Arc::new(MmapStorage), options).unwrap();
+        let commit = |name: &str, position| {
+            let mut cursor = Cursor::open(&MmapStorage, &directory.path().join("destinations").join(name)).unwrap();
+            cursor.commit(&[(&*log, position, DestinationTotals::default())]).unwrap();
+        };
+        commit("nothing", log.oldest());
+        let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(3), 100);
+        meta.spans = 3;
+        appender.append(&meta, &[7; 1000]).unwrap();
+        log.sync().unwrap();
+        let mut reader = log.reader(log.oldest());
+        let Some(Entry::Block { end, .. }) = reader.next() else { panic!("a block was appended") };
+        commit("everything", end);
+        appender.maintain(Duration::ZERO, 9).unwrap();
+        log.sync().unwrap();
+        let lanes = [Lane::open(place(), 77).unwrap()];
+        let lag = |cursor: &CursorInfo| lags(cursor, &lanes).iter().map(|lag| (lag.spans, lag.bytes)).next().unwrap();
+        let cursors = inspect::cursors(directory.path()).unwrap();
+        assert_eq!(cursors[0].destination, "everything");
+        assert_eq!(lag(&cursors[0]), (0, 0));
+        assert!(lag(&cursors[1]).0 == 3 && lag(&cursors[1]).1 >= 1000, "{:?}", lag(&cursors[1]));
+    }
 }
