@@ -6,7 +6,7 @@
 //! when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the appliance.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -327,6 +327,7 @@ fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<Run
     let counters = Arc::new(ledger::Destination::default());
     counters.show(window.totals());
     let gauges = Arc::new(DestinationGauges::default());
+    gauges.words.lock().unwrap_or_else(PoisonError::into_inner).retains = true;
     let source =
         DestinationSource { name: RETENTION.to_owned(), counters: Arc::clone(&counters), gauges: Arc::clone(&gauges) };
     shared.metrics.add_destination(source);

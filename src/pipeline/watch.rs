@@ -128,7 +128,7 @@ impl Watch {
             },
             next_try,
         });
-        let words = Words { trouble, last_error };
+        let words = Words { trouble, last_error, retains: false };
         if words != self.words {
             self.words = words.clone();
             *self.gauges.words.lock().unwrap_or_else(PoisonError::into_inner) = words;

@@ -147,6 +147,7 @@ fn destinations_come_after_none_and_go_again() {
     rig.reload(&none).unwrap();
     feed(&rig, 500);
     assert_eq!(rig.metrics.destinations().len(), 3, "two that are parked, and the retention");
+    assert_eq!(destination(&rig, "none")["state"], "retaining");
     rig.stop();
 }
 

@@ -179,9 +179,10 @@ impl Sources {
             let dropped =
                 DropReason::ALL.map(|reason| (reason.label().to_owned(), totals.dropped[reason as usize].into()));
             let words = gauges.words();
+            let at_ease = if words.retains { "retaining" } else { "delivering" };
             json!({
                 "name": name,
-                "state": words.trouble.as_ref().map_or("delivering", |trouble| trouble.kind.word()),
+                "state": words.trouble.as_ref().map_or(at_ease, |trouble| trouble.kind.word()),
                 "trouble": words.trouble.as_ref().map(|trouble| trouble_json(trouble, at)),
                 "last_error": words.last_error.map(|(time, message)| json!({ "at": at.wall(time), "message": message })),
                 "breaker": breaker_word(gauges.breaker.get()),

@@ -15,6 +15,8 @@ pub struct Words {
     pub trouble: Option<Trouble>,
     /// The last thing that went wrong, and when.
     pub last_error: Option<(Duration, String)>,
+    /// There is no backend: it only lets go of what is old.
+    pub retains: bool,
 }
 
 /// Why a destination does not deliver as it should.
