@@ -78,6 +78,12 @@ impl Plugins {
         config.plugins.first().map_or(Ok(Prepared), |plugin| Err(PluginError::Absent(plugin.name.clone())))
     }
 
+    /// None.
+    #[must_use]
+    pub fn renewed(&self, _prepared: &Prepared) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Changes nothing.
     pub fn adopt(&mut self, _prepared: Prepared, _gone: &[SourceId]) -> Result<(), PluginError> {
         Ok(())
