@@ -414,11 +414,13 @@ impl World {
         assert_eq!(appended, none.ledger.snapshot().settled() + kept, "the balance without a destination");
     }
 
-    /// Sends one more request through a lane, again each second as a peer does that was refused, until the answer is yes.
+    /// Sends one more request through a lane, again each second as a peer does that was refused, until the answer is yes. A
+    /// sync that was to fail before may still do so: a process whose log has failed for good is started again, perhaps with
+    /// fewer lanes.
     pub(super) fn send_fresh(&mut self, index: usize) {
         let before = self.oracle.borrow().promised;
-        let (mut send_at, limit) = (self.now, self.now + Duration::from_secs(30));
-        while self.oracle.borrow().promised == before {
+        let (mut send_at, mut limit) = (self.now, self.now + Duration::from_secs(30));
+        while self.oracle.borrow().promised == before && index < self.process.lanes.len() {
             assert!(self.now < limit, "a fresh request is not acknowledged: {}", self.process.what_is_left());
             if self.now >= send_at {
                 send_at = self.now + Duration::from_secs(1);
@@ -427,6 +429,10 @@ impl World {
                 lane.gateway.as_mut().expect("the process runs").request(&mut self.next_span, (now, wall_ns));
             }
             self.step();
+            if self.process.has_failed() {
+                self.crash();
+                limit = self.now + Duration::from_secs(30);
+            }
         }
     }
 
