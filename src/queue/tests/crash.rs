@@ -60,6 +60,7 @@ struct Run {
     /// Bits that rotted and have not yet been seen to cost a block.
     rotten_bits: u64,
     has_rotted: bool,
+    flipped: HashSet<(PathBuf, usize)>,
     /// Starts in a row that were cut off before the log was open, and the most of them.
     cut_starts: u32,
     most_cut_starts: u32,
@@ -88,6 +89,7 @@ impl Run {
             rot,
             rotten_bits: 0,
             has_rotted: false,
+            flipped: HashSet::new(),
             cut_starts: 0,
             most_cut_starts: 0,
             forbidden: HashSet::new(),
@@ -347,7 +349,12 @@ impl Run {
             self.disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("seg-")).collect();
         let Some((path, bytes)) = self.random.choice(files) else { return };
         // Behind the header pages: those stand twice, and a test of its own damages them.
-        self.disk.flip_bit(&path, self.random.usize(8192 * 8..bytes * 8));
+        let bit = self.random.usize(8192 * 8..bytes * 8);
+        if !self.flipped.insert((path.clone(), bit)) {
+            // A second time would heal it, and what was missing would be there again.
+            return;
+        }
+        self.disk.flip_bit(&path, bit);
         self.rotten_bits = self.rotten_bits.saturating_add(1);
         self.has_rotted = true;
     }
