@@ -159,8 +159,9 @@ fn light(pool: Pool) -> Config {
         .max_tables_per_component(LIGHT_TABLES)
         // As much as a slot reserves so that accesses need no check: what a plugin may have is metered in its store.
         .max_memory_size(SLOT_BYTES)
-        // Clearing this much is cheaper than giving it back to the kernel and faulting it in again.
-        .linear_memory_keep_resident(64 << 10);
+        // Clearing this much is cheaper than giving it back to the kernel and faulting it in again: it holds the stack, the
+        // data and the heap of a small guest.
+        .linear_memory_keep_resident(256 << 10);
     let mut config = common();
     config
         .wasm_tail_call(false)
