@@ -93,20 +93,14 @@ impl Api {
 
     /// Asks for a page.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request = self.authorized(self.agent.get(format!("{}{path}", self.url)));
         self.answer(request.call())
     }
 
     /// Asks for a page that goes on for as long as both sides like.
     pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
-        let mut request = self.agent.get(format!("{}{path}", self.url)).config().timeout_global(None).build();
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        match request.call() {
+        let request = self.authorized(self.agent.get(format!("{}{path}", self.url)));
+        match request.config().timeout_global(None).build().call() {
             Ok(response) if response.status().is_success() => Ok(response.into_body().into_reader()),
             refused => match self.answer(refused) {
                 Ok(_) => bail!("{} answers something else than a stream", self.url),
@@ -117,11 +111,16 @@ impl Api {
 
     /// Asks for something to be done.
     pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let mut request = self.agent.post(format!("{}{path}", self.url)).header("content-type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request = self.authorized(self.agent.post(format!("{}{path}", self.url)));
+        let request = request.header("content-type", "application/json");
         self.answer(request.send(body.to_string()))
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Value> {

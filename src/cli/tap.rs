@@ -98,13 +98,15 @@ fn encoded(text: &str) -> String {
 /// Spans and log records of a line.
 fn rows(line: &[u8]) -> anyhow::Result<u64> {
     let request: Value = serde_json::from_slice(line).context("a line of the tap is no JSON")?;
-    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+        value[key].as_array().map_or(&[], Vec::as_slice)
+    }
     let mut count = 0;
     for [resources, scopes, rows] in
         [["resourceSpans", "scopeSpans", "spans"], ["resourceLogs", "scopeLogs", "logRecords"]]
     {
         for scope in list(&request, resources).iter().flat_map(|resource| list(resource, scopes)) {
-            count += list(&scope, rows).len() as u64;
+            count += list(scope, rows).len() as u64;
         }
     }
     Ok(count)
