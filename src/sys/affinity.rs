@@ -1,4 +1,4 @@
-//! Which cores this process may use, and pinning a thread to one of them.
+//! Which cores this process may use, pinning a thread to one of them, and letting others run before it.
 //!
 //! The mask is read, never assumed: under a cpuset, in a container or with systemd's `CPUAffinity=` the cores are not
 //! 0..N. It is the mask of the calling thread, so read it before that thread is pinned. Failing to pin costs speed only;
@@ -10,6 +10,17 @@ pub use core_affinity::CoreId;
 #[must_use]
 pub fn allowed_cores() -> Vec<CoreId> {
     core_affinity::get_core_ids().unwrap_or_default()
+}
+
+/// Lets every thread of normal priority run before the calling one, for as long as it lives. It goes on as it was when the
+/// kernel refuses.
+pub fn give_way() {
+    const NICE: libc::c_int = 10;
+    #[expect(unsafe_code, reason = "the standard library sets no priorities")]
+    // SAFETY: a call that reads and writes no memory of this process. On Linux 0 is the calling thread, not its process.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE)
+    };
 }
 
 /// Pins the calling thread to `core`; `false` when the kernel refuses, and the thread then runs where it ran before.
@@ -31,6 +42,22 @@ mod tests {
         });
         let (core, allowed) = pinned.join().unwrap();
         assert_eq!(allowed, [core]);
+    }
+
+    #[test]
+    fn a_thread_gives_way_and_its_process_does_not() {
+        let nice = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // The 19th field; the second is a name in brackets.
+            let after_name = stat.rsplit(')').next().unwrap();
+            after_name.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let before = nice();
+        let given_way = std::thread::spawn(move || {
+            give_way();
+            nice()
+        });
+        assert_eq!((given_way.join().unwrap(), nice()), (10, before));
     }
 
     #[test]

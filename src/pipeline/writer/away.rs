@@ -15,7 +15,7 @@ use crossbeam::sync::Unparker;
 
 use super::transforms::Swap;
 use crate::block::{Block, Meta};
-use crate::sys::clock;
+use crate::sys::{affinity, clock};
 use crate::transform::{Chain, Outcome, Taking};
 
 /// Stack of a thread that runs plugins of any kind: 4 MiB that WebAssembly may use, and as much again for the host below it.
@@ -162,14 +162,18 @@ impl Away {
     }
 }
 
-/// Does something that runs plugins of any kind on a stack that is deep enough for them, and waits for it.
+/// Does something that runs plugins of any kind on a stack that is deep enough for them, and waits for it. What lanes and
+/// doors have to do comes before it: a plugin is loaded while spans flow.
 ///
 /// # Errors
 ///
 /// When the system has no thread to give.
 pub fn on_a_deep_stack<R: Send>(work: impl FnOnce() -> R + Send) -> io::Result<R> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(DEEP_STACK_BYTES).spawn_scoped(scope, work)?;
+        let thread = thread::Builder::new().stack_size(DEEP_STACK_BYTES).spawn_scoped(scope, || {
+            affinity::give_way();
+            work()
+        })?;
         Ok(thread.join().expect("what is done here does not panic"))
     })
 }
