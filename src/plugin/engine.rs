@@ -4,22 +4,16 @@
 //! microseconds; heavy ones are few and big and take their memory from the system. What no plugin needs is switched off:
 //! WASI is not even compiled in, nor are threads, 64-bit memories, garbage collection, exceptions or asynchrony.
 //!
-//! A thread advances the epoch every millisecond. That alone stops nobody: it makes running guests look at their processor
-//! time (`sandbox`). The thread exists only as long as the engine, and there is one only where plugins are configured.
+//! There is one only where plugins are configured, and with it the thread that lets time pass (`epoch`).
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::epoch::{Running, Ticker};
 use crate::config::PluginClass;
 use crate::sys::executable;
-
-/// How often running plugins look at their processor time: half of what the shortest budget may be overdrawn by.
-const TICK: Duration = Duration::from_millis(1);
 
 /// Bytes of stack that WebAssembly may use on the caller's thread. The lanes' threads have 2 MiB.
 const LIGHT_STACK_BYTES: usize = 256 << 10;
@@ -76,8 +70,7 @@ pub enum EngineError {
 pub struct Engine {
     light: wasmtime::Engine,
     heavy: wasmtime::Engine,
-    stop: Arc<AtomicBool>,
-    ticker: Option<JoinHandle<()>>,
+    ticker: Ticker,
 }
 
 impl Engine {
@@ -91,13 +84,10 @@ impl Engine {
         let unusable = |error: wasmtime::Error| EngineError::Unusable(format!("{error:#}"));
         let light = wasmtime::Engine::new(&light(pool)).map_err(unusable)?;
         let heavy = wasmtime::Engine::new(&heavy()).map_err(unusable)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (ticked, stopped) = ([light.clone(), heavy.clone()], Arc::clone(&stop));
-        let ticker = thread::Builder::new()
-            .name("plugin-ticker".to_owned())
-            .spawn(move || tick(&ticked, &stopped))
+        let ticked = [light.clone(), heavy.clone()];
+        let ticker = Ticker::start(move || ticked.iter().for_each(wasmtime::Engine::increment_epoch))
             .map_err(|error| EngineError::Unusable(error.to_string()))?;
-        Ok(Engine { light, heavy, stop, ticker: Some(ticker) })
+        Ok(Engine { light, heavy, ticker })
     }
 
     /// The engine of plugins that are not in a lane, encoders and decoders: one for all of them, for as long as there are any.
@@ -123,26 +113,10 @@ impl Engine {
             PluginClass::Heavy => &self.heavy,
         }
     }
-}
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // Relaxed: the thread is joined below.
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(ticker) = self.ticker.take() {
-            ticker.thread().unpark();
-            // It does nothing that could panic.
-            ticker.join().ok();
-        }
-    }
-}
-
-/// The thread's body.
-fn tick(engines: &[wasmtime::Engine], stop: &AtomicBool) {
-    // Relaxed: a flag that publishes nothing; `drop` unparks the thread after setting it.
-    while !stop.load(Ordering::Relaxed) {
-        thread::park_timeout(TICK);
-        engines.iter().for_each(wasmtime::Engine::increment_epoch);
+    /// Where guests enter while they run.
+    pub(super) fn running(&self) -> &Arc<Running> {
+        self.ticker.running()
     }
 }
 

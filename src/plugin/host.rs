@@ -8,6 +8,7 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 
 use super::counters::Counters;
+use super::epoch::Running;
 use super::imports::log::Lines;
 use super::imports::lookup::Tables;
 use super::imports::state::State;
@@ -23,6 +24,8 @@ pub(super) struct Environment {
     pub(super) class: PluginClass,
     pub(super) limits: PluginLimits,
     pub(super) tables: Tables,
+    /// Where it enters while it runs.
+    pub(super) running: Arc<Running>,
 }
 
 /// What a plugin keeps on one lane, over sandboxes and generations.
@@ -147,7 +150,8 @@ pub(super) mod tests {
             state_bytes: 1 << 20,
             log_lines_per_second: 10,
         };
-        Host::new(Arc::new(Environment { name: "plugin/tried".to_owned(), class: PluginClass::Light, limits, tables }))
+        let (name, class, running) = ("plugin/tried".to_owned(), PluginClass::Light, Arc::default());
+        Host::new(Arc::new(Environment { name, class, limits, tables, running }))
     }
 
     #[test]

@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 use wasmtime::component::Component;
 
 use super::cache::{Cache, CacheError};
 use super::engine::Engine;
+use super::epoch::Running;
 use super::error::{LoadError, MESSAGE_BYTES, clean};
 use super::manifest::{Manifest, World, name};
 use crate::config::{Plugin, PluginClass, PluginComponent};
@@ -77,6 +79,7 @@ pub struct Package {
     /// Of the file.
     pub sha256: [u8; 32],
     pub(super) component: Component,
+    pub(super) running: Arc<Running>,
 }
 
 /// Loads a component of a plugin (its own or its shadow's): from the cache beside it if it is there, else by compiling it.
@@ -102,7 +105,7 @@ pub fn load_source(
     cache: Option<&Cache>,
 ) -> Result<Package, LoadError> {
     source.check(plugin, component)?;
-    let engine = engine.of(plugin.class);
+    let (running, engine) = (Arc::clone(engine.running()), engine.of(plugin.class));
     let stored = cache.and_then(|cache| match cache.read(engine, &source.sha256) {
         Ok(component) => component,
         Err(error) => {
@@ -115,7 +118,7 @@ pub fn load_source(
         None => Component::from_binary(engine, &source.bytes)
             .map_err(|error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES)))?,
     };
-    Ok(Package { world: source.manifest.world, sha256: source.sha256, component })
+    Ok(Package { world: source.manifest.world, sha256: source.sha256, component, running })
 }
 
 /// Compiles a component for a cache; what `millrace plugin install` does.

@@ -14,6 +14,7 @@ mod cache;
 pub mod circuit;
 pub mod counters;
 mod engine;
+mod epoch;
 mod error;
 mod exports;
 mod generation;

@@ -14,6 +14,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::answers::{Answer, Batch, Call, Decoded, Encoded, Verdicts};
 use super::bindings::millrace::plugin::types;
+use super::epoch::Guest;
 use super::error::{CallError, MESSAGE_BYTES, clean};
 use super::exports::{Exports, Linked, Work};
 use super::generation::{Info, Setup};
@@ -58,8 +59,10 @@ impl Sandbox {
         });
         let budget = start_budget(environment.class);
         // Modules may run code when they are instantiated.
-        begin(&mut store, budget);
-        match linked.instantiate(&mut store) {
+        let running = begin(&mut store, budget);
+        let instantiated = linked.instantiate(&mut store);
+        drop(running);
+        match instantiated {
             Ok(exports) => Ok(Sandbox { store, exports }),
             Err(error) => Err(CallError::Start(failure(&store, &error, budget).to_string())),
         }
@@ -235,8 +238,9 @@ impl Sandbox {
         call: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         std::mem::swap(&mut self.store.data_mut().kept, kept);
-        begin(&mut self.store, budget);
+        let running = begin(&mut self.store, budget);
         let answer = call(&self.exports, &mut self.store);
+        drop(running);
         std::mem::swap(&mut self.store.data_mut().kept, kept);
         answer.map_err(|error| failure(&self.store, &error, budget))
     }
@@ -288,12 +292,15 @@ fn start_budget(class: PluginClass) -> Duration {
     }
 }
 
-fn begin(store: &mut Store<Host>, budget: Duration) {
+/// Lets the guest enter, for as long as what is returned lives, with this much processor time.
+fn begin(store: &mut Store<Host>, budget: Duration) -> Guest {
     let budget_ns = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
     let host = store.data_mut();
     host.cpu_end_ns = clock::thread_cpu_ns().saturating_add(budget_ns);
     host.memory.was_denied = false;
+    let running = host.environment.running.enter();
     store.set_epoch_deadline(1);
+    running
 }
 
 fn refused(message: String) -> CallError {
