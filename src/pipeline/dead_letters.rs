@@ -400,7 +400,7 @@ impl Keeper {
                 self.expired_at = now;
                 [&mut self.front, &mut self.delivery]
                     .into_iter()
-                    .for_each(|store| store.expire_by_age(clock::wall_ns()));
+                    .for_each(|store| store.expire_by_age(now, clock::wall_ns()));
             }
         }
         self.front.sync();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam::sync::Unparker;
 use jiff::Timestamp;
 
+use super::age::Ages;
 use super::destination::{Destination, Joined, Shared, StartError, TICK_LIMIT, Waiting, join, open_exporter};
 use super::drain::EgressStop;
 use super::egress::{Command, Service};
@@ -338,6 +339,7 @@ fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<Run
         place,
         window,
         retain: Arc::clone(retain),
+        ages: Ages::default(),
         lane_bytes: (shared.queue.max_bytes / shared.lanes.len() as u64).saturating_sub(spare_bytes),
         ledger: counters,
         gauges,

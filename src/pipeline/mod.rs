@@ -8,6 +8,7 @@
 //! `ingest` and `egress` are the two files to read first. `appliance` makes everything in one order and ends it in another;
 //! `run` is the appliance under an operator: signals, systemd, the watchdog.
 
+mod age;
 pub mod appliance;
 pub mod dead_letters;
 pub mod decoders;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam::sync::Parker;
 
+use super::age::Ages;
 use super::drain::EgressStop;
 use super::place::Place;
 use super::turn::Turn;
@@ -41,9 +42,9 @@ impl Retain {
         self.0.store(u64::try_from(retain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn ns(&self) -> u64 {
+    fn get(&self) -> Duration {
         // Relaxed: as in `set`.
-        self.0.load(Ordering::Relaxed)
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -59,6 +60,8 @@ pub struct Retention {
     pub window: Window<Position>,
     /// How long blocks are kept.
     pub retain: Arc<Retain>,
+    /// How old they are.
+    pub ages: Ages,
     /// Bytes on the disk that a lane may hold, pool and active segment left out.
     pub lane_bytes: u64,
     /// What was dropped.
@@ -74,7 +77,7 @@ pub struct Retention {
 impl Retention {
     /// The thread's body.
     pub fn run(mut self, parker: &Parker) {
-        while let Turn::Wait(time) = self.turn(clock::wall_ns()) {
+        while let Turn::Wait(time) = self.turn(clock::monotonic(), clock::wall_ns()) {
             self.tick.tick(clock::monotonic());
             parker.park_timeout(time);
         }
@@ -82,17 +85,17 @@ impl Retention {
     }
 
     /// Drops what is too old or too much.
-    pub fn turn(&mut self, wall_ns: u64) -> Turn {
+    pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
         // Looked at first: then the writers have ended, and what they appended last is in the balance too.
         let stopping = self.stop.is_draining();
-        self.drop_oldest(wall_ns);
+        self.drop_oldest(now, wall_ns);
         if stopping { Turn::Ended } else { Turn::Wait(INTERVAL) }
     }
 
-    fn drop_oldest(&mut self, wall_ns: u64) {
-        let retain_ns = self.retain.ns();
+    fn drop_oldest(&mut self, now: Duration, wall_ns: u64) {
+        let oldest_kept = self.ages.oldest_kept(self.retain.get(), now, wall_ns);
         for (lane, log) in self.lanes.iter().enumerate() {
-            let by_age = log.position_at_age(wall_ns.saturating_sub(retain_ns));
+            let by_age = log.position_at_age(oldest_kept);
             let to = by_age.max(log.position_at_lag(self.lane_bytes));
             let front = self.window.front(lane);
             if to <= front {

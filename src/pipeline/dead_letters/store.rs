@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::letter::{self, GONE_IDS, Gone, Scan, StoreName};
 use super::place;
 use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
+use crate::pipeline::age::Ages;
 use crate::pipeline::logs;
 use crate::queue::{Appender, AtRest, Budget, Log, OpenError, Options, Position, Storage};
 use crate::sys::clock;
@@ -24,8 +25,8 @@ const STORE_BYTES: u64 = 1 << 30;
 /// Bytes of a store's segments: a whole block and its marks have to fit.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// How long a letter is kept, nanoseconds: a week.
-pub(super) const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
+/// How long a letter is kept: a week.
+pub(super) const KEEP: Duration = Duration::from_secs(7 * 86_400);
 
 /// Syncs in which letters have to become durable: one, and one of the file to which a failed one makes them move.
 const SYNCS: u32 = 2;
@@ -62,6 +63,8 @@ pub(super) struct Store {
     gone: Option<Gone>,
     /// Every letter before this place is gone.
     passed: Position,
+    /// How old letters are.
+    ages: Ages,
     watch: StoreWatch,
     /// Storage has failed since the last letter that became durable.
     failing: bool,
@@ -114,7 +117,8 @@ impl Store {
         let (log, appender, _) = Log::open(Arc::clone(storage), options)?;
         let passed = log.oldest();
         watch.component.set(State::Ready);
-        Ok(Store { name, log, counters: Arc::default(), appender, gone: None, passed, watch, failing: false })
+        let (counters, ages) = (Arc::default(), Ages::default());
+        Ok(Store { name, log, counters, appender, gone: None, passed, ages, watch, failing: false })
     }
 
     /// Appends a letter, in place of the oldest ones when the store is full. False when storage fails.
@@ -162,8 +166,9 @@ impl Store {
     }
 
     /// Lets go of what is too old. To be called now and then.
-    pub(super) fn expire_by_age(&mut self, wall_ns: u64) {
-        let to = self.log.position_at_age(wall_ns.saturating_sub(KEEP_NS));
+    pub(super) fn expire_by_age(&mut self, now: Duration, wall_ns: u64) {
+        let oldest_kept = self.ages.oldest_kept(KEEP, now, wall_ns);
+        let to = self.log.position_at_age(oldest_kept);
         if to.segment > self.log.oldest().segment {
             self.expire(to);
             self.tend();

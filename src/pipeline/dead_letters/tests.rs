@@ -11,7 +11,7 @@ use crate::queue::MmapStorage;
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 
-const WEEK_NS: u64 = store::KEEP_NS;
+const WEEK_NS: u64 = store::KEEP.as_secs() * 1_000_000_000;
 
 fn stores(directory: &Path) -> DeadLetterStores {
     let storage: Arc<dyn Storage> = Arc::new(MmapStorage);
@@ -107,7 +107,7 @@ fn a_store_is_bounded_in_age_and_counts_what_goes() {
     let first = there(&store)[0].number;
     assert!(store.go(&[first], GoneBy::Purge));
     let before = there(&store).len();
-    store.expire_by_age(now);
+    store.expire_by_age(Duration::ZERO, now);
     let after = there(&store).len();
     assert_eq!((before, store.counters.expired.get()), (8, (before - after) as u64));
     assert!(after < 8 && there(&store).iter().filter(|letter| letter.time_ns == now).count() == 3);

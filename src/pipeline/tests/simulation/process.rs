@@ -22,6 +22,7 @@ use super::scenario::{DestinationPlan, Scenario};
 use super::sources::{Gateway, Lines, PASSED, ROWS, Spied, Tally};
 use crate::config::{Admission, Requirement, StartAt};
 use crate::deliver::Delivery;
+use crate::pipeline::age::Ages;
 use crate::pipeline::drain::EgressStop;
 use crate::pipeline::egress::{Egress, EgressOptions, Takes};
 use crate::pipeline::outlet;
@@ -372,6 +373,7 @@ impl Start<'_> {
             place,
             window,
             retain: Arc::new(Retain::new(RETAIN)),
+            ages: Ages::default(),
             lane_bytes: (budget_bytes / logs.len() as u64).saturating_sub(spare_bytes),
             ledger: Arc::clone(&ledger),
             gauges: Arc::clone(&gauges),

@@ -402,7 +402,7 @@ impl World {
         let (now, wall_ns) = (self.now, self.wall_ns());
         let appended = self.process.appended();
         let Some(none) = &mut self.process.none else { return };
-        match none.retention.turn(wall_ns) {
+        match none.retention.turn(now, wall_ns) {
             Turn::Again => none.due = now,
             Turn::Wait(time) => none.due = now + time,
             Turn::Ended => {
