@@ -140,7 +140,7 @@ fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
     }
     let now_ns = clock::wall_ns();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let time = |value: &Value| human::time_and_age(moment(&text(value)), now_ns);
+    let time = |value: &Value| human::time_and_age(human::moment(&text(value)), now_ns);
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let groups = list(&found["groups"]);
@@ -175,12 +175,6 @@ fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
     writeln!(out)?;
     table.write(out)?;
     Ok(())
-}
-
-/// Unix nanoseconds of a time in JSON.
-fn moment(text: &str) -> u64 {
-    let moment = text.parse::<jiff::Timestamp>().map_or(0, |moment| moment.as_nanosecond());
-    u64::try_from(moment).unwrap_or(0)
 }
 
 fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
@@ -306,16 +300,5 @@ impl ChangeArgs {
     /// How many letters are named one by one.
     fn named(&self) -> u64 {
         self.ids.iter().collect::<BTreeSet<_>>().len() as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_letters_are_those_of_every_json_and_people_see_the_same_moment() {
-        let json = clock::iso(1_700_000_000_000_000_001);
-        assert_eq!((json.as_str(), moment(&json)), ("2023-11-14T22:13:20.000000001Z", 1_700_000_000_000_000_001));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::sys::clock;
+use crate::telemetry::moment::iso;
 
 /// A size with one decimal, in the largest binary unit.
 pub(super) fn size(bytes: u64) -> String {
@@ -70,7 +70,13 @@ pub(super) fn time_and_age(unix_ns: u64, now_ns: u64) -> String {
 
 /// A moment for programs; null for none.
 pub(super) fn exact_time(unix_ns: u64) -> serde_json::Value {
-    if unix_ns == 0 { serde_json::Value::Null } else { clock::iso(unix_ns).into() }
+    if unix_ns == 0 { serde_json::Value::Null } else { iso(unix_ns).into() }
+}
+
+/// Unix nanoseconds of a moment for programs; 0 for what is none.
+pub(super) fn moment(text: &str) -> u64 {
+    let moment = text.parse::<Timestamp>().map_or(0, |moment| moment.as_nanosecond());
+    u64::try_from(moment).unwrap_or(0)
 }
 
 fn timestamp(unix_ns: u64) -> Timestamp {
@@ -153,7 +159,8 @@ mod tests {
         for (seconds, shown) in [(5, "5 s"), (65, "1 min 5 s"), (7260, "2 h 1 min"), (90_000, "1 d 1 h")] {
             assert_eq!(length(Duration::from_secs(seconds)), shown);
         }
-        assert_eq!(exact_time(1_700_000_000_000_000_001), "2023-11-14T22:13:20.000000001Z");
+        let exact = "2023-11-14T22:13:20.000000001Z";
+        assert_eq!((exact_time(1_700_000_000_000_000_001), moment(exact)), (exact.into(), 1_700_000_000_000_000_001));
     }
 
     #[test]

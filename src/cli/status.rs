@@ -75,9 +75,9 @@ fn show(status: &Value, url: &str, now_ns: u64, out: &mut dyn Write) -> std::io:
     }
     for problem in problems {
         let said = human::on_one_line(text(&problem["text"]));
-        match text(&problem["since"]).parse::<u64>() {
-            Ok(since) => writeln!(out, "! {said} (since {})", human::time_and_age(since, now_ns))?,
-            Err(_) => writeln!(out, "! {said}")?,
+        match problem["since"].as_str().map(human::moment) {
+            Some(since) => writeln!(out, "! {said} (since {})", human::time_and_age(since, now_ns))?,
+            None => writeln!(out, "! {said}")?,
         }
     }
     let plugins = (!list(&status["plugins"]).is_empty()).then(|| plugins(status));
@@ -242,7 +242,7 @@ mod tests {
     fn what_is_wrong_stands_first_and_in_words() {
         let status = json!({
             "version": "1.0", "state": "ready", "uptime_seconds": 65,
-            "problems": [{ "text": "otlphttp: holding: 401 unauthorized", "since": "1700000000000000000" }],
+            "problems": [{ "text": "otlphttp: holding: 401 unauthorized", "since": "2023-11-14T22:13:20.000000000Z" }],
             "sources": [{ "name": "uberagent", "records": { "received": 1234 } }],
             "destinations": [{ "name": "otlphttp", "state": "holding", "lag_spans": 1234567, "lag_bytes": 2048 }],
             "plugins": [{ "name": "plugin/redact", "state": "resting", "failures": 17 }],

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Sources;
 use crate::sys::clock;
-use crate::telemetry::metrics::Moment;
+use crate::telemetry::moment::Moment;
 
 /// The route.
 pub(super) async fn status(State(sources): State<Sources>) -> Response {

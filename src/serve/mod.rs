@@ -31,7 +31,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::sys::clock;
 use crate::telemetry::health::Health;
-use crate::telemetry::metrics::{Metrics, Moment};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::moment::Moment;
 use crate::telemetry::tap::Tap;
 
 pub use auth::{Guard, MAX_TOKENS, MIN_TOKEN_BYTES, Refused, TokenFileError, Tokens, Trust};

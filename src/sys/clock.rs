@@ -1,17 +1,9 @@
 //! The two clocks, read only at the edges of the program: threads that own an event loop.
 //!
-//! Deadlines come from [`monotonic`], which a step of the wall clock does not move; [`wall_ns`] goes into records only.
+//! Deadlines come from [`monotonic`], which a step of the wall clock does not move; [`wall_ns`] goes into records, and ages of them come from it.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use jiff::Timestamp;
-
-/// A moment of the wall clock as every JSON for programs has it: ISO 8601 in UTC, to the nanosecond.
-#[must_use]
-pub fn iso(unix_ns: u64) -> String {
-    format!("{:.9}", Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX))
-}
 
 /// Time since the first call in this process; never goes back.
 #[must_use]

@@ -22,10 +22,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use rates::Rates;
 
 use super::ledger::{Counter, Destination, DropReason, Front, Lane};
+use super::moment::Moment;
 
 pub use disk::{DiskFigures, DiskRead, LogFigures, LogSource, Watermark};
 pub use plugins::{PluginFigures, PluginPlace, PluginSource};
-pub use status::Moment;
 pub use words::{Trouble, TroubleKind, Words};
 
 /// A front balance with its labels.

@@ -7,4 +7,5 @@ pub mod health;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+pub mod moment;
 pub mod tap;

@@ -12,7 +12,8 @@ use millrace::config::{
     PluginFilter, PluginLimits, PluginReceive, Protocol,
 };
 use millrace::telemetry::health::Health;
-use millrace::telemetry::metrics::{Imbalances, Moment};
+use millrace::telemetry::metrics::Imbalances;
+use millrace::telemetry::moment::Moment;
 
 use super::rig::{LIMIT, Rig, config, exporter, until};
 use super::sink::Sink;

@@ -21,6 +21,7 @@ use crate::queue::Log;
 use crate::serve::{DeadLetterCall, DeadLetterVerb};
 use crate::sys::clock;
 use crate::telemetry::health::Tick;
+use crate::telemetry::moment::iso;
 
 /// Time between looks whether the appliance stops.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -223,8 +224,8 @@ pub fn list(scans: &[Scan<'_>], selection: &Selection, most: usize) -> Value {
             "origin": first.origin,
             "letters": letters,
             "bytes": bytes,
-            "oldest": clock::iso(first.time_ns),
-            "newest": clock::iso(*newest_ns),
+            "oldest": iso(first.time_ns),
+            "newest": iso(*newest_ns),
         })
     };
     let newest: Vec<Value> = newest.iter().map(|(letter, length)| letter.summary_of(*length)).collect();

@@ -20,7 +20,7 @@ use crate::block::{Made, Meta, Signal, SourceId};
 use crate::otlp::slice;
 use crate::otlp::{self, Summary};
 use crate::queue::{Entry, Position, Reader};
-use crate::sys::clock;
+use crate::telemetry::moment::iso;
 
 const LETTER: u8 = 1;
 const GONE: u8 = 2;
@@ -119,7 +119,7 @@ impl Letter {
             "reason": self.reason,
             "origin": self.origin,
             "reply": self.reply,
-            "time": clock::iso(self.time_ns),
+            "time": iso(self.time_ns),
             "bytes": bytes,
             "cut": bytes >= KEPT_BYTES,
             "withheld": self.is_withheld,

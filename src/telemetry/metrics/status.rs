@@ -1,10 +1,8 @@
 //! The state of everything as one JSON document: what `GET /api/v1/status` answers and `millrace status` shows.
 //!
-//! Figures are exact, times are Unix nanoseconds as text (they do not fit a JSON number), rates are over the last ten
-//! seconds. `problems` says in words what is wrong, worst first; an empty list is good news. A balance is exact at rest only,
-//! so an imbalance is a problem when nothing moves.
-
-use std::time::Duration;
+//! Figures are exact, times are ISO 8601 in UTC as in every JSON, rates are over the last ten seconds. `problems` says in
+//! words what is wrong, worst first; an empty list is good news. A balance is exact at rest only, so an imbalance is a problem
+//! when nothing moves.
 
 use serde_json::{Value, json};
 
@@ -13,27 +11,7 @@ use super::rates::Counts;
 use super::{DestinationSource, FrontSource, LaneSource, Metrics, Sources, Trouble, TroubleKind, front_imbalance};
 use crate::telemetry::health::Health;
 use crate::telemetry::ledger::{DropReason, Front};
-
-/// The moment of the picture.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// Time since the process started.
-    pub now: Duration,
-    /// The wall clock, Unix nanoseconds.
-    pub wall_ns: u64,
-}
-
-impl Moment {
-    /// A time of the monotonic clock on the wall clock, Unix nanoseconds as text.
-    fn wall(&self, time: Duration) -> String {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let wall_ns = match time.checked_sub(self.now) {
-            Some(ahead) => self.wall_ns.saturating_add(nanoseconds(ahead)),
-            None => self.wall_ns.saturating_sub(nanoseconds(self.now.saturating_sub(time))),
-        };
-        wall_ns.to_string()
-    }
-}
+use crate::telemetry::moment::{Moment, iso};
 
 impl Metrics {
     /// Everything that is known now.
@@ -69,7 +47,7 @@ impl Metrics {
         let (answer, state) = (health.ready(), health.summary());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "time": at.wall_ns.to_string(),
+            "time": iso(at.wall_ns),
             "uptime_seconds": at.now.as_secs(),
             "ready": answer.yes,
             "state": state.split(';').next().unwrap_or_default(),

@@ -145,10 +145,13 @@ fn the_status_says_in_words_what_is_wrong() {
     let status = metrics.status(&health, at(110));
     let problem = &status["problems"][0];
     let text = "otlphttp/second: holding, asked again once a minute: 401 unauthorized; 4 spans wait in the log";
-    assert_eq!((problem["text"].as_str(), problem["since"].as_str()), (Some(text), Some("1700000080000000000")));
+    assert_eq!(
+        (problem["text"].as_str(), problem["since"].as_str()),
+        (Some(text), Some("2023-11-14T22:14:40.000000000Z"))
+    );
     let destination = &status["destinations"][0];
     assert_eq!((destination["state"].as_str(), &destination["lag_seconds"]), (Some("holding"), &40.into()));
-    assert_eq!(destination["trouble"]["next_try"], "1700000140000000000");
+    assert_eq!(destination["trouble"]["next_try"], "2023-11-14T22:15:40.000000000Z");
     assert_eq!(destination["spans_per_second"], 50);
     assert!(metrics.render().contains("millrace_destination_lag_seconds{destination=\"otlphttp/second\"} 40\n"));
     assert_eq!(status["sources"][0]["records"]["received"], 20);
