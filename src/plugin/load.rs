@@ -115,10 +115,16 @@ pub fn load_source(
     });
     let component = match stored {
         Some(component) => component,
-        None => Component::from_binary(engine, &source.bytes)
-            .map_err(|error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES)))?,
+        None => Component::from_binary(engine, &source.bytes).map_err(|error| unfit(&error, plugin.class))?,
     };
     Ok(Package { world: source.manifest.world, sha256: source.sha256, component, running })
+}
+
+/// Light plugins live in slots that are reserved at the start, of so many parts each.
+fn unfit(error: &wasmtime::Error, class: PluginClass) -> LoadError {
+    let message = clean(&format!("{error:#}"), MESSAGE_BYTES);
+    let is_too_big = class == PluginClass::Light && message.contains("pooling allocator");
+    LoadError::Unfit(if is_too_big { format!("{message} (`class: heavy` sets no such limit)") } else { message })
 }
 
 /// Compiles a component for a cache; what `millrace plugin install` does.

@@ -147,6 +147,18 @@ fn an_instance_that_has_grown_is_replaced_before_the_next_call() {
     assert!(instance.counters().memory_bytes.get() < 1 << 20);
 }
 
+#[test]
+fn what_a_slot_has_no_room_for_runs_as_heavy() {
+    let bench = Bench::new();
+    let mut plugin = bench.plugin(&Guest::new("(memory $second 1)"));
+    plugin.class = PluginClass::Heavy;
+    let package = load::load(&bench.engine, &plugin, &plugin.component).unwrap();
+    assert_eq!(
+        Generation::new(package, &plugin, &plugin.component, 1).map(|_| ()).map_err(|error| error.to_string()),
+        Ok(())
+    );
+}
+
 /// Why a guest does not go live.
 fn refusal(guest: &Guest) -> String {
     let bench = Bench::new();
@@ -168,6 +180,10 @@ fn a_plugin_that_fails_to_start_does_not_go_live() {
         (
             Guest::new("(func $begin (loop $l (br $l)))\n(start $begin)"),
             "no instance could be made: used more than 1000 ms",
+        ),
+        (
+            Guest::new("(memory $second 1)"),
+            "memories count of 2 exceeds the per-instance limit of 1 (`class: heavy` sets no",
         ),
         (Guest::with_base("\"memory\") 1)", "\"memory\") 2000)"), "needs more than 67108864 bytes of memory"),
         // Its field has a level, a kind, no name.
