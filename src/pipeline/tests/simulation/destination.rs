@@ -130,12 +130,16 @@ impl Destination {
         self.due = now;
     }
 
-    /// After a turn of the egress: everything answered is booked, once and right.
-    pub(super) fn check(&mut self, appended: u64, oracle: &mut Oracle) {
+    /// After a turn of the egress, also one in which the power went: what it kept aside before that was durable.
+    pub(super) fn keep(&mut self, oracle: &mut Oracle) {
         for letter in self.letters.lock().expect("nobody panics with it").drain(..) {
             self.expected.letters += 1;
             oracle.kept_aside(&letter.payload, self.bit);
         }
+    }
+
+    /// After a turn of the egress: everything answered is booked, once and right.
+    pub(super) fn check(&mut self, appended: u64, oracle: &mut Oracle) {
         for (outcome, spans) in std::mem::take(&mut self.answered) {
             self.expected.answer(&outcome, &spans, oracle);
         }

@@ -390,10 +390,11 @@ impl World {
             Turn::Wait(time) => destination.due = now + time,
             Turn::Ended => destination.egress.take().expect("it has just turned").end(uptime),
         }
+        let oracle = &mut *self.oracle.borrow_mut();
+        destination.keep(oracle);
         if self.disk.is_off() {
             return;
         }
-        let oracle = &mut *self.oracle.borrow_mut();
         destination.carry(&mut self.backends[destination.plan], oracle, now);
         destination.check(appended, oracle);
     }
