@@ -2,7 +2,8 @@
 //!
 //! Ages are between two readings of the wall clock, for they outlive the process. A clock that is set ahead would make
 //! everything as much older at once: a retention would drop all that it holds. So a step ahead is left out of ages until
-//! whatever was there before it is older than is kept anyway. A step back makes things younger: they are kept for longer.
+//! whatever was there before it is older than is kept anyway, or the process ends. A step back makes things younger, and time
+//! in which the machine is suspended is taken for a step: they are kept for longer.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ impl Ages {
                 None => self.step_back(expected_ns - wall_ns),
             }
         }
-        self.ahead.retain(|(at, _)| now.saturating_sub(*at) < keep);
+        self.ahead.retain(|(at, step_ns)| *step_ns > 0 && now.saturating_sub(*at) < keep);
         let ahead_ns = self.ahead.iter().map(|(_, step_ns)| *step_ns).fold(nanoseconds(keep), u64::saturating_add);
         wall_ns.saturating_sub(ahead_ns)
     }

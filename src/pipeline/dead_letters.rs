@@ -233,7 +233,7 @@ pub fn start(
         delivery: delivery_store,
         names,
         withholds: Arc::clone(&withholds),
-        expired_at: Duration::ZERO,
+        expired_at: None,
         tick,
     };
     let thread = thread::Builder::new().name("dead-letters".to_owned());
@@ -362,7 +362,7 @@ struct Keeper {
     delivery: Store,
     names: SourceNames,
     withholds: Arc<AtomicBool>,
-    expired_at: Duration,
+    expired_at: Option<Duration>,
     tick: Tick,
 }
 
@@ -396,11 +396,10 @@ impl Keeper {
             if front.is_empty() {
                 self.front.sync();
             }
-            if now.saturating_sub(self.expired_at) >= EXPIRE_INTERVAL {
-                self.expired_at = now;
-                [&mut self.front, &mut self.delivery]
-                    .into_iter()
-                    .for_each(|store| store.expire_by_age(now, clock::wall_ns()));
+            if self.expired_at.is_none_or(|at| now.saturating_sub(at) >= EXPIRE_INTERVAL) {
+                self.expired_at = Some(now);
+                let wall_ns = clock::wall_ns();
+                [&mut self.front, &mut self.delivery].into_iter().for_each(|store| store.expire_by_age(now, wall_ns));
             }
         }
         self.front.sync();

@@ -23,6 +23,7 @@ use super::release::{Member, Release};
 use super::senders::Senders;
 use super::watch::Watch;
 use super::window::{LaneState, Window};
+use super::writer::on_a_deep_stack;
 use crate::block::Signal;
 use crate::config::{self, Batch, Compression, Requirement, Retry, StartAt};
 use crate::deliver::Delivery;
@@ -304,7 +305,11 @@ fn component(name: &str) -> String {
 
 /// What can be said of new settings before anything is touched: whether an exporter works with them.
 pub fn open_exporter(settings: &config::Exporter) -> Result<Exporter, StartError> {
-    Exporter::open(&settings.backend).map_err(|source| StartError::Setup { name: settings.name.clone(), source })
+    let name = settings.name.clone();
+    match on_a_deep_stack(|| Exporter::open(&settings.backend)) {
+        Ok(opened) => opened.map_err(|source| StartError::Setup { name, source }),
+        Err(source) => Err(StartError::Io { name, source }),
+    }
 }
 
 #[cfg(test)]

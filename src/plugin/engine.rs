@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::epoch::{Running, Ticker};
+use super::epoch::Ticker;
 use crate::config::PluginClass;
 use crate::sys::executable;
 
@@ -70,7 +70,7 @@ pub enum EngineError {
 pub struct Engine {
     light: wasmtime::Engine,
     heavy: wasmtime::Engine,
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
 }
 
 impl Engine {
@@ -87,7 +87,7 @@ impl Engine {
         let ticked = [light.clone(), heavy.clone()];
         let ticker = Ticker::start(move || ticked.iter().for_each(wasmtime::Engine::increment_epoch))
             .map_err(|error| EngineError::Unusable(error.to_string()))?;
-        Ok(Engine { light, heavy, ticker })
+        Ok(Engine { light, heavy, ticker: Arc::new(ticker) })
     }
 
     /// The engine of plugins that are not in a lane, encoders and decoders: one for all of them, for as long as there are any.
@@ -115,8 +115,8 @@ impl Engine {
     }
 
     /// Where guests enter while they run.
-    pub(super) fn running(&self) -> &Arc<Running> {
-        self.ticker.running()
+    pub(super) fn ticker(&self) -> Arc<Ticker> {
+        Arc::clone(&self.ticker)
     }
 }
 

@@ -5,9 +5,9 @@
 //! then looks for a sleeper, who goes to sleep first says so and then looks at the count (`sys::handshake`).
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::sys::handshake::Parked;
@@ -15,15 +15,14 @@ use crate::sys::handshake::Parked;
 /// How often running plugins look at their processor time: half of what the shortest budget may be overdrawn by.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks in a row at which no guest ran, before the thread sleeps: under load it never does.
+/// Ticks in a row at which no guest ran, before the thread sleeps: under load it hardly ever does.
 const QUIET_TICKS: u32 = 100;
 
 /// The guests that run.
 #[derive(Debug, Default)]
-pub(super) struct Running {
+struct Running {
     count: AtomicUsize,
     parked: Parked,
-    ticker: OnceLock<Thread>,
 }
 
 /// One that runs, for as long as this lives.
@@ -32,16 +31,6 @@ pub(super) struct Running {
 pub(super) struct Guest(Arc<Running>);
 
 impl Running {
-    /// A guest begins to run: time passes for it.
-    pub(super) fn enter(self: &Arc<Running>) -> Guest {
-        // Relaxed: the handshake publishes it.
-        self.count.fetch_add(1, Ordering::Relaxed);
-        if self.parked.wake() {
-            self.ticker.get().inspect(|ticker| ticker.unpark());
-        }
-        Guest(Arc::clone(self))
-    }
-
     fn any(&self) -> bool {
         // Relaxed: a number that publishes nothing; before the thread sleeps the handshake makes it current.
         self.count.load(Ordering::Relaxed) > 0
@@ -55,7 +44,8 @@ impl Drop for Guest {
     }
 }
 
-/// See the module.
+/// See the module. It ends with the last of those who hold it: the engine, and all whose guests may run.
+#[derive(Debug)]
 pub(super) struct Ticker {
     running: Arc<Running>,
     stop: Arc<AtomicBool>,
@@ -69,13 +59,17 @@ impl Ticker {
         let (seen, stopped) = (Arc::clone(&running), Arc::clone(&stop));
         let thread =
             thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || tick(&seen, &stopped, &advance))?;
-        running.ticker.get_or_init(|| thread.thread().clone());
         Ok(Ticker { running, stop, thread: Some(thread) })
     }
 
-    /// Where guests enter.
-    pub(super) fn running(&self) -> &Arc<Running> {
-        &self.running
+    /// A guest begins to run: time passes for it.
+    pub(super) fn enter(&self) -> Guest {
+        // Relaxed: the handshake publishes it.
+        self.running.count.fetch_add(1, Ordering::Relaxed);
+        if self.running.parked.wake() {
+            self.thread.as_ref().inspect(|thread| thread.thread().unpark());
+        }
+        Guest(Arc::clone(&self.running))
     }
 }
 
@@ -122,11 +116,11 @@ mod tests {
         let ticker = Ticker::start(move || advance.send(()).unwrap()).unwrap();
         let passes = |within| advanced.recv_timeout(Duration::from_millis(within)).is_ok();
         for _ in 0..3 {
-            let (guest, other) = (ticker.running().enter(), ticker.running().enter());
+            let (guest, other) = (ticker.enter(), ticker.enter());
             drop(other);
             assert!((0..3 * QUIET_TICKS).all(|_| passes(20_000)), "it sleeps though a guest runs");
             drop(guest);
-            assert!(!(0..3 * QUIET_TICKS).all(|_| passes(500)), "it does not sleep though no guest runs");
+            assert!((0..10_000).any(|_| !passes(500)), "it does not sleep though no guest runs");
         }
     }
 }

@@ -109,7 +109,7 @@ impl Generation {
             class: plugin.class,
             limits: plugin.limits.clone(),
             tables,
-            running: package.running,
+            ticker: package.ticker,
         });
         let unfit = |error: wasmtime::Error| LoadError::Unfit(clean(&format!("{error:#}"), MESSAGE_BYTES));
         let mut linker = Linker::new(package.component.engine());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 
 use super::counters::Counters;
-use super::epoch::Running;
+use super::epoch::Ticker;
 use super::imports::log::Lines;
 use super::imports::lookup::Tables;
 use super::imports::state::State;
@@ -25,7 +25,7 @@ pub(super) struct Environment {
     pub(super) limits: PluginLimits,
     pub(super) tables: Tables,
     /// Where it enters while it runs.
-    pub(super) running: Arc<Running>,
+    pub(super) ticker: Arc<Ticker>,
 }
 
 /// What a plugin keeps on one lane, over sandboxes and generations.
@@ -150,8 +150,9 @@ pub(super) mod tests {
             state_bytes: 1 << 20,
             log_lines_per_second: 10,
         };
-        let (name, class, running) = ("plugin/tried".to_owned(), PluginClass::Light, Arc::default());
-        Host::new(Arc::new(Environment { name, class, limits, tables, running }))
+        let (name, class) = ("plugin/tried".to_owned(), PluginClass::Light);
+        let ticker = Arc::new(Ticker::start(|| ()).unwrap());
+        Host::new(Arc::new(Environment { name, class, limits, tables, ticker }))
     }
 
     #[test]

@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 
 use super::cache::{Cache, CacheError};
 use super::engine::Engine;
-use super::epoch::Running;
+use super::epoch::Ticker;
 use super::error::{LoadError, MESSAGE_BYTES, clean};
 use super::manifest::{Manifest, World, name};
 use crate::config::{Plugin, PluginClass, PluginComponent};
@@ -79,7 +79,7 @@ pub struct Package {
     /// Of the file.
     pub sha256: [u8; 32],
     pub(super) component: Component,
-    pub(super) running: Arc<Running>,
+    pub(super) ticker: Arc<Ticker>,
 }
 
 /// Loads a component of a plugin (its own or its shadow's): from the cache beside it if it is there, else by compiling it.
@@ -105,7 +105,7 @@ pub fn load_source(
     cache: Option<&Cache>,
 ) -> Result<Package, LoadError> {
     source.check(plugin, component)?;
-    let (running, engine) = (Arc::clone(engine.running()), engine.of(plugin.class));
+    let (ticker, engine) = (engine.ticker(), engine.of(plugin.class));
     let stored = cache.and_then(|cache| match cache.read(engine, &source.sha256) {
         Ok(component) => component,
         Err(error) => {
@@ -117,7 +117,7 @@ pub fn load_source(
         Some(component) => component,
         None => Component::from_binary(engine, &source.bytes).map_err(|error| unfit(&error, plugin.class))?,
     };
-    Ok(Package { world: source.manifest.world, sha256: source.sha256, component, running })
+    Ok(Package { world: source.manifest.world, sha256: source.sha256, component, ticker })
 }
 
 /// Light plugins live in slots that are reserved at the start, of so many parts each.

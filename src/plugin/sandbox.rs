@@ -298,7 +298,7 @@ fn begin(store: &mut Store<Host>, budget: Duration) -> Guest {
     let host = store.data_mut();
     host.cpu_end_ns = clock::thread_cpu_ns().saturating_add(budget_ns);
     host.memory.was_denied = false;
-    let running = host.environment.running.enter();
+    let running = host.environment.ticker.enter();
     store.set_epoch_deadline(1);
     running
 }

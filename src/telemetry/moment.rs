@@ -1,6 +1,6 @@
 //! Moments as Millrace tells them: on the wall clock, in one form for programs.
 //!
-//! Imports nothing: clocks are read at the edges, and their readings are arguments.
+//! Clocks are read at the edges; their readings are arguments here.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use super::super::ingest::{OtherCounters, Shared, Source, SourceCounters};
 use super::super::lanes::WriterSeat;
 use super::super::plugins::Formats;
 use super::super::sources::{self, SourceNames};
-use super::super::writer::DEEP_STACK_BYTES;
+use super::super::writer::{DEEP_STACK_BYTES, on_a_deep_stack};
 use super::super::{outlet, shown};
 use super::{DecodersError, Running};
 use crate::block::SourceId;
@@ -67,7 +67,7 @@ impl Decoders {
         let mut opened = Vec::new();
         for ((receiver, limits), id) in decoders.into_iter().zip(assigned.ids) {
             let component = &limits.plugin.component;
-            let generation = Generation::load(&engine, &limits.plugin, component, 1)
+            let generation = on_a_deep_stack(|| Generation::load(&engine, &limits.plugin, component, 1))?
                 .map_err(|error| unusable(receiver, format!("{}: {error}", component.path.display())))?;
             if generation.world != World::Decode {
                 let (path, world) = (component.path.display(), generation.world.name());

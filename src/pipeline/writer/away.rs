@@ -162,8 +162,8 @@ impl Away {
     }
 }
 
-/// Does something that runs plugins of any kind on a stack that is deep enough for them, and waits for it. What lanes and
-/// doors have to do comes before it: a plugin is loaded while spans flow.
+/// Does something that runs plugins of any kind on a stack that is deep enough for them, and waits for it. Lanes and doors
+/// have most of the cores meanwhile: a plugin is loaded while spans flow.
 ///
 /// # Errors
 ///
