@@ -34,8 +34,12 @@ use self::world::{Counts, World};
 use crate::pipeline::sabotage::{Sabotage, plant};
 use crate::sim::campaign::{Campaign, in_threads};
 
-/// After the trouble the backlog comes to nothing within this time: a backend may have asked for a quarter of an hour.
+/// After the trouble the backlog comes to nothing within this time and that of its requests: a backend may have asked for a
+/// quarter of an hour.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(30 * 60);
+
+/// The longest that a backend in fine weather takes for a request, and for a span if each is sent alone.
+const LONGEST_REQUEST: Duration = Duration::from_millis(80);
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +94,8 @@ fn run(seed: u64, wall_clock_jumps: bool) -> Outcome {
 }
 
 fn recover(world: &mut World) {
-    let limit = world.now + RECOVERS_WITHIN;
+    let backlog = u32::try_from(world.process.backlog()).expect("a run hands in some thousands");
+    let limit = world.now + RECOVERS_WITHIN + LONGEST_REQUEST * backlog;
     while !world.process.is_quiet() {
         assert!(world.now < limit, "the backlog does not come to nothing: {}", world.process.what_is_left());
         world.step();

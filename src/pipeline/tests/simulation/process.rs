@@ -430,6 +430,12 @@ impl Process {
         self.lanes.iter().all(idle) && self.destinations.iter().all(settled)
     }
 
+    /// Spans that the destination which is furthest behind has in front of it.
+    pub(super) fn backlog(&self) -> u64 {
+        let settled = self.destinations.iter().map(|one| one.ledger.snapshot().settled()).min();
+        settled.map_or(0, |settled| self.appended() - settled)
+    }
+
     /// What stands between that and now, in words.
     pub(super) fn what_is_left(&self) -> String {
         let unanswered: Vec<u64> = self.lanes.iter().map(|lane| lane.tally.borrow().unanswered).collect();

@@ -14,7 +14,7 @@ const PRODUCERS_END: Duration = Duration::from_secs(2);
 /// Writers hold what does not fit for so long, as `appliance` has it.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// Nothing else in a stop takes longer, a busy disk included.
+/// Nothing else in a stop takes longer, once the disk is no longer busy.
 const STOP_LIMIT: Duration = Duration::from_secs(12);
 
 impl World {
@@ -107,7 +107,8 @@ impl World {
         }
         let begun = self.now;
         while self.process.lanes.iter().any(|lane| lane.writer.is_some()) {
-            assert!(self.now < begun + STOP_LIMIT, "a writer does not end");
+            let limit = begun.max(self.process.sync_blocked_until) + STOP_LIMIT;
+            assert!(self.now < limit, "a writer does not end");
             if self.now >= begun + HAND_OVER {
                 self.give_up();
             }
@@ -119,7 +120,8 @@ impl World {
         self.process.sync_stop.stop();
         self.process.sync_due = self.now;
         while self.process.syncer.is_some() {
-            assert!(self.now < begun + 2 * STOP_LIMIT, "the sync thread does not end");
+            let limit = begun.max(self.process.sync_blocked_until) + 2 * STOP_LIMIT;
+            assert!(self.now < limit, "the sync thread does not end");
             self.step();
             if self.starts() != starts {
                 return false;
