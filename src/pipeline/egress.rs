@@ -338,11 +338,25 @@ impl Egress {
         self.committed_at = now;
         if self.orders.reads() {
             self.jump(now);
+            self.leave_copies(now);
         }
         self.put_behind();
         if let Err(error) = self.options.place.commit(&mut self.options.window) {
             // The old cursor stands: after a crash more is sent twice, nothing is lost.
             tracing::warn!(destination = %self.options.name, %error, "the cursor could not be written");
+        }
+    }
+
+    /// Moves the cursor out of segments that hold nothing but copies, as they are made when a sync fails: no block comes out
+    /// of them, and yet a full log has room only when they are released.
+    fn leave_copies(&mut self, now: Duration) {
+        for lane in 0..self.options.readers.len() {
+            let (front, start) = (self.options.window.front(lane), self.options.readers[lane].segment_start());
+            let has_left = front.segment < start.segment && self.options.window.has_none_of(lane);
+            if has_left && !planted(Sabotage::CopiesHeld) {
+                let end = Position { sequence: front.sequence, spans: front.spans, ..start };
+                self.pass_over(lane, end, now, |_| ());
+            }
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) enum Sabotage {
     RedeliveryNotCounted,
     /// What a jump passes over is not counted.
     JumpNotCounted,
+    /// A cursor stays in front of segments that hold nothing but copies of blocks.
+    CopiesHeld,
     /// A refused span is not kept before the cursor moves past it.
     LetterNotKept,
     /// An answer is lost between sender and destination.

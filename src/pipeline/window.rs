@@ -122,6 +122,12 @@ impl<P: Copy + Ord> Window<P> {
         self.held.len()
     }
 
+    /// Nothing of the lane is between read and settled.
+    #[must_use]
+    pub fn has_none_of(&self, lane: usize) -> bool {
+        self.held.iter().all(|held| held.lane != lane)
+    }
+
     /// Nothing is between read and settled.
     #[must_use]
     pub fn is_empty(&self) -> bool {

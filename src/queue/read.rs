@@ -77,6 +77,12 @@ impl Reader {
         self.position
     }
 
+    /// The start of the segment that it is in. Nothing before it is left to be read.
+    #[must_use]
+    pub fn segment_start(&self) -> Position {
+        Position { offset: FIRST_ENTRY, ..self.position }
+    }
+
     /// Goes forward to `to` without reading, and says how many spans that passes over. Backward is no move.
     pub fn skip_to(&mut self, to: Position) -> u64 {
         if to <= self.position {

@@ -159,6 +159,7 @@ fn every_planted_bug_is_found() {
         (Sabotage::RefusedAsDelivered, 1),
         (Sabotage::RedeliveryNotCounted, 2),
         (Sabotage::JumpNotCounted, 11),
+        (Sabotage::CopiesHeld, 30405),
         (Sabotage::LetterNotKept, 14),
         (Sabotage::AnswerLost, 1),
         (Sabotage::BreakerNeverCloses, 2),
