@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::telemetry::moment::nanoseconds;
+
 /// Between two looks, clocks that are adjusted gradually and not set differ by less.
 const LEAST_STEP_NS: u64 = 60_000_000_000;
 
@@ -43,10 +45,6 @@ impl Ages {
             left_ns -= undone_ns;
         }
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

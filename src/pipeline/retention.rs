@@ -19,6 +19,7 @@ use crate::sys::clock;
 use crate::telemetry::health::Tick;
 use crate::telemetry::ledger::{self, DropReason};
 use crate::telemetry::metrics::DestinationGauges;
+use crate::telemetry::moment::nanoseconds;
 
 /// Time between looks at the log.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -39,7 +40,7 @@ impl Retain {
     /// So long from now on.
     pub fn set(&self, retain: Duration) {
         // Relaxed: a setting that is seen within a turn; nothing is published through it.
-        self.0.store(u64::try_from(retain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.store(nanoseconds(retain), Ordering::Relaxed);
     }
 
     fn get(&self) -> Duration {

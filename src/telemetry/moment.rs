@@ -12,6 +12,12 @@ pub fn iso(unix_ns: u64) -> String {
     format!("{:.9}", Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX))
 }
 
+/// A time in nanoseconds; more than 584 years are as many.
+#[must_use]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// One moment by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -25,7 +31,6 @@ impl Moment {
     /// A time of the monotonic clock on the wall clock, for programs.
     #[must_use]
     pub fn wall(&self, time: Duration) -> String {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         iso(match time.checked_sub(self.now) {
             Some(ahead) => self.wall_ns.saturating_add(nanoseconds(ahead)),
             None => self.wall_ns.saturating_sub(nanoseconds(self.now.saturating_sub(time))),
