@@ -138,6 +138,9 @@ fn light(pool: Pool) -> Config {
         .linear_memory_keep_resident(256 << 10);
     let mut config = common();
     config
+        // Milliseconds of work for the loader's thread, which gives way to the lanes; threads of the compiler take more from
+        // them than they save it.
+        .parallel_compilation(false)
         .wasm_tail_call(false)
         .max_wasm_stack(LIGHT_STACK_BYTES)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
