@@ -1,7 +1,7 @@
 //! Plugins that change over and over under full load: nothing is lost, senders hardly notice, and nothing is left behind.
 //!
 //! A process of its own, for its memory is measured. `MILLRACE_SWAPS` says how many reloads; 50 unless told. They come in
-//! windows, each followed by one as long without any: whatever else the machine does meets both alike.
+//! windows, each followed by one as long without any: whatever else the machine does meets both alike, and so do the chains.
 #![cfg(feature = "plugins")]
 
 #[path = "appliance/feeder.rs"]
@@ -32,14 +32,14 @@ use millrace::telemetry::metrics::Imbalances;
 use rig::{Rig, config, until};
 use sink::Sink;
 
-/// Windows with reloads, and as many without.
+/// Windows with reloads at most, and as many without.
 const WINDOWS: usize = 20;
 
 /// Pairs of windows that come first and are not measured: until then buffers and the allocator's arenas grow.
 const WARM_UP: usize = 4;
 
-/// Reloads in a window at least.
-const LEAST_SWAPS: usize = 5;
+/// How many different chains there are.
+const CHAINS: usize = 5;
 
 /// Spans of a request whose answer is timed.
 const SPANS: u8 = 20;
@@ -94,10 +94,10 @@ fn held() -> Held {
 }
 
 /// What the lane runs, one after the other.
-fn chains() -> Vec<Vec<Plugin>> {
+fn chains() -> [Vec<Plugin>; CHAINS] {
     let (redact, drops) = (plugin(&component("redact.wasm"), ""), plugin(&component("transform.wasm"), ""));
     let heavy = Plugin { class: PluginClass::Heavy, ..redact.clone() };
-    vec![vec![redact], vec![drops.clone()], Vec::new(), vec![heavy], vec![drops]]
+    [vec![redact], vec![drops.clone()], Vec::new(), vec![heavy], vec![drops]]
 }
 
 fn swap(rig: &Rig, template: &Config, sink: &Sink, chains: &mut dyn Iterator<Item = &Vec<Plugin>>) {
@@ -107,8 +107,11 @@ fn swap(rig: &Rig, template: &Config, sink: &Sink, chains: &mut dyn Iterator<Ite
 
 #[test]
 fn plugins_change_under_full_load_and_nothing_is_lost_or_left_behind() {
-    let swaps: usize = std::env::var("MILLRACE_SWAPS").ok().and_then(|swaps| swaps.parse().ok()).unwrap_or(50);
-    let in_a_window = (swaps / WINDOWS).max(LEAST_SWAPS);
+    let wanted: usize = std::env::var("MILLRACE_SWAPS").ok().and_then(|swaps| swaps.parse().ok()).unwrap_or(50);
+    // All the chains so many times, and one: the windows without reloads have all of them in turn too.
+    let in_a_window = wanted.div_ceil(WINDOWS).next_multiple_of(CHAINS) + 1;
+    let windows = wanted.div_ceil(in_a_window);
+    let swaps = windows * in_a_window;
     let (directory, sink) = (tempfile::tempdir().unwrap(), Sink::up());
     let mut template = config(directory.path());
     template.queue.max_bytes *= 8;
@@ -122,7 +125,7 @@ fn plugins_change_under_full_load_and_nothing_is_lost_or_left_behind() {
     let chains = chains();
     let mut chains = chains.iter().cycle();
     let (mut kept, mut swapping) = (Vec::new(), Duration::ZERO);
-    for window in 0..WARM_UP + swaps.div_ceil(in_a_window) {
+    for window in 0..WARM_UP + windows {
         let measured = window >= WARM_UP;
         timed.window.store(if measured { 1 } else { 2 }, Ordering::SeqCst);
         let begin = clock::monotonic();
