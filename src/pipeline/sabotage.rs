@@ -19,6 +19,8 @@ pub(super) enum Sabotage {
     LetterAwaitedByNobody,
     /// A block that is back from the plugins while there is no room is forgotten.
     BackForgotten,
+    /// Blocks go to exchanged transforms by what the old ones took.
+    TakingOfTheOld,
     /// The writer ends without the blocks that are under way to the plugins.
     EndsWithoutAway,
     /// Half of a changed block is appended.

@@ -11,7 +11,7 @@ use crate::otlp::slice;
 use crate::otlp::view;
 
 /// See the module. Zero is never.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scripted {
     /// One span in so many is dropped.
     pub drop_every: u64,

@@ -2,9 +2,9 @@
 //!
 //! The writer hands a block over and goes on with its other feeds; it is woken when the block is back with what became of
 //! it. One block a feed is under way, so blocks of a feed keep their order, and what is under way is bounded. Changes of the
-//! chain go the same way and are in order with the blocks. Blocks that do not concern the chain are not handed over; while a
-//! change is under way nobody can say which those are, and all of them are. The thread ends when its writer does, after the call that it is
-//! in: calls end with their processor time.
+//! chain go the same way and are in order with the blocks. Blocks that do not concern the chain are not handed over; while
+//! a change is under way nobody can say which those are, and all of them are. The thread ends when its writer does, after
+//! the call that it is in: calls end with their processor time.
 
 use std::io;
 use std::thread;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::sync::Unparker;
 
+use super::super::sabotage::{Sabotage, planted};
 use super::transforms::Swap;
 use crate::block::{Block, Meta};
 use crate::sys::{affinity, clock};
@@ -150,7 +151,9 @@ impl Away {
             match self.done.try_recv().ok()? {
                 Done::Ran(job) => return Some(job),
                 Done::Changed(taking) => {
-                    self.taking = taking;
+                    if !planted(Sabotage::TakingOfTheOld) {
+                        self.taking = taking;
+                    }
                     self.changes -= 1;
                 }
             }

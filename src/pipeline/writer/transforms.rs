@@ -1,8 +1,8 @@
 //! The transforms of a lane, as its writer runs them.
 //!
 //! The chain belongs to the writer's thread, or if a heavy plugin is in it, or ever was, to a thread beside it: sockets are
-//! never held up by what runs here. Changes come from the control thread and are made between two blocks. A block that is to be kept aside goes to the keeper of dead letters with
-//! the way to say that it is durable.
+//! never held up by what runs here. Changes come from the control thread and are made between two blocks. A block that is
+//! to be kept aside goes to the keeper of dead letters with the way to say that it is durable.
 
 use std::io;
 use std::time::Duration;

@@ -24,8 +24,8 @@ pub(super) type SpanIndex = u32;
 struct Known {
     encoded: bool,
     poisoned: bool,
-    /// Transforms drop it.
-    dropped: bool,
+    /// Transforms drop it; nobody can say when they were exchanged while it was under way.
+    dropped: Option<bool>,
     /// It is in a block that was kept aside.
     aside: bool,
     /// Handed in more than once, byte for byte: a root, or a row that was sent twice.
@@ -48,8 +48,9 @@ pub(super) struct Oracle {
     outlets: u32,
     places: u64,
     trace: DefaultHasher,
-    /// What the lanes' transforms do.
+    /// What the lanes' transforms do, and what they are about to do instead.
     pub(super) transform: Scripted,
+    coming: Option<Scripted>,
     /// Spans that somebody was told yes for.
     pub(super) promised: u64,
 }
@@ -79,6 +80,29 @@ impl Oracle {
         self.outlets
     }
 
+    /// Whether the transforms drop a span that is handed in now.
+    fn drops(&self, body: &[u8]) -> Option<bool> {
+        let drops = self.transform.drops(body);
+        self.coming.is_none_or(|coming| coming.drops(body) == drops).then_some(drops)
+    }
+
+    /// Other transforms are on their way to the lanes: what is under way meets the old ones or the new ones.
+    pub(super) fn exchange(&mut self, coming: Scripted) {
+        self.coming = Some(coming);
+        let is_under_way = |known: &&mut Known| known.due | known.taken | known.refused == 0;
+        self.spans.iter_mut().filter(is_under_way).for_each(|known| known.dropped = None);
+    }
+
+    /// Whether some are on their way.
+    pub(super) fn is_exchanging(&self) -> bool {
+        self.coming.is_some()
+    }
+
+    /// They are there, if any were on their way.
+    pub(super) fn exchanged(&mut self) {
+        self.transform = self.coming.take().unwrap_or(self.transform);
+    }
+
     /// A block is handed in.
     pub(super) fn handed_in(&mut self, block: &Block, outlet: u32) {
         let mut spans = 0;
@@ -88,7 +112,7 @@ impl Oracle {
             let known = Known {
                 encoded: block.meta.made == Made::Encoded,
                 poisoned: span.read().name == POISON,
-                dropped: self.transform.drops(span.body()),
+                dropped: self.drops(span.body()),
                 aside: false,
                 repeated: false,
                 outlet,
@@ -100,7 +124,10 @@ impl Oracle {
             let next = SpanIndex::try_from(self.spans.len()).expect("a run hands in some thousands");
             let index = *self.by_hash.entry(hash(span.body())).or_insert(next);
             match self.spans.get_mut(index as usize) {
-                Some(before) => before.repeated = true,
+                Some(before) => {
+                    before.repeated = true;
+                    before.dropped = before.dropped.filter(|dropped| known.dropped == Some(*dropped));
+                }
                 None => self.spans.push(known),
             }
         }
@@ -128,7 +155,7 @@ impl Oracle {
         let find = |body: &[u8]| *self.by_hash.get(&hash(body)).expect("nothing is delivered that was not handed in");
         let spans: Vec<SpanIndex> = bodies.map(|(_, _, span)| find(span.body())).collect();
         assert_eq!(spans.len() as u64, request.spans, "a request holds as many spans as it says");
-        let dropped = spans.iter().any(|index| self.spans[*index as usize].dropped);
+        let dropped = spans.iter().any(|index| self.spans[*index as usize].dropped == Some(true));
         assert!(!dropped, "a span that was dropped is delivered");
         let mut last: Vec<(u32, u64)> = Vec::new();
         for known in spans.iter().map(|index| &self.spans[*index as usize]).filter(|known| !known.repeated) {
@@ -182,8 +209,9 @@ impl Oracle {
 
     /// Spans that are due to a destination and that it has neither taken nor refused.
     pub(super) fn missing(&self) -> usize {
-        let is_missing =
-            |known: &&Known| !known.dropped && !known.aside && known.due & !known.taken & !known.refused != 0;
+        let is_missing = |known: &&Known| {
+            known.dropped == Some(false) && !known.aside && known.due & !known.taken & !known.refused != 0
+        };
         self.spans.iter().filter(is_missing).count()
     }
 }

@@ -15,6 +15,7 @@ use crossbeam::channel;
 use crossbeam::sync::Parker;
 
 use super::destination::{Destination, Outside, Rules};
+use super::exchange::{self, Door};
 use super::keeper::{self, Keeper};
 use super::oracle::Oracle;
 use super::plugins::Plugins;
@@ -41,7 +42,7 @@ use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::{Health, State};
 use crate::telemetry::ledger::{self, LaneTotals};
 use crate::telemetry::metrics::{DestinationGauges, Words};
-use crate::transform::{Chain, Step};
+use crate::transform::scripted::Scripted;
 
 /// How long blocks are kept without a destination.
 const RETAIN: Duration = Duration::from_secs(120);
@@ -54,6 +55,8 @@ pub(super) struct Configuration {
     pub(super) destinations: u8,
     /// Of those, which were away for a while: what was freed meanwhile is lost to them.
     pub(super) returned: u8,
+    /// What the lanes' transforms do.
+    pub(super) transform: Scripted,
 }
 
 /// A lane with its sources.
@@ -68,6 +71,7 @@ pub(super) struct Lane {
     pub(super) writer: Option<LaneWriter>,
     pub(super) writer_due: Duration,
     pub(super) keeper: Keeper,
+    pub(super) door: Door,
     /// The thread beside the writer, where there is one.
     pub(super) plugins: Option<Plugins>,
     /// What its log had published, and what of it was durable, after the writer's last turn.
@@ -230,9 +234,10 @@ impl Start<'_> {
             give_up: Arc::clone(give_up),
             tap: Arc::default(),
         };
-        let chain = Chain::in_pieces_of(vec![Step::Scripted(self.scenario.transform)], self.scenario.piece_bytes);
+        let chain = exchange::chain(self.configuration.transform, self.scenario.piece_bytes);
+        let (door, swaps) = Door::new();
         let (aside, letters) = channel::bounded(keeper::WAITING);
-        let transforms = Transforms::new(chain, channel::never(), aside, writer.unparker().clone());
+        let transforms = Transforms::new(chain, swaps, aside, writer.unparker().clone());
         let seed = self.seed.wrapping_add(index);
         let (transforms, plugins) = match plugins_need {
             Some(longest) => {
@@ -251,6 +256,7 @@ impl Start<'_> {
             writer: Some(LaneWriter::new(options, transforms, vec![lines_end, gateway_end])),
             writer_due: self.now,
             keeper: Keeper::new(letters, seed),
+            door,
             plugins,
             reached: (0, 0),
             tally,

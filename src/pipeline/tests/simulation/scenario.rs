@@ -35,11 +35,13 @@ pub(super) struct Scenario {
     pub(super) without_destinations: bool,
     /// One span in so many is refused by every backend; 0 is none.
     pub(super) poison_every: u64,
-    /// What the lanes' transforms do, and the bytes of the pieces that they leave.
+    /// What the lanes' transforms do at first, and the bytes of the pieces that they leave.
     pub(super) transform: Scripted,
     pub(super) piece_bytes: usize,
     /// They are plugins that have a thread of their own, and need up to this for a block.
     pub(super) plugins_need: Option<Duration>,
+    /// Reloads bring others as it runs.
+    pub(super) exchanges: bool,
     /// Mean time between requests of one gateway.
     pub(super) pace: Duration,
     /// Mean time between two troubles.
@@ -74,7 +76,7 @@ impl Scenario {
         // Fewer than the pool, a spare, the active one and one to be drained would be refused by the configuration.
         let segments = pool_segments as u64 + random.u64(4..10);
         let budget_bytes = segment_bytes * segments * most_lanes as u64;
-        let (transform, plugins_need) = transform(seed);
+        let (transform, plugins_need, exchanges) = transform(seed);
         let milliseconds = |range: std::ops::Range<u64>, random: &mut Rng| Duration::from_millis(random.u64(range));
         Scenario {
             most_lanes,
@@ -94,6 +96,7 @@ impl Scenario {
             without_destinations: random.u8(..) < 16,
             transform,
             plugins_need,
+            exchanges,
             piece_bytes: if as_in_production { MAX_BYTES } else { 24 * 1024 },
             poison_every: if random.u8(..) < 80 { random.u64(300..1_500) } else { 0 },
             pace: milliseconds(80..1_200, &mut random),
@@ -105,18 +108,20 @@ impl Scenario {
 }
 
 /// One run in three has transforms, every other of those on a thread of their own, which needs from a moment to a second
-/// for a block; drawn apart, so that the others go as they would without.
-fn transform(seed: u64) -> (Scripted, Option<Duration>) {
+/// for a block, every other exchanges them; drawn apart, so that the others go as they would without.
+fn transform(seed: u64) -> (Scripted, Option<Duration>, bool) {
     let mut random = Rng::with_seed(!seed);
     if random.u8(..) >= 85 {
-        return (Scripted::default(), None);
+        return (Scripted::default(), None, false);
     }
-    let scripted = Scripted {
-        drop_every: random.u64(2..300),
-        aside_every: random.u64(300..5_000),
-        rewrite_every: random.u64(0..100),
-    };
-    (scripted, random.bool().then(|| Duration::from_millis(1 << random.u8(0..11))))
+    let transform = scripted(&mut random);
+    let plugins_need = random.bool().then(|| Duration::from_millis(1 << random.u8(0..11)));
+    (transform, plugins_need, random.u8(..) < 128)
+}
+
+/// What transforms do that do something.
+pub(super) fn scripted(random: &mut Rng) -> Scripted {
+    Scripted { drop_every: random.u64(2..300), aside_every: random.u64(300..5_000), rewrite_every: random.u64(0..100) }
 }
 
 fn plan(index: usize, budget_bytes: u64, random: &mut Rng) -> DestinationPlan {

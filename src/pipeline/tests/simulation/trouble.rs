@@ -1,5 +1,5 @@
 //! What goes wrong, and what an operator does meanwhile: failing and full disks, slow syncs, jumps of the wall clock, power
-//! cuts, kills, orderly stops, restarts with other destinations and lanes.
+//! cuts, kills, orderly stops, restarts with other destinations and lanes, reloads with other transforms.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,6 +52,7 @@ impl World {
             160..=174 => self.crash(),
             175..=204 if self.sources_on => self.restart(),
             205..=229 => self.jump_wall_clock(),
+            230..=255 => self.exchange(),
             _ => {}
         }
     }
@@ -87,7 +88,7 @@ impl World {
         let destinations = if destinations == 0 { before.destinations } else { destinations };
         // Not those that a run never had: they begin, they do not return.
         let returned = before.returned | before.destinations;
-        self.configuration = Configuration { lanes, destinations, returned };
+        self.configuration = Configuration { lanes, destinations, returned, ..before };
         self.oracle.borrow_mut().void(before.destinations & !destinations);
     }
 

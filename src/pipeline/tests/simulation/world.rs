@@ -62,6 +62,8 @@ pub(super) struct World {
     pub(super) random: Rng,
     /// Apart, so that a run with a steady clock goes the same way.
     pub(super) clock_random: Rng,
+    /// Apart, so that the trouble is the same whatever transforms there are.
+    pub(super) exchange_random: Rng,
     pub(super) wall_clock_jumps: bool,
     pub(super) now: Duration,
     pub(super) wall_offset_ns: i64,
@@ -93,7 +95,8 @@ impl World {
         oracle.borrow_mut().transform = scenario.transform;
         let backends = (0..MOST_DESTINATIONS).map(|_| Backend::new(random.u64(..))).collect();
         let destinations = if scenario.without_destinations { 0 } else { random.u8(1..8) | 1 };
-        let configuration = Configuration { lanes: scenario.most_lanes, destinations, returned: 0 };
+        let configuration =
+            Configuration { lanes: scenario.most_lanes, destinations, returned: 0, transform: scenario.transform };
         let start = Start {
             scenario: &scenario,
             configuration,
@@ -106,6 +109,7 @@ impl World {
         let process = start.run().expect("nothing has happened yet");
         World {
             clock_random: Rng::with_seed(seed ^ 0xc10c),
+            exchange_random: Rng::with_seed(seed ^ 0xcafe),
             trouble_at: scenario.trouble,
             scenario,
             random,
@@ -166,6 +170,7 @@ impl World {
             {
                 self.disk.remove_fuse();
                 self.process = process;
+                self.oracle.borrow_mut().exchanged();
                 self.tell(|| format!("started with {:?}, {} appended", self.configuration, self.process.appended()));
                 return;
             }
@@ -227,6 +232,7 @@ impl World {
             Actor::Trouble => self.trouble(),
         }
         self.oracle.borrow_mut().note("turn", &[nanoseconds]);
+        self.hear_of_exchange();
         if self.disk.is_off() {
             self.crash();
         }
