@@ -167,11 +167,24 @@ impl Syncer {
             // Relaxed: a flag that is only ever set, and looked at once a second.
             self.given_up.store(true, Ordering::Relaxed);
         }
-        if stopping { Turn::Ended } else { Turn::Wait(self.interval.min(TEND_INTERVAL)) }
+        if !stopping {
+            return Turn::Wait(self.interval.min(TEND_INTERVAL));
+        }
+        self.leave();
+        Turn::Ended
     }
 }
 
 impl Syncer {
+    /// What is durable is all that there will be.
+    fn leave(&self) {
+        for (log, _) in &self.lanes {
+            if let Err(error) = log.leave() {
+                tracing::warn!(lane = log.lane(), %error, "it cannot be written how far the log has come");
+            }
+        }
+    }
+
     /// Tends the logs that want it. One that cannot be tended is tried again when it is due, and said once.
     fn tend(&mut self, due: bool, wall_ns: u64) {
         for ((log, _), fails) in self.lanes.iter().zip(&mut self.tending_fails) {

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A write goes to the slot that does not count, and moves on only when its sync succeeded: a torn write or a failed
-//! sync never touches the slot that counts. Writing is the owner's business; nothing here is shared.
+//! sync never touches the slot that counts. A note is such a write without the sync: it lasts unless the power goes soon,
+//! and when it is torn the record before it counts. Writing is the owner's business; nothing here is shared.
 
 use std::io;
 use std::path::Path;
@@ -72,15 +73,7 @@ impl Slots {
 
     /// Replaces the record; durable when it returns `Ok`, the old record counts when it does not.
     pub(super) fn write(&mut self, payload: &[u8]) -> io::Result<()> {
-        assert!(payload.len() <= MAX_PAYLOAD_BYTES, "{} bytes do not fit a slot", payload.len());
-        let mut writer = Writer::default();
-        writer.0.extend_from_slice(&self.magic);
-        writer.u64(self.generation + 1);
-        writer.u32(u32::try_from(payload.len()).expect("a slot is small"));
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&writer.0), payload);
-        writer.u32(crc);
-        writer.0.extend_from_slice(payload);
-        self.file.write_at(OFFSETS[self.next], &writer.0)?;
+        self.note(payload)?;
         if !planted(Sabotage::SlotNotSynced) {
             self.file.sync()?;
         }
@@ -89,6 +82,20 @@ impl Slots {
             self.next = 1 - self.next;
         }
         Ok(())
+    }
+
+    /// Puts a record in the slot that does not count yet. It takes the place of the one that counts as soon as it is on the
+    /// disk, whenever that is.
+    pub(super) fn note(&self, payload: &[u8]) -> io::Result<()> {
+        assert!(payload.len() <= MAX_PAYLOAD_BYTES, "{} bytes do not fit a slot", payload.len());
+        let mut writer = Writer::default();
+        writer.0.extend_from_slice(&self.magic);
+        writer.u64(self.generation + 1);
+        writer.u32(u32::try_from(payload.len()).expect("a slot is small"));
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&writer.0), payload);
+        writer.u32(crc);
+        writer.0.extend_from_slice(payload);
+        self.file.write_at(OFFSETS[self.next], &writer.0)
     }
 }
 

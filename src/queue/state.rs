@@ -1,7 +1,8 @@
 //! What a lane knows beyond its segments: who it is, and numbers that must not be used again.
 //!
 //! A hint that may lag, never the truth: the segments and their marks win. It outlives them, so the lane balance and the
-//! sequence go on when every segment has been consumed. The payload of its slots (`slots` has the frame), little-endian:
+//! sequence go on when every segment has been consumed, and what is missing at the end of the last one counts as lost.
+//! The payload of its slots (`slots` has the frame), little-endian:
 //!
 //! ```text
 //! off size field
@@ -42,14 +43,24 @@ impl StateFile {
         Ok((StateFile { slots }, payload.and_then(|payload| decode(&payload))))
     }
 
+    /// Durable when it returns `Ok`.
     pub(super) fn write(&mut self, state: &State) -> io::Result<()> {
-        let mut writer = Writer(Vec::with_capacity(24 + MARK_BYTES));
-        writer.u64(state.incarnation);
-        writer.u64(state.next_segment);
-        writer.u64(state.sequence_floor);
-        writer.0.extend_from_slice(&state.mark.encode());
-        self.slots.write(&writer.0)
+        self.slots.write(&encode(state))
     }
+
+    /// Durable some time later, unless the power goes before.
+    pub(super) fn note(&self, state: &State) -> io::Result<()> {
+        self.slots.note(&encode(state))
+    }
+}
+
+fn encode(state: &State) -> Vec<u8> {
+    let mut writer = Writer(Vec::with_capacity(24 + MARK_BYTES));
+    writer.u64(state.incarnation);
+    writer.u64(state.next_segment);
+    writer.u64(state.sequence_floor);
+    writer.0.extend_from_slice(&state.mark.encode());
+    writer.0
 }
 
 fn decode(payload: &[u8]) -> Option<State> {

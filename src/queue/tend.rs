@@ -31,10 +31,28 @@ impl Log {
         self.write_footers(&mut side);
         self.close_files();
         self.dispose(&mut side)?;
+        // It is what tells damage at the end of the log from the tail of a crash. A hint: without it the next time will do.
+        side.state.note(&self.state(&side)).ok();
         match self.pool.prepare(&*self.storage, wall_ns, (1, Bound::Budget)) {
             // A full disk is the writer's to report, when it needs the room.
             Ok(()) | Err(NoSpare::Full) => Ok(()),
             Err(NoSpare::Storage(error)) => Err(error),
+        }
+    }
+
+    /// Says durably what is durable: nobody will append any more. Called by the sync thread after its last sync.
+    pub fn leave(&self) -> io::Result<()> {
+        let mut side = lock(&self.sync_side);
+        let state = self.state(&side);
+        side.state.write(&state)
+    }
+
+    fn state(&self, side: &SyncSide) -> State {
+        State {
+            incarnation: self.incarnation,
+            next_segment: self.pool.next_segment(),
+            sequence_floor: self.published_sequence(),
+            mark: Mark { durable: self.durable_sequence(), totals: side.durable_mark.mark.totals },
         }
     }
 
@@ -90,14 +108,8 @@ impl Log {
             return Ok(());
         }
         // Whatever was released is durable: recovery must know it, or it would take what is gone for the tail of a crash.
-        let mark = Mark { durable: self.durable_sequence(), totals: side.durable_mark.mark.totals };
-        let written = side.state.write(&State {
-            incarnation: self.incarnation,
-            next_segment: self.pool.next_segment(),
-            sequence_floor: self.published_sequence(),
-            mark,
-        });
-        if let Err(error) = written {
+        let state = self.state(side);
+        if let Err(error) = side.state.write(&state) {
             lock(&self.retired).extend(retired);
             return Err(error);
         }
