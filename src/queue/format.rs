@@ -3,7 +3,7 @@
 //! ```text
 //!     0  512  header, copy A         4096  512  footer, once sealed and synced, copy A
 //!   512  512  header, copy B         4608  512  footer, copy B
-//!                                  8192   ..  entries, each at a multiple of 64
+//!  5120  512  header, copy C         8192   ..  entries, each at a multiple of 64
 //!
 //! header                                  footer
 //! off size field                          off size field
@@ -27,8 +27,9 @@
 //! 1, blocks are encrypted (all of them, AES-256-GCM, `keys`): there is no bit in a block to flip, and with this one flipped
 //! no payload is one. Marks and footers are never encrypted, so recovery needs no key and counts without one.
 //!
-//! The two copies stand in different sectors. The footer is keyed, so that one of an earlier use of a recycled file is
-//! never believed. A footer that was not written by recovery says that everything before it had been synced when it was
+//! Copies stand in different sectors, and the header's in different pages: losing one costs no entry. Copy C is believed only
+//! when it has the id that the file is named after: it may be of an earlier use of a recycled file, and the first versions
+//! wrote none. The footer is keyed, so that one of an earlier use is never believed. A footer that was not written by recovery says that everything before it had been synced when it was
 //! written.
 
 use std::hash::Hasher;
@@ -63,8 +64,9 @@ const ENCRYPTED: u32 = 2;
 pub(super) const FOOTER_OFFSETS: [u64; 2] = [4096, 4608];
 /// Where the first entry stands.
 pub(super) const FIRST_ENTRY: u64 = 8192;
-/// Offsets of the two header copies.
-pub(super) const HEADER_OFFSETS: [u64; 2] = [0, COPY_BYTES as u64];
+/// Offsets of the header's copies.
+pub(super) const HEADER_OFFSETS: [u64; 3] = [0, COPY_BYTES as u64, LAST_HEADER];
+const LAST_HEADER: u64 = 5120;
 
 /// The name of a segment's file.
 pub(super) fn segment_name(id: u64) -> String {
@@ -130,6 +132,22 @@ impl SegmentHeader {
         let mut out = [0u8; COPY_BYTES];
         out[..writer.0.len()].copy_from_slice(&writer.0);
         out
+    }
+
+    /// The first copy that can be believed in a file that is named after `id`, if after any.
+    pub(super) fn read(file: &dyn StoredFile, id: Option<u64>) -> HeaderFound {
+        for offset in HEADER_OFFSETS {
+            let mut bytes = [0u8; COPY_BYTES];
+            if file.read_at(offset, &mut bytes).is_err() {
+                continue;
+            }
+            match SegmentHeader::decode(&bytes) {
+                HeaderFound::Damaged => {}
+                HeaderFound::Valid(header) if offset == LAST_HEADER && id != Some(header.id) => {}
+                found => return found,
+            }
+        }
+        HeaderFound::Damaged
     }
 
     pub(super) fn decode(bytes: &[u8; COPY_BYTES]) -> HeaderFound {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use shadow::Shadow;
 
-use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
+use super::format::{FIRST_ENTRY, Footer, HeaderFound, SegmentHeader, entry_bytes, segment_id};
 use super::mark::Mark;
 use super::segment::{OpenSegment, Segment};
 use super::storage::Storage;
@@ -342,12 +342,14 @@ fn first_received_ns(open: &OpenSegment) -> u64 {
 fn on_disk(path: &Path) -> (Option<SegmentHeader>, bool) {
     let fresh = Shadow::default();
     let Ok(file) = fresh.open(path) else { return (None, false) };
-    let header = HEADER_OFFSETS.into_iter().find_map(|offset| {
-        let mut bytes = [0u8; 512];
-        file.read_at(offset, &mut bytes).ok()?;
-        let HeaderFound::Valid(header) = SegmentHeader::decode(&bytes) else { return None };
-        Some(header)
-    });
+    let id = path.file_name().and_then(|name| segment_id(name.to_str()?));
+    let header = match SegmentHeader::read(&*file, id) {
+        // As long as the file is: what it has no use for is given back.
+        HeaderFound::Valid(header) => {
+            Some(SegmentHeader { file_bytes: fs::metadata(path).map_or(0, |file| file.len()), ..header })
+        }
+        HeaderFound::Unsupported | HeaderFound::Damaged => None,
+    };
     let sealed = header.is_some_and(|header| Footer::read(&*file, header.key, header.id).is_some());
     (header, sealed)
 }

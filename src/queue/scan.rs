@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
+use super::format::{FIRST_ENTRY, Footer, HeaderFound, SegmentHeader, entry_bytes, segment_id};
 use super::mark::Mark;
 use super::read::is_shortage;
 use super::sabotage::{Sabotage, planted};
@@ -36,6 +36,7 @@ impl Scanned {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) name: String,
+    /// What it says of itself, with the length that the file has.
     pub(super) header: SegmentHeader,
     /// What it says of its entries, or the file to be scanned.
     pub(super) end: End,
@@ -77,21 +78,12 @@ pub(super) fn open_segment(storage: &dyn Storage, directory: &Path, (name, lane)
         file.sync().ok();
         file.forget(FIRST_ENTRY)?;
     }
-    let mut header = None;
-    for offset in HEADER_OFFSETS {
-        let mut bytes = [0u8; 512];
-        if file.read_at(offset, &mut bytes).is_err() {
-            continue;
-        }
-        match SegmentHeader::decode(&bytes) {
-            HeaderFound::Valid(found) if found.lane == lane => header = Some(found),
-            HeaderFound::Valid(_) | HeaderFound::Unsupported => return Ok(Judged::Foreign),
-            HeaderFound::Damaged => continue,
-        }
-        break;
-    }
-    let Some(header) = header else { return Ok(Judged::Foreign) };
+    let mut header = match SegmentHeader::read(&*file, segment_id(name)) {
+        HeaderFound::Valid(header) if header.lane == lane => header,
+        _ => return Ok(Judged::Foreign),
+    };
     let misshapen = file.bytes() != header.file_bytes;
+    header.file_bytes = file.bytes();
     let end = match Footer::read(&*file, header.key, header.id) {
         Some(footer) => End::Sealed(footer),
         None => {

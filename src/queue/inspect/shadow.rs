@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::block::{HEADER_BYTES, Header};
-use crate::queue::format::{FIRST_ENTRY, Footer, HEADER_OFFSETS, HeaderFound, SegmentHeader, entry_bytes};
+use crate::queue::format::{FIRST_ENTRY, Footer, HeaderFound, SegmentHeader, entry_bytes, segment_id};
 use crate::queue::storage::{FileStorage, Storage, StoredFile};
 
 const PAGE: usize = 4096;
@@ -99,8 +99,9 @@ impl Storage for Shadow {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
         let mut file = self.file(self.identity(path)?)?;
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-")) {
-            file.bytes = file.shown_bytes();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("seg-") {
+            file.bytes = file.shown_bytes(segment_id(name));
         }
         Ok(Arc::new(file))
     }
@@ -142,13 +143,11 @@ struct ShadowFile {
 
 impl ShadowFile {
     /// How much of a segment there is to see: all of it once it has a footer, else up to its last entry.
-    fn shown_bytes(&self) -> u64 {
-        let header = HEADER_OFFSETS.into_iter().find_map(|offset| {
-            let mut bytes = [0u8; 512];
-            self.read_at(offset, &mut bytes).ok()?;
-            let HeaderFound::Valid(header) = SegmentHeader::decode(&bytes) else { return None };
-            Some(header)
-        });
+    fn shown_bytes(&self, id: Option<u64>) -> u64 {
+        let header = match SegmentHeader::read(self, id) {
+            HeaderFound::Valid(header) => Some(header),
+            HeaderFound::Unsupported | HeaderFound::Damaged => None,
+        };
         match header {
             Some(header) if Footer::read(self, header.key, header.id).is_none() => {
                 self.last_entry_end(&header).unwrap_or(FIRST_ENTRY).min(self.bytes)

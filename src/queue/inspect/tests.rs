@@ -160,7 +160,7 @@ fn a_segment_without_a_header_is_parked_by_repair_and_only_by_repair() {
     let segments = rig.lane().segments();
     let Rig { directory, log, appender } = rig;
     drop((log, appender));
-    for offset in [20, 512 + 20] {
+    for offset in [20, 512 + 20, 5120 + 20] {
         flip(&segments[1].path, offset);
     }
     let place = Place::of_lane(directory.path(), 0);

@@ -27,6 +27,7 @@ fn write_log(root: &Path, storage: &Arc<dyn Storage>) -> BTreeMap<u64, Vec<u8>> 
     log.sync().unwrap();
     appender.maintain(std::time::Duration::ZERO, 1).unwrap();
     log.sync().unwrap();
+    log.tend(1).unwrap();
     written
 }
 
@@ -38,6 +39,13 @@ fn segment_files(root: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+/// Loses a page of a file, from `offset`.
+fn zero(file: &Path, offset: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[offset..offset + 4096].fill(0);
+    fs::write(file, bytes).unwrap();
 }
 
 /// Opens and reads everything; returns (blocks lost, spans reported lost).
@@ -58,6 +66,7 @@ fn read_back(root: &Path, storage: &Arc<dyn Storage>, written: &BTreeMap<u64, Ve
         }
     }
     assert_eq!(3 * found as u64 + gap, recovered.totals.appended, "read and lost do not add up");
+    assert_eq!(recovered.totals.appended, 3 * written.len() as u64, "what is lost is forgotten");
     (written.len() - found, gap)
 }
 
@@ -90,10 +99,10 @@ fn a_lost_page_a_lost_end_and_a_lost_file_cost_what_was_in_them() {
         let root = tempfile::tempdir().unwrap();
         let written = write_log(root.path(), &storage);
         let files = segment_files(root.path());
+        // All that the first page of a file tells stands in the next one too.
+        files.iter().for_each(|file| zero(file, 0));
         // A page in the middle of the first segment holds parts of at most nine blocks of 576 bytes.
-        let mut bytes = fs::read(&files[0]).unwrap();
-        bytes[8192 + 1024..8192 + 1024 + 4096].fill(0);
-        fs::write(&files[0], bytes).unwrap();
+        zero(&files[0], 8192 + 1024);
         let (blocks, spans) = read_back(root.path(), &storage, &written);
         assert!((1..=9).contains(&blocks), "{blocks}");
         assert_eq!(spans, 3 * blocks as u64);
@@ -120,6 +129,39 @@ fn a_file_that_is_cut_off_anywhere_is_no_reason_not_to_start() {
             let newest = segment_files(root.path()).pop().unwrap();
             fs::OpenOptions::new().write(true).open(&newest).unwrap().set_len(bytes).unwrap();
             read_back(root.path(), &storage, &written);
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_at_the_end_is_counted_as_well() {
+    for storage in [Arc::new(FileStorage) as Arc<dyn Storage>, Arc::new(MmapStorage)] {
+        // The last pages of the newest segment with entries, all of its entries, the file, and every file.
+        for (what, lost) in [("pages", 1..=14), ("entries", 1..=20), ("file", 1..=20), ("files", 60..=60)] {
+            let root = tempfile::tempdir().unwrap();
+            let written = write_log(root.path(), &storage);
+            let mut files = segment_files(root.path());
+            let holds = |file: &PathBuf| fs::read(file).unwrap()[8192 + 256..].iter().rposition(|byte| *byte != 0);
+            let end = loop {
+                match holds(files.last().unwrap()) {
+                    Some(end) => break 8192 + 256 + end,
+                    None => fs::remove_file(files.pop().unwrap()).unwrap(),
+                }
+            };
+            let newest = files.last().unwrap();
+            let mut bytes = fs::read(newest).unwrap();
+            match what {
+                "pages" => bytes[end - end % 4096 - 4096..].fill(0),
+                "entries" => bytes[8192..].fill(0xa5),
+                _ => bytes.fill(0),
+            }
+            fs::write(newest, bytes).unwrap();
+            if what == "files" {
+                files.iter().for_each(|file| fs::remove_file(file).unwrap());
+            }
+            let (blocks, spans) = read_back(root.path(), &storage, &written);
+            assert!(lost.contains(&blocks), "{what}: {blocks}");
+            assert_eq!(spans, 3 * blocks as u64, "{what}");
         }
     }
 }
