@@ -107,7 +107,7 @@ impl List {
 
     /// The start of the oldest segment from which on there are at most `max_lag_bytes`; the newest at least. A segment that
     /// is being written counts with its entries, the others with their files: that is what they take of the budget, and each
-    /// start of the process and each failed sync leaves one behind that is nearly empty.
+    /// failed sync leaves one behind that is nearly empty.
     pub(super) fn at_lag(&self, max_lag_bytes: u64) -> Option<Position> {
         let end = self.segments.back().map_or(0, |last| last.file_bytes_before + last.segment.entry_bytes());
         let at = self.segments.partition_point(|listed| end - listed.file_bytes_before > max_lag_bytes);

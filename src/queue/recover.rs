@@ -8,12 +8,14 @@
 //! The verdict. Let D be the greatest sequence that is known to have been durable: of the lane's state, of every mark, footer
 //! and cursor. A block that is missing or damaged at or below D was durable and is lost; its spans stay in the lane
 //! balance, and readers report them as a gap. Beyond D it is the tail of a crash: it was never acknowledged, its spans never
-//! enter the balance, and marks behind the first such block are not believed, because they count it. D lags: a mark tells of
-//! a sync only once the next one has covered it. So of a power cut *and* rot in the same blocks this is the bound: what the last
-//! sync before the cut made durable, at most `queue.sync_bytes` and what came while it ran, counts as tail and not as lost.
+//! enter the balance, and marks behind the first such block are not believed, because they count it. The state is told of D
+//! at every tending and at the end of the process; a mark tells of a sync only once the next one has covered it. So of a power
+//! cut *and* rot in the same blocks this is the bound: what the last sync before the cut made durable, at most
+//! `queue.sync_bytes` and what came while it ran, counts as tail and not as lost.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+mod files;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,7 @@ use std::sync::atomic::Ordering;
 use super::append::{Appender, add_block};
 use super::crc32c;
 use super::cursor::LaneCursor;
-use super::format::{FIRST_ENTRY, Footer, entry_bytes, segment_id, segment_name};
+use super::format::{FIRST_ENTRY, Footer, entry_bytes, segment_name};
 use super::index::{Index, Records};
 use super::keys::{KeyId, TAG_BYTES};
 use super::log::{Log, MarkPoint, Options};
@@ -29,11 +31,10 @@ use super::mark::{MARK_BYTES, Mark};
 use super::pool::{Pool, adopt_free};
 use super::position::Position;
 use super::sabotage::{Sabotage, planted};
-use super::scan::{End, Found, Judged, Scanned, may_pass, open_segment, scan};
+use super::scan::{End, Found, Scanned, scan};
 use super::segment::Segment;
 use super::state::{State, StateFile};
 use super::storage::Storage;
-use super::tend::unused;
 use crate::block::Kind;
 use crate::telemetry::ledger::LaneTotals;
 
@@ -165,50 +166,6 @@ impl Recovery {
         recovery.finish(sealed, ended, (state.incarnation, next_segment), (state_file, index))
     }
 
-    /// Opens every file with a segment's name; the id in the header counts. Of two with the same id, the one that is named
-    /// after it stays. Of a long backlog the newest are opened, and the index tells of those before.
-    fn find_segments(&mut self, records: &Records) -> io::Result<Vec<Found>> {
-        let mut by_id: BTreeMap<u64, Found> = BTreeMap::new();
-        let mut names = self.storage.list(&self.options.directory)?;
-        names.retain(|name| name.starts_with("seg-"));
-        names.sort();
-        self.highest_name = names.iter().filter_map(|name| segment_id(name)).max().unwrap_or(0);
-        let believed = names.len().saturating_sub(self.options.opened_at_start);
-        for (place, name) in names.into_iter().enumerate() {
-            let record = segment_id(&name).filter(|_| place < believed).and_then(|id| records.get(&id));
-            if let Some((header, footer)) = record {
-                by_id.insert(header.id, Found::believed(name, *header, *footer));
-                continue;
-            }
-            let open = || open_segment(&*self.storage, &self.options.directory, (&name, self.options.lane));
-            // Twice: what fails once costs no file its place in the log.
-            let found = match open().or_else(|_| open()) {
-                Ok(Judged::Segment(found)) => found,
-                Ok(Judged::Foreign) => {
-                    self.set_aside(&name, &"it is no segment of this lane that can be read");
-                    continue;
-                }
-                Err(error) if may_pass(&error) => return Err(error),
-                Err(error) => {
-                    self.set_aside(&name, &error);
-                    continue;
-                }
-            };
-            let id = found.header.id;
-            let right_name = name == segment_name(id);
-            let stays = match by_id.remove(&id) {
-                None => *found,
-                Some(other) => {
-                    let (stays, goes) = if right_name { (*found, other) } else { (other, *found) };
-                    self.set_aside(&goes.name, &"it is a copy of another segment");
-                    stays
-                }
-            };
-            by_id.insert(id, stays);
-        }
-        Ok(by_id.into_values().collect())
-    }
-
     /// Adds to the index what was read from files.
     fn complete(&self, mut index: Index, records: &Records, sealed: &[(Found, Footer)]) -> Index {
         let living: BTreeSet<u64> = sealed.iter().map(|(found, _)| found.header.id).collect();
@@ -216,26 +173,6 @@ impl Recovery {
             index.record(&*self.storage, (&found.header, footer), |id| living.contains(&id));
         }
         index
-    }
-
-    /// Puts a file aside that cannot be used; one that cannot be moved stays, and is left out.
-    fn set_aside(&mut self, name: &str, why: &dyn Display) {
-        self.recovered.quarantined += 1;
-        let lane = self.options.lane;
-        match self.quarantine(name) {
-            Ok(()) => tracing::error!(lane, file = name, %why, "a file of the log was put into quarantine"),
-            Err(error) => {
-                tracing::error!(lane, file = name, %why, %error, "a file of the log is left out, and cannot be moved");
-            }
-        }
-    }
-
-    fn quarantine(&self, name: &str) -> io::Result<()> {
-        let target = format!("lane-{:02}-{name}-{}", self.options.lane, self.options.wall_ns);
-        let target = unused(&*self.storage, &self.options.quarantine, target)?;
-        self.storage.rename(&self.options.directory.join(name), &target)?;
-        self.storage.sync_directory(&self.options.quarantine)?;
-        self.storage.sync_directory(&self.options.directory)
     }
 
     fn state_or_derived(&self, state: Option<State>, found: &[Found]) -> io::Result<State> {
@@ -408,7 +345,7 @@ impl Recovery {
     /// what later ones have added: it is put aside.
     fn write_verdicts(&mut self, judged: impl Iterator<Item = (Found, Footer)>) -> io::Result<Vec<(Found, Footer)>> {
         let mut sealed = Vec::new();
-        for (found, footer) in judged {
+        for (mut found, footer) in judged {
             if let End::Torn(file) = &found.end
                 && file.bytes() >= FIRST_ENTRY
             {
@@ -424,6 +361,7 @@ impl Recovery {
                         continue;
                     }
                 }
+                self.give_back_rest(&mut found, footer.end);
             }
             sealed.push((found, footer));
         }

@@ -326,6 +326,28 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn shorten(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let mut world = self.world();
+        world.operate()?;
+        let file = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        let content = &mut world.files[file];
+        let is_longer = content.live.len() > bytes;
+        if is_longer {
+            content.live.truncate(bytes);
+            content.durable.truncate(bytes);
+            let sectors = bytes.div_ceil(content.sector_bytes);
+            let mut dirty = Sectors::default();
+            content
+                .dirty
+                .iter()
+                .take_while(|sector| *sector < sectors)
+                .for_each(|sector| dirty.insert(sector..=sector));
+            content.dirty = dirty;
+        }
+        Ok(is_longer)
+    }
+
     fn sync_directory(&self, _path: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.operate()?;

@@ -63,6 +63,15 @@ impl Storage for FileStorage {
         fs::remove_file(path)
     }
 
+    fn shorten(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        let is_longer = file.metadata()?.len() > bytes;
+        if is_longer {
+            file.set_len(bytes)?;
+        }
+        Ok(is_longer)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         file::sync_directory(path)
     }

@@ -51,6 +51,10 @@ impl Storage for MmapStorage {
         FileStorage.remove(path)
     }
 
+    fn shorten(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        FileStorage.shorten(path, bytes)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         FileStorage.sync_directory(path)
     }

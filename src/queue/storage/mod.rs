@@ -33,6 +33,11 @@ pub trait Storage: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable after a sync of its directory. Those who have it open may go on reading.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Gives back what a file has beyond `bytes`; it lasts some time later. Whoever has it open sees it as it was, and must
+    /// not look behind that. False where there is nothing to give back.
+    fn shorten(&self, _path: &Path, _bytes: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
     /// Bytes that are free on the file system of `path`.

@@ -345,10 +345,10 @@ impl Run {
     }
 
     fn flip(&mut self) {
-        let files: Vec<(PathBuf, usize)> =
-            self.disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("seg-")).collect();
+        let is_segment = |(path, bytes): &(PathBuf, usize)| path.to_string_lossy().contains("seg-") && *bytes > 8192;
+        let files: Vec<(PathBuf, usize)> = self.disk.files().into_iter().filter(is_segment).collect();
         let Some((path, bytes)) = self.random.choice(files) else { return };
-        // Behind the header pages: those stand twice, and a test of its own damages them.
+        // Behind the header pages: what they tell stands more than once, and a test of its own damages them.
         let bit = self.random.usize(8192 * 8..bytes * 8);
         if !self.flipped.insert((path.clone(), bit)) {
             // A second time would heal it, and what was missing would be there again.
@@ -398,6 +398,9 @@ impl Run {
         let (from, to) = (usize::try_from(victim.0).unwrap(), usize::try_from(target.0).unwrap());
         let bytes = self.disk.contents(path).expect("it was listed");
         let length = victim.1.stored_bytes as usize;
+        if to + HEADER_BYTES + length > bytes.len() {
+            return;
+        }
         self.disk.overwrite(path, to, &victim.1.encode(of.key, of.id, target.0));
         self.disk.overwrite(path, to + HEADER_BYTES, &bytes[from + HEADER_BYTES..from + HEADER_BYTES + length]);
         self.disk.overwrite(path, from, &[0; HEADER_BYTES]);

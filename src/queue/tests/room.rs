@@ -1,13 +1,16 @@
 //! What gives room back and what needs it: moves with a full budget, releases a few at a time, files that are put aside.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{at_rest, meta, small_options};
 use crate::config::{BlockCompression, MissingKey};
 use crate::queue::format::{HeaderFound, SegmentHeader, segment_id};
-use crate::queue::{AppendError, Appender, AtRest, Budget, Cursor, Entry, FileStorage, Log, Options, Reader};
+use crate::queue::{
+    AppendError, Appender, AtRest, Budget, Cursor, Entry, FileStorage, Log, MmapStorage, Options, Reader, Storage,
+};
 use crate::sim::disk::SimDisk;
 use crate::telemetry::ledger::DestinationTotals;
 
@@ -205,4 +208,45 @@ fn a_file_that_a_kill_left_in_the_pool_is_written_over_only_when_its_name_is_dur
             assert_eq!(header.id, named, "fuses {fuse} and {fuse_at_start}");
         }
     }
+}
+
+#[test]
+fn starts_in_a_row_leave_no_room_behind_that_nobody_uses() {
+    for storage in [Arc::new(FileStorage) as Arc<dyn Storage>, Arc::new(MmapStorage), Arc::new(SimDisk::new(9))] {
+        let root = tempfile::tempdir().unwrap();
+        let open = || {
+            let budget = Arc::new(Budget::new(4 * 256 * 1024, 0));
+            let options = small_options(&root.path().to_string_lossy(), &budget);
+            let (log, appender, found) =
+                Log::open(Arc::clone(&storage), Options { segment_bytes: 256 * 1024, ..options }).unwrap();
+            (log, appender, found, budget)
+        };
+        for life in 0..20 {
+            let (log, mut appender, found, budget) = open();
+            assert_eq!((found.blocks, found.lost_blocks), (life, 0));
+            assert_eq!(append_blocks(&mut appender, 1), 1, "life {life}: {} bytes are in use", budget.used_bytes());
+            log.sync().unwrap();
+        }
+        let (log, mut appender, _, budget) = open();
+        assert_eq!(read_blocks(&mut log.reader(log.oldest()), usize::MAX), 20);
+        let far = 512 * 1024;
+        assert_eq!(log.position_at_lag(far), log.oldest(), "a destination that may lag {far} bytes loses nothing");
+        // What is released is given back to the byte.
+        append_blocks(&mut appender, 1);
+        log.sync().unwrap();
+        log.release(&log.tail());
+        log.tend(1).unwrap();
+        let files = segments_and_spares(&*storage, root.path());
+        assert_eq!(budget.used_bytes(), files);
+    }
+}
+
+/// Bytes of all files of a lane.
+fn segments_and_spares(storage: &dyn Storage, root: &Path) -> u64 {
+    let bytes = |directory: PathBuf| -> u64 {
+        let names = storage.list(&directory).unwrap().into_iter();
+        let files = names.filter(|name| name.starts_with("seg-") || name.starts_with("free-"));
+        files.map(|name| storage.open(&directory.join(name)).unwrap().bytes()).sum()
+    };
+    bytes(root.join("log/lane-00")) + bytes(root.join("log/lane-00/free"))
 }
