@@ -13,6 +13,9 @@ use crate::transform::scripted::Scripted;
 /// Destinations that a run knows; each start has some of them.
 pub(super) const MOST_DESTINATIONS: usize = 3;
 
+/// Of so many runs one has a disk that is weak.
+const WEAK_DISKS: u64 = 16;
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
@@ -46,6 +49,8 @@ pub(super) struct Scenario {
     pub(super) pace: Duration,
     /// Mean time between two troubles.
     pub(super) trouble: Duration,
+    /// It is that of a disk alone whose syncs fail and that is often full.
+    pub(super) weak_disk: bool,
     /// How long there is trouble.
     pub(super) troubled_for: Duration,
     /// Of 256 wake-ups, those that come to nothing.
@@ -77,6 +82,7 @@ impl Scenario {
         let segments = pool_segments as u64 + random.u64(4..10);
         let budget_bytes = segment_bytes * segments * most_lanes as u64;
         let (transform, plugins_need, exchanges) = transform(seed);
+        let weak_disk = seed % WEAK_DISKS == WEAK_DISKS - 1;
         let milliseconds = |range: std::ops::Range<u64>, random: &mut Rng| Duration::from_millis(random.u64(range));
         Scenario {
             most_lanes,
@@ -100,7 +106,8 @@ impl Scenario {
             piece_bytes: if as_in_production { MAX_BYTES } else { 24 * 1024 },
             poison_every: if random.u8(..) < 80 { random.u64(300..1_500) } else { 0 },
             pace: milliseconds(80..1_200, &mut random),
-            trouble: milliseconds(1_000..20_000, &mut random),
+            trouble: milliseconds(1_000..20_000, &mut random) / if weak_disk { 4 } else { 1 },
+            weak_disk,
             troubled_for: milliseconds(240_000..480_000, &mut random),
             lost_wakes: if random.bool() { 0 } else { random.u8(1..60) },
         }
