@@ -138,8 +138,8 @@ impl Instance {
         self.kept.reject();
     }
 
-    /// Makes another generation live, between two transactions: it is configured, and given what the old one saves. State and
-    /// counters stay.
+    /// Makes another generation live, between two transactions: it is configured, and given what the old one saves; nothing, if
+    /// that fails. State and counters stay.
     ///
     /// # Errors
     ///
@@ -185,18 +185,29 @@ impl Instance {
         }
     }
 
-    /// A sandbox of `generation` that was given what the present one saves. The present one stays, unless it failed.
+    /// A sandbox of `generation` that was given what the present one saves, if it can. The present one stays, unless it failed.
     fn successor(&mut self, generation: &Generation) -> Result<Sandbox, CallError> {
-        let mut saved = None;
-        if let Some(mut sandbox) = self.sandbox.take() {
-            saved = Some(sandbox.save(&mut self.kept)?);
-            self.sandbox = Some(sandbox);
-        }
+        let saved = self.saved();
         let mut next = start(generation, &mut self.kept)?;
         if let Some(saved) = saved {
             next.restore(&mut self.kept, &saved).map_err(|error| CallError::Start(error.to_string()))?;
         }
         Ok(next)
+    }
+
+    /// What the present sandbox hands over. One that fails over that may not keep its successor out.
+    fn saved(&mut self) -> Option<Vec<u8>> {
+        let mut sandbox = self.sandbox.take()?;
+        let saved = sandbox.save(&mut self.kept);
+        if let Ok(_) | Err(CallError::Refused(_)) = &saved {
+            self.sandbox = Some(sandbox);
+        }
+        if let Err(error) = &saved {
+            let plugin = &self.generation.environment.name;
+            tracing::warn!(plugin, %error, "the plugin could not save: the next instance starts without what it had");
+            self.kept.counters.failed(error);
+        }
+        saved.ok()
     }
 }
 

@@ -31,6 +31,23 @@ fn a_swap_hands_over_what_was_saved_and_keeps_the_old_one_when_the_new_one_fails
 }
 
 #[test]
+fn one_that_cannot_save_is_replaced_all_the_same_by_one_that_begins_anew() {
+    let bench = Bench::new();
+    for (code, failed) in [("(loop $l (br $l)) (i32.const 240)", [1, 0]), ("unreachable", [0, 1])] {
+        let mut instance = bench.instance(&Guest::new(&format!("(func $save (result i32) {code})")));
+        assert!(call(&mut instance, 2).is_ok());
+        // What it restores has to be a 2a: it is not asked to.
+        instance.swap(bench.generation(&bench.plugin(&saves()))).unwrap();
+        let counters = Arc::clone(instance.counters());
+        assert_eq!([counters.time_outs.get(), counters.traps.get()], failed, "{code}");
+        assert!(call(&mut instance, 2).is_ok());
+        assert_eq!(counters.starts.get(), 2);
+        instance.swap(bench.generation(&bench.plugin(&saves()))).unwrap();
+        assert_eq!([counters.time_outs.get(), counters.traps.get()], failed, "the new one saves");
+    }
+}
+
+#[test]
 fn under_isolation_each_call_has_an_instance_of_its_own() {
     let bench = Bench::new();
     let plugin = Plugin { isolation: Isolation::Batch, ..bench.plugin(&echo()) };
