@@ -71,6 +71,12 @@ pub enum LoadError {
     /// It said no to its configuration, or failed over it.
     #[error("the plugin could not be configured: {0}")]
     Configure(CallError),
+    /// It took longer than a light plugin may.
+    #[error(
+        "the plugin could not be started: {0}; a light plugin is started between two blocks of a lane, `class: heavy` \
+         gives it a thread and more time"
+    )]
+    Slow(CallError),
     /// What it says of itself breaks a rule.
     #[error("what the plugin declares cannot be: {0}")]
     Setup(String),

@@ -20,7 +20,7 @@ use super::manifest::World;
 use super::sandbox::Sandbox;
 use super::traces;
 use crate::block::Signal;
-use crate::config::{Isolation, Plugin, PluginComponent};
+use crate::config::{Isolation, Plugin, PluginClass, PluginComponent};
 use crate::otlp::columns::{Field, Selection};
 
 /// Bytes of a field's key, and of a plugin's name and version, at most.
@@ -116,9 +116,13 @@ impl Generation {
         Every::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host).map_err(unfit)?;
         let pre = linker.instantiate_pre(&package.component);
         let linked = pre.and_then(|pre| Linked::new(pre, package.world)).map_err(unfit)?;
-        let mut scratch = Sandbox::new(&linked, &environment).map_err(LoadError::Configure)?;
-        let info = scratch.describe().map_err(LoadError::Configure)?;
-        let setup = scratch.configure(&mut Kept::default(), &component.config).map_err(LoadError::Configure)?;
+        let unstarted = |error| match (plugin.class, &error) {
+            (PluginClass::Light, CallError::TimeOut { .. }) => LoadError::Slow(error),
+            _ => LoadError::Configure(error),
+        };
+        let mut scratch = Sandbox::new(&linked, &environment).map_err(unstarted)?;
+        let info = scratch.describe().map_err(unstarted)?;
+        let setup = scratch.configure(&mut Kept::default(), &component.config).map_err(unstarted)?;
         check(&info, &setup)?;
         let selections = selections(package.world, &setup)?;
         Ok(Generation {
@@ -150,8 +154,9 @@ impl Generation {
 
     /// A configured sandbox, which declared what the first one did.
     pub(super) fn sandbox(&self, kept: &mut Kept) -> Result<Sandbox, CallError> {
-        let mut sandbox = Sandbox::new(&self.linked, &self.environment)?;
-        let setup = sandbox.configure(kept, &self.config).map_err(|error| CallError::Start(error.to_string()))?;
+        let failed = |error: CallError| CallError::Start(error.to_string());
+        let mut sandbox = Sandbox::new(&self.linked, &self.environment).map_err(failed)?;
+        let setup = sandbox.configure(kept, &self.config).map_err(failed)?;
         match setup == self.setup {
             true => Ok(sandbox),
             false => Err(CallError::Start("the same configuration made it declare something else".to_owned())),

@@ -25,6 +25,8 @@ pub struct Instance {
     generation: Arc<Generation>,
     sandbox: Option<Sandbox>,
     kept: Kept,
+    /// See [`Instance::lapse`].
+    lapse: Option<CallError>,
 }
 
 impl Instance {
@@ -32,7 +34,7 @@ impl Instance {
     #[must_use]
     pub fn new(generation: Arc<Generation>, counters: Arc<Counters>) -> Instance {
         counters.generation.set(generation.number);
-        Instance { generation, sandbox: None, kept: Kept { counters, ..Kept::default() } }
+        Instance { generation, sandbox: None, kept: Kept { counters, ..Kept::default() }, lapse: None }
     }
 
     /// The generation that is live here.
@@ -138,6 +140,23 @@ impl Instance {
         self.kept.reject();
     }
 
+    /// Why what the plugin had in its memory was lost since this was last asked, though no call failed by it: it could not hand
+    /// over to the next sandbox.
+    pub fn lapse(&mut self) -> Option<CallError> {
+        self.lapse.take()
+    }
+
+    /// Replaces the sandbox as is done with one that has grown, to see whether that can be.
+    ///
+    /// # Errors
+    ///
+    /// When what it had would have been lost.
+    pub fn restart(&mut self) -> Result<(), CallError> {
+        let generation = Arc::clone(&self.generation);
+        self.sandbox = Some(self.successor(&generation)?);
+        self.lapse().map_or(Ok(()), Err)
+    }
+
     /// Makes another generation live, between two transactions: it is configured, and given what the old one saves; nothing, if
     /// that fails. State and counters stay.
     ///
@@ -146,6 +165,10 @@ impl Instance {
     /// When the new one cannot be started; the old one goes on as it was.
     pub fn swap(&mut self, generation: Arc<Generation>) -> Result<(), CallError> {
         let next = self.successor(&generation);
+        if let Some(error) = self.lapse() {
+            let plugin = &self.generation.environment.name;
+            tracing::warn!(plugin, %error, "the plugin could not save: the next instance starts without what it had");
+        }
         match next {
             Ok(_) => self.kept.accept(),
             Err(_) => self.kept.reject(),
@@ -166,8 +189,14 @@ impl Instance {
     fn ready(&mut self) -> Result<Sandbox, CallError> {
         if self.has_grown() {
             let generation = Arc::clone(&self.generation);
-            // One that cannot hand over is replaced all the same.
-            self.sandbox = self.successor(&generation).ok();
+            // One that cannot hand over is replaced all the same, and that is a failure.
+            self.sandbox = match self.successor(&generation) {
+                Ok(next) => Some(next),
+                Err(error) => {
+                    self.lapsed(error);
+                    None
+                }
+            };
         }
         match self.sandbox.take() {
             Some(sandbox) => Ok(sandbox),
@@ -202,12 +231,12 @@ impl Instance {
         if let Ok(_) | Err(CallError::Refused(_)) = &saved {
             self.sandbox = Some(sandbox);
         }
-        if let Err(error) = &saved {
-            let plugin = &self.generation.environment.name;
-            tracing::warn!(plugin, %error, "the plugin could not save: the next instance starts without what it had");
-            self.kept.counters.failed(error);
-        }
-        saved.ok()
+        saved.map_err(|error| self.lapsed(error)).ok()
+    }
+
+    fn lapsed(&mut self, error: CallError) {
+        self.kept.counters.failed(&error);
+        self.lapse = Some(error);
     }
 }
 

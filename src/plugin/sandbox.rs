@@ -48,7 +48,7 @@ pub(super) struct Sandbox {
 struct Spent;
 
 impl Sandbox {
-    /// A new instance, not yet configured.
+    /// A new instance, not yet configured. Modules may run code when they are instantiated.
     pub(super) fn new(linked: &Linked, environment: &Arc<Environment>) -> Result<Sandbox, CallError> {
         let mut store = Store::new(linked.engine(), Host::new(Arc::clone(environment)));
         store.limiter(|host| &mut host.memory);
@@ -58,13 +58,12 @@ impl Sandbox {
             false => Err(Spent.into()),
         });
         let budget = start_budget(environment.class);
-        // Modules may run code when they are instantiated.
         let running = begin(&mut store, budget);
         let instantiated = linked.instantiate(&mut store);
         drop(running);
         match instantiated {
             Ok(exports) => Ok(Sandbox { store, exports }),
-            Err(error) => Err(CallError::Start(failure(&store, &error, budget).to_string())),
+            Err(error) => Err(failure(&store, &error, budget)),
         }
     }
 
@@ -284,10 +283,12 @@ fn arguments<'a>(call: &Call<'a>) -> (Vec<types::ColumnParam<'a>>, types::Groups
     (columns, groups, convert::signal(call.signal))
 }
 
-/// Processor time of each call but that of the work: an interpreter starts the user's program in it.
+/// Processor time of each call but that of the work. A light plugin is started and saved on its lane, between two blocks; one
+/// that fails, or grows, again and again at every block. A heavy one has a thread, and an interpreter starts the user's
+/// program in it.
 fn start_budget(class: PluginClass) -> Duration {
     match class {
-        PluginClass::Light => Duration::from_secs(1),
+        PluginClass::Light => Duration::from_millis(50),
         PluginClass::Heavy => Duration::from_secs(10),
     }
 }

@@ -139,24 +139,27 @@ impl PluginStep {
         if let Some(shadow) = &mut self.shadow {
             shadow.begin(meta, payload);
         }
+        let begin_ns = self.counters.plugin.cpu_ns.get();
         let mut outcome = self.live.transform(meta, payload, out);
         if outcome.as_ref().is_err_and(Failure::may_be_the_instances) {
             self.counters.retries.add(1);
             outcome = self.live.transform(meta, payload, out);
         }
+        let lost = Duration::from_nanos(self.counters.plugin.cpu_ns.get().saturating_sub(begin_ns));
+        let lapse = self.live.lapse();
         let made = match outcome {
             Ok(made) => {
-                self.circuit.succeeded();
+                match lapse {
+                    Some(failure) => self.failed(&failure, now, lost),
+                    None => self.circuit.succeeded(),
+                }
                 if let Some(shadow) = &mut self.shadow {
                     shadow.compare(self.live.answers());
                 }
                 made
             }
             Err(failure) => {
-                // What it says of one batch says nothing of the next.
-                if !matches!(failure, Failure::Refused(_)) && self.circuit.failed(now) {
-                    tracing::warn!(plugin = self.name(), %failure, "the plugin is given a rest after too many failures");
-                }
+                self.failed(&failure, now, lost);
                 self.policy(failure.word(), failure.to_string())
             }
         };
@@ -166,6 +169,13 @@ impl PluginStep {
             CircuitState::Open { .. } => 2,
         });
         made
+    }
+
+    fn failed(&mut self, failure: &Failure, now: Duration, lost: Duration) {
+        // What it says of one batch says nothing of the next.
+        if !matches!(failure, Failure::Refused(_)) && self.circuit.failed(now, lost) {
+            tracing::warn!(plugin = self.name(), %failure, "the plugin is given a rest after too many failures");
+        }
     }
 
     fn policy(&self, reason: &'static str, message: String) -> Made {

@@ -148,6 +148,19 @@ fn an_instance_that_has_grown_is_replaced_before_the_next_call() {
 }
 
 #[test]
+fn one_that_has_grown_and_cannot_save_is_replaced_in_a_moment_and_that_is_said() {
+    let (outcome, mut instance) = meet(&hostile!("clings"));
+    assert_eq!(outcome, Ok(Answer::default()));
+    let begin_ns = instance.counters().cpu_ns.get();
+    assert_eq!(call(&mut instance, 2), Ok(Answer::default()));
+    let budget = Duration::from_millis(50);
+    assert_eq!(instance.lapse(), Some(CallError::TimeOut { budget }));
+    assert_eq!((instance.lapse(), instance.counters().time_outs.get(), instance.counters().starts.get()), (None, 1, 2));
+    let used_ns = instance.counters().cpu_ns.get() - begin_ns;
+    assert!(used_ns < 500_000_000, "{used_ns} ns");
+}
+
+#[test]
 fn what_a_slot_has_no_room_for_runs_as_heavy() {
     let bench = Bench::new();
     let mut plugin = bench.plugin(&Guest::new("(memory $second 1)"));
@@ -176,11 +189,9 @@ fn a_plugin_that_fails_to_start_does_not_go_live() {
     let configure = |body: &str| Guest::new(&format!("(func $configure (param i32 i32) (result i32) {body})"));
     for (guest, expected) in [
         (configure("unreachable"), "could not be configured: trapped"),
-        (configure("(loop $l (br $l)) (i32.const 128)"), "could not be configured: used more than 1000 ms"),
-        (
-            Guest::new("(func $begin (loop $l (br $l)))\n(start $begin)"),
-            "no instance could be made: used more than 1000 ms",
-        ),
+        (configure("(loop $l (br $l)) (i32.const 128)"), "could not be started: used more than 50 ms"),
+        (hostile!("dawdles"), "used more than 50 ms of processor time; a light plugin is started between two blocks"),
+        (Guest::new("(func $begin (loop $l (br $l)))\n(start $begin)"), "could not be started: used more than 50 ms"),
         (
             Guest::new("(memory $second 1)"),
             "memories count of 2 exceeds the per-instance limit of 1 (`class: heavy` sets no",

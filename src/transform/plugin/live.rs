@@ -165,6 +165,16 @@ impl Live {
         Ok(())
     }
 
+    /// Why what the plugin knew was lost at the last block, though that was done: see [`Instance::lapse`].
+    pub(super) fn lapse(&mut self) -> Option<Failure> {
+        self.instance.lapse().map(Failure::Call)
+    }
+
+    /// Whether the plugin can be replaced by another instance of itself.
+    pub(super) fn restart(&mut self) -> Result<(), CallError> {
+        self.instance.restart()
+    }
+
     /// What the plugin said of the last block, call by call; kept only where there is a shadow.
     pub(super) fn answers(&self) -> &[Answer] {
         &self.answers

@@ -1,18 +1,19 @@
 //! A plugin that is ready to go live on any lane: loaded, configured, tried.
 //!
 //! Made by the control thread. Trying it means a batch of made-up rows with a value in every field that the plugin reads:
-//! one that traps, runs out of its budget or answers against the rules there never meets a sender's rows.
+//! one that traps, runs out of its budget or answers against the rules there never meets a sender's rows. Nor does a light one
+//! that cannot be restarted within the time that its lane has for that.
 
 use std::sync::Arc;
 
 use super::ask::Ask;
 use super::live::Live;
 use crate::block::{Made, Meta, Signal, SourceId};
-use crate::config::{OnError, Plugin, PluginComponent};
+use crate::config::{OnError, Plugin, PluginClass, PluginComponent};
 use crate::otlp::columns::Level;
 use crate::otlp::writer::{close_message, open_message, push_bytes_field};
 use crate::plugin::counters::Counters;
-use crate::plugin::{Engine, Generation, LoadError};
+use crate::plugin::{CallError, Engine, Generation, LoadError};
 
 /// Rows of the batch that a plugin is tried with.
 const TRIED_ROWS: u64 = 8;
@@ -58,6 +59,16 @@ pub enum ProgramError {
         path: String,
         /// How.
         why: String,
+    },
+    /// It cannot be replaced by another instance of itself, as one that has grown is.
+    #[error("processors.{plugin}: {path}: the plugin cannot be restarted with what it saves: {why}")]
+    Restart {
+        /// Its name in the configuration.
+        plugin: String,
+        /// The component.
+        path: String,
+        /// Why not.
+        why: CallError,
     },
 }
 
@@ -121,7 +132,15 @@ fn try_out(program: &Arc<Program>, component: &PluginComponent) -> Result<(), Pr
             why: failure.to_string(),
         })?;
     }
-    Ok(())
+    // A heavy one has a thread for that, and its start may take seconds.
+    if program.plugin.class == PluginClass::Heavy {
+        return Ok(());
+    }
+    live.restart().map_err(|why| ProgramError::Restart {
+        plugin: program.plugin.name.clone(),
+        path: component.path.display().to_string(),
+        why,
+    })
 }
 
 /// Rows with a text under every key that the plugin reads.

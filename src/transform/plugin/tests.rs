@@ -113,6 +113,35 @@ fn a_filter_of_sources_lets_other_blocks_by_without_a_look() {
     }
 }
 
+#[test]
+fn one_that_cannot_hand_over_is_given_a_rest() {
+    let bench = Bench::new();
+    let mut tried = bench.step(&transform(hostile!("clings")));
+    let failures: Vec<u64> = (0..8)
+        .map(|_| {
+            assert!(tried.run(&numbered(3)).is_ok_and(|out| out.is_none()) || tried.counters.circuit.get() == 2);
+            tried.counters.plugin.failures()
+        })
+        .collect();
+    // Five open the circuit, and the first block found it small.
+    assert_eq!((failures, tried.counters.circuit.get()), (vec![0, 1, 2, 3, 4, 5, 5, 5], 2));
+    assert_eq!(tried.counters.plugin.time_outs.get(), 5);
+}
+
+#[test]
+fn one_that_cannot_be_restarted_never_meets_a_lane() {
+    let bench = Bench::new();
+    let loops = transform("(func $save (result i32) (loop $l (br $l)) (i32.const 240))");
+    let error = bench.load(&bench.plugin(&loops), 1).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("cannot be restarted with what it saves: used more than 50 ms of processor time"),
+        "{error}"
+    );
+    let refuses = transform("(func $restore (param i32 i32) (result i32) unreachable)");
+    let error = bench.load(&bench.plugin(&refuses), 1).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("cannot be restarted with what it saves: no instance could be made: trapped"), "{error}");
+}
+
 fn tried_names(tried: &mut Tried, block: &TracesData) -> Result<String, &'static str> {
     tried.run(block).map(|out| names(&out.unwrap_or_else(|| block.clone())))
 }
