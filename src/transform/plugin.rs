@@ -15,6 +15,7 @@ mod program;
 mod record;
 mod sample;
 mod shadow;
+mod trouble;
 mod wanted;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use counters::StepCounters;
 pub use live::{Failure, Live, Spent};
 pub use program::{Program, ProgramError};
 use shadow::Shadow;
+use trouble::Trouble;
 pub use wanted::Wanted;
 
 /// See the module.
@@ -43,6 +45,7 @@ pub struct PluginStep {
     /// Other blocks pass it by.
     taking: Taking,
     circuit: Circuit,
+    trouble: Trouble,
     counters: Arc<StepCounters>,
     chosen: Vec<u8>,
     rest: Vec<u8>,
@@ -59,6 +62,7 @@ impl PluginStep {
             shadow: Shadow::of(&program, &counters),
             rows: rows(&program),
             circuit: circuit(&program, &counters),
+            trouble: Trouble::default(),
             taking: Taking { signals: program.generation.setup.signals.clone(), sources },
             program,
             counters,
@@ -91,7 +95,9 @@ impl PluginStep {
             self.shadow = Shadow::of(&program, &self.counters);
             self.rows = rows(&program);
             self.circuit = circuit(&program, &self.counters);
+            self.trouble = Trouble::default();
             self.counters.circuit.set(0);
+            self.counters.fails.set(0);
             self.program = program;
         }
         self.taking = Taking { signals: self.program.generation.setup.signals.clone(), sources };
@@ -151,7 +157,10 @@ impl PluginStep {
             Ok(made) => {
                 match lapse {
                     Some(failure) => self.failed(&failure, now, lost),
-                    None => self.circuit.succeeded(),
+                    None => {
+                        self.circuit.succeeded();
+                        self.trouble.done(&self.counters);
+                    }
                 }
                 if let Some(shadow) = &mut self.shadow {
                     shadow.compare(self.live.answers());
@@ -172,6 +181,7 @@ impl PluginStep {
     }
 
     fn failed(&mut self, failure: &Failure, now: Duration, lost: Duration) {
+        self.trouble.failed(&self.program.plugin.name, failure, now, &self.counters);
         // What it says of one batch says nothing of the next.
         if !matches!(failure, Failure::Refused(_)) && self.circuit.failed(now, lost) {
             tracing::warn!(plugin = self.name(), %failure, "the plugin is given a rest after too many failures");

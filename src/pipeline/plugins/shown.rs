@@ -148,8 +148,9 @@ fn figures(lanes: &[Arc<StepCounters>]) -> PluginFigures {
     let plugin: Counted = lanes.iter().map(|lane| Arc::clone(&lane.plugin)).collect();
     PluginFigures {
         quarantined_blocks: lanes.iter().map(|lane| lane.quarantined_blocks.get()).sum(),
+        last_failure: lanes.iter().find_map(|lane| lane.last_failure()),
         resting_lanes: lanes.iter().map(|lane| u64::from(lane.circuit.get() == RESTS)).sum(),
-        ..figures_of_plugin(&plugin, false)
+        ..figures_of_plugin(&plugin, lanes.iter().any(|lane| lane.fails.get() == 1))
     }
 }
 
@@ -172,13 +173,19 @@ pub(super) fn figures_of_plugin(threads: &[Arc<Counters>], is_failing: bool) -> 
 /// What [`StepCounters::circuit`] says of an open circuit.
 const RESTS: u64 = 2;
 
-/// Degraded while a plugin is given a rest on any lane, or one of a format fails again and again.
+/// Degraded while a plugin is given a rest on any lane or fails on many of its blocks there, or one of a format fails again
+/// and again.
 pub(super) fn set_health(component: &Component, plugins: &[(&str, &[Arc<StepCounters>])], failing: &[String]) {
     let rests = |lanes: &[Arc<StepCounters>]| lanes.iter().any(|counters| counters.circuit.get() == RESTS);
     let resting: Vec<&str> = plugins.iter().filter(|(_, lanes)| rests(lanes)).map(|(name, _)| *name).collect();
     let mut problems = Vec::new();
     if !resting.is_empty() {
         problems.push(format!("given a rest after too many failures: {}", resting.join(", ")));
+    }
+    for (name, lanes) in plugins {
+        if let Some(lane) = lanes.iter().find(|lane| lane.fails.get() == 1 && lane.circuit.get() != RESTS) {
+            problems.push(format!("{name} fails on many blocks: {}", lane.last_failure().unwrap_or_default()));
+        }
     }
     if !failing.is_empty() {
         problems.push(format!("fails again and again: {}", failing.join(", ")));
@@ -187,4 +194,27 @@ pub(super) fn set_health(component: &Component, plugins: &[(&str, &[Arc<StepCoun
         true => State::Ready,
         false => State::Degraded(problems.join("; ")),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::health::Health;
+
+    #[test]
+    fn one_that_fails_on_many_blocks_is_named_with_the_reason() {
+        let health = Health::new();
+        let component = health.component("plugins");
+        let lanes = [Arc::new(StepCounters::default()), Arc::new(StepCounters::default())];
+        let says = || {
+            set_health(&component, &[("plugin/a", &lanes)], &[]);
+            health.summary()
+        };
+        assert_eq!(says(), "ready");
+        lanes[1].fails.set(1);
+        assert_eq!(says(), "ready; plugins: plugin/a fails on many blocks: ");
+        assert!(figures(&lanes).is_failing);
+        lanes[1].circuit.set(RESTS);
+        assert_eq!(says(), "ready; plugins: given a rest after too many failures: plugin/a");
+    }
 }

@@ -54,6 +54,8 @@ pub struct PluginFigures {
     pub resting_lanes: u64,
     /// It fails again and again, and goes on.
     pub is_failing: bool,
+    /// Why it failed last, in words.
+    pub last_failure: Option<String>,
 }
 
 /// A plugin with its name in the configuration.
@@ -90,6 +92,7 @@ fn figures_json(name: &str, figures: &PluginFigures) -> Value {
         "rows": { "shown": figures.rows, "edited": figures.rows_edited, "dropped": figures.rows_dropped },
         "nanoseconds_a_row": figures.cpu_ns.checked_div(figures.rows).unwrap_or(0),
         "failures": figures.failures,
+        "last_failure": figures.last_failure,
         "quarantined_blocks": figures.quarantined_blocks,
         "memory_bytes": figures.memory_bytes,
     })

@@ -3,7 +3,7 @@
 //! Written by the thread of the lane that makes the calls, read by whoever shows it. They belong to the plugin's name and
 //! outlive its programs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::plugin::counters::Counters;
 use crate::telemetry::ledger::Counter;
@@ -25,8 +25,24 @@ pub struct StepCounters {
     pub quarantined_blocks: Counter,
     /// 0 closed, 1 half open, 2 open.
     pub circuit: Counter,
+    /// 1 while it fails on many of the blocks that it is shown.
+    pub fails: Counter,
     /// Rows that were shown to the shadow too.
     pub shadow_rows: Counter,
     /// Rows that the two would not have changed in the same way.
     pub shadow_differences: Counter,
+    last_failure: Mutex<Option<String>>,
+}
+
+impl StepCounters {
+    /// Why it failed on a block last, in words.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<String> {
+        // What it guards is whole at every moment.
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_last_failure(&self, text: String) {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
 }

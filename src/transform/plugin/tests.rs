@@ -142,6 +142,22 @@ fn one_that_cannot_be_restarted_never_meets_a_lane() {
     assert!(error.contains("cannot be restarted with what it saves: no instance could be made: trapped"), "{error}");
 }
 
+#[test]
+fn one_that_refuses_all_that_it_is_shown_is_said_to_fail_until_it_does_no_more() {
+    let bench = Bench::new();
+    // An answer that it has made is undone.
+    let undo = "(func $behave (i64.store (i32.const 176) (i64.const 0)) (i64.store (i32.const 184) (i64.const 0)))";
+    let component = transform(&format!("{}\n{undo}", hostile!("refuses")));
+    let mut tried = step(&bench, &Plugin { on_error: OnError::Pass, ..bench.plugin(&component) });
+    let mut fails = |rows, blocks| -> u64 {
+        (0..blocks).for_each(|_| assert_eq!(tried.run(&numbered(rows)), Ok(None)));
+        tried.counters.fails.get()
+    };
+    assert_eq!([(2, 5), (3, 3), (3, 1), (2, 12), (2, 1)].map(|(rows, blocks)| fails(rows, blocks)), [0, 0, 1, 1, 0]);
+    assert_eq!(tried.counters.last_failure().as_deref(), Some("refused: no\\ninfo: all is well"));
+    assert_eq!(tried.counters.circuit.get(), 0);
+}
+
 fn tried_names(tried: &mut Tried, block: &TracesData) -> Result<String, &'static str> {
     tried.run(block).map(|out| names(&out.unwrap_or_else(|| block.clone())))
 }
