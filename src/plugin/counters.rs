@@ -1,8 +1,8 @@
 //! What is counted of one plugin on one lane.
 //!
 //! Plain counters with one writing thread, the one that makes the calls: the lane's writer, or the worker of a heavy
-//! plugin. They outlive instances and generations. Rows that were edited or dropped, and patches that were refused, are
-//! counted by whoever checks and applies the patch; the rest here.
+//! plugin. They outlive instances and generations. Rows that were edited or dropped, and answers that broke a rule, are
+//! counted by whoever checks and applies them; so are the failures of plugins that change blocks, once a block.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -109,7 +109,8 @@ impl Counters {
         Some(value)
     }
 
-    pub(super) fn failed(&self, error: &CallError) {
+    /// Counts a failure, by its kind.
+    pub fn failed(&self, error: &CallError) {
         let counter = match error {
             CallError::Trap(_) | CallError::StackOverflow => &self.traps,
             CallError::TimeOut { .. } => &self.time_outs,

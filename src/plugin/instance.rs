@@ -49,7 +49,8 @@ impl Instance {
         &self.kept.counters
     }
 
-    /// Asks a `transform` plugin. The payload is what the columns were gathered from; the plugin may look into it, and it is as
+    /// Asks a `transform` plugin. Whether a failure of it, of an `enrich` or of a `sample` plugin counts, is for whoever has the
+    /// block to say, who may ask again. The payload is what the columns were gathered from; the plugin may look into it, and it is as
     /// it was when this returns. What comes back is unchecked. As in all calls:
     ///
     /// # Errors
@@ -66,7 +67,7 @@ impl Instance {
 
     /// Asks an `encode` plugin; as [`transform`](Self::transform).
     pub fn encode(&mut self, call: &Call<'_>, payload: &mut Vec<u8>) -> Result<Encoded, CallError> {
-        self.counted(call.columns.rows(), |sandbox, kept| sandbox.encode(kept, call, payload))
+        self.settled(call.columns.rows(), |sandbox, kept| sandbox.encode(kept, call, payload))
     }
 
     /// Asks an `enrich` plugin what follows from combinations of values.
@@ -88,7 +89,7 @@ impl Instance {
 
     /// Tells a `decode` plugin of a connection.
     pub fn opened(&mut self, connection: u64, about: &[(String, String)]) -> Result<(), CallError> {
-        self.counted(0, |sandbox, kept| sandbox.opened(kept, connection, about))
+        self.settled(0, |sandbox, kept| sandbox.opened(kept, connection, about))
     }
 
     /// Asks a `decode` plugin for the records in bytes of a connection, received at so many Unix nanoseconds.
@@ -98,14 +99,23 @@ impl Instance {
         chunk: &[u8],
         last: bool,
     ) -> Result<Decoded, CallError> {
-        let decoded = self.counted(0, |sandbox, kept| sandbox.decode(kept, (connection, received_ns), chunk, last));
+        let decoded = self.settled(0, |sandbox, kept| sandbox.decode(kept, (connection, received_ns), chunk, last));
         self.kept.counters.rows.add(decoded.as_ref().map_or(0, |decoded| u64::from(decoded.rows)));
         decoded
     }
 
     /// Tells a `decode` plugin that a connection has gone.
     pub fn closed(&mut self, connection: u64) -> Result<(), CallError> {
-        self.counted(0, |sandbox, kept| sandbox.closed(kept, connection))
+        self.settled(0, |sandbox, kept| sandbox.closed(kept, connection))
+    }
+
+    /// As `counted`, for a call that is not made again: its failure counts.
+    fn settled<R>(
+        &mut self,
+        rows: u32,
+        call: impl FnOnce(&mut Sandbox, &mut Kept) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        self.counted(rows, call).inspect_err(|error| self.kept.counters.failed(error))
     }
 
     fn counted<R>(
@@ -123,8 +133,7 @@ impl Instance {
         counters.calls.add(1);
         counters.rows.add(u64::from(rows));
         counters.cpu_ns.add(clock::thread_cpu_ns().saturating_sub(begin_ns));
-        if let Err(error) = &answer {
-            counters.failed(error);
+        if answer.is_err() {
             self.kept.reject();
         }
         answer

@@ -78,6 +78,10 @@ fn call_on(instance: &mut Instance, mut payload: Vec<u8>) -> Result<Answer, Call
     let before = payload.clone();
     let call = Call { signal: Signal::Traces, columns: &columns, received_ns: 1_747_033_200_000_000_000 };
     let answer = instance.transform(&call, &mut payload);
+    // As whoever has the block does.
+    if let Err(error) = &answer {
+        instance.counters().failed(error);
+    }
     assert_eq!(payload, before, "the payload comes back whatever happens");
     answer
 }

@@ -147,9 +147,14 @@ impl PluginStep {
         }
         let begin_ns = self.counters.plugin.cpu_ns.get();
         let mut outcome = self.live.transform(meta, payload, out);
+        let mut first = None;
         if outcome.as_ref().is_err_and(Failure::may_be_the_instances) {
             self.counters.retries.add(1);
+            first = outcome.err();
             outcome = self.live.transform(meta, payload, out);
+        }
+        if let Some(failure) = outcome.as_ref().err().or(first.as_ref()) {
+            failure.count(&self.counters.plugin);
         }
         let lost = Duration::from_nanos(self.counters.plugin.cpu_ns.get().saturating_sub(begin_ns));
         let lapse = self.live.lapse();

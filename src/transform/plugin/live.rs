@@ -67,6 +67,16 @@ impl Failure {
         }
     }
 
+    /// Counts a block that failed so.
+    pub(super) fn count(&self, counters: &Counters) {
+        match self {
+            Failure::Refused(error) | Failure::Call(error) => counters.failed(error),
+            Failure::BadPatch(_) | Failure::BadField(_) | Failure::TooCoarse { .. } | Failure::TooBig(_) => {
+                counters.bad_patches.add(1);
+            }
+        }
+    }
+
     /// Another instance might do better: what the last one had in its memory may be the reason.
     pub(super) fn may_be_the_instances(&self) -> bool {
         matches!(self, Failure::Call(CallError::Trap(_) | CallError::StackOverflow | CallError::OutOfMemory { .. }))
@@ -119,6 +129,9 @@ pub struct Live {
     /// What the parts of a call are timed by; on lanes nothing, for the clock would be asked five times a block.
     cpu_ns: fn() -> u64,
     spent: Spent,
+    /// Rows that the calls of the block under way edited and dropped: they count when all of it is good.
+    edited: u64,
+    dropped: u64,
 }
 
 impl Live {
@@ -141,6 +154,8 @@ impl Live {
             answers: Vec::new(),
             cpu_ns,
             spent: Spent::default(),
+            edited: 0,
+            dropped: 0,
         }
     }
 
@@ -185,7 +200,7 @@ impl Live {
     ///
     /// # Errors
     ///
-    /// Why nothing came of it.
+    /// Why nothing came of it; that it failed is not counted yet, for it may be shown the payload again.
     ///
     /// # Panics
     ///
@@ -193,17 +208,20 @@ impl Live {
     pub fn transform(&mut self, meta: &Meta, payload: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Made, Failure> {
         self.answers.clear();
         out.clear();
+        (self.edited, self.dropped) = (0, 0);
         let outcome = self.in_calls(meta, payload, out);
         match &outcome {
             Ok(_) => {
                 self.instance.accept();
                 self.ask.accept();
+                let counters = self.instance.counters();
+                counters.rows_edited.add(self.edited);
+                counters.rows_dropped.add(self.dropped);
             }
-            Err(failure) => {
+            Err(_) => {
                 out.clear();
                 self.instance.reject();
                 self.ask.reject();
-                self.instance.counters().bad_patches.add(u64::from(failure.word() == BAD_PATCH));
             }
         }
         outcome
@@ -266,12 +284,11 @@ impl Live {
         self.spent.check_ns += lap.lap();
         let applied = edit::apply(payload, selection, &self.columns, &edits, out);
         self.spent.apply_ns += lap.lap();
-        let counters = self.instance.counters();
         match applied {
             Applied::Unchanged => Ok((Made::Same, self.columns.summary())),
             Applied::Changed { summary, edited, dropped } => {
-                counters.rows_edited.add(u64::from(edited));
-                counters.rows_dropped.add(u64::from(dropped));
+                self.edited += u64::from(edited);
+                self.dropped += u64::from(dropped);
                 Ok((Made::Other(summary), summary))
             }
         }

@@ -51,7 +51,10 @@ impl Shadow {
                 self.ask.accept();
                 self.answer = Some((by_row(&[answer], &generation.setup.fields), self.columns.rows()));
             }
-            Err(_) => self.ask.reject(),
+            Err(failure) => {
+                failure.count(self.instance.counters());
+                self.ask.reject();
+            }
         }
         self.instance.reject();
     }

@@ -268,6 +268,7 @@ fn the_policy_decides_over_every_kind_of_failure_and_over_the_shown_rows_alone()
                 not_done,
                 [OnError::Pass, OnError::Drop, OnError::Quarantine].map(|it| 2 * u64::from(it == on_error))
             );
+            assert_eq!(counters.plugin.failures() + counters.plugin.refused.get(), 2, "{reason}: once a block");
             assert_eq!((counters.plugin.calls.get(), counters.retries.get()), (2 * calls, 2 * (calls - 1)), "{reason}");
         }
     }

@@ -48,6 +48,14 @@ fn a_call_that_fails_takes_back_those_before_it() {
     let last = "(if (i32.eq (local.get $rows) (i32.const 22)) (then unreachable))";
     let mut tried = bench.step(&wanting(64, last));
     assert_eq!(tried.run(&numbered(0..150)), Err("trap"));
+    let counters = &tried.counters.plugin;
+    assert_eq!(
+        (counters.calls.get(), counters.rows_dropped.get()),
+        (6, 0),
+        "nothing of it happened, though asked twice"
+    );
+    assert_eq!((counters.traps.get(), tried.counters.retries.get()), (1, 1), "one block failed");
     let out = tried.run(&numbered(0..128)).unwrap().unwrap();
     assert_eq!(numbers(&out).len(), 126);
+    assert_eq!(tried.counters.plugin.rows_dropped.get(), 2);
 }
