@@ -73,6 +73,8 @@ pub(super) struct Host {
     pub(super) own_counters: Vec<Arc<Counter>>,
     /// Counters may be made: `configure` is running.
     pub(super) configures: bool,
+    /// The last line that the running call logged as an error, cut and cleaned.
+    pub(super) last_error: Option<String>,
     /// Processor time of the thread at which the running call is over, nanoseconds.
     pub(super) cpu_end_ns: u64,
 }
@@ -88,6 +90,7 @@ impl Host {
             received_ns: 0,
             own_counters: Vec::new(),
             configures: false,
+            last_error: None,
             cpu_end_ns: 0,
         }
     }

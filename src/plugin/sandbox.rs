@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Resource;
-use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::answers::{Answer, Batch, Call, Decoded, Encoded, Verdicts};
 use super::bindings::millrace::plugin::types;
@@ -299,6 +299,7 @@ fn begin(store: &mut Store<Host>, budget: Duration) -> Guest {
     let host = store.data_mut();
     host.cpu_end_ns = clock::thread_cpu_ns().saturating_add(budget_ns);
     host.memory.was_denied = false;
+    host.last_error = None;
     let running = host.environment.ticker.enter();
     store.set_epoch_deadline(1);
     running
@@ -318,6 +319,27 @@ fn failure(store: &Store<Host>, error: &wasmtime::Error, budget: Duration) -> Ca
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => CallError::StackOverflow,
-        _ => CallError::Trap(clean(&format!("{error:#}"), MESSAGE_BYTES)),
+        _ => CallError::Trap(clean(&trap(error, store.data().last_error.as_deref()), MESSAGE_BYTES)),
     }
+}
+
+/// Why, what the plugin said of it, and where, in one line: what a panic says is in the log line before its trap, which says
+/// nothing itself.
+fn trap(error: &wasmtime::Error, said: Option<&str>) -> String {
+    let trace = error.downcast_ref::<WasmBacktrace>();
+    let place = trace.map(ToString::to_string);
+    let causes = error.chain().map(ToString::to_string).filter(|cause| Some(cause) != place.as_ref());
+    let mut text = causes.collect::<Vec<_>>().join(": ").replace("wasm trap: ", "");
+    if let Some(said) = said {
+        text.push_str("; it said: ");
+        text.push_str(said);
+    }
+    for (index, frame) in trace.iter().flat_map(|trace| trace.frames()).enumerate() {
+        text.push_str(if index == 0 { "; in " } else { "; " });
+        match frame.func_name() {
+            Some(name) => text.push_str(name),
+            None => text.push_str(&format!("function {}", frame.func_index())),
+        }
+    }
+    text
 }

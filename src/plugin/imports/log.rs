@@ -17,6 +17,12 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Bytes of a line at most.
 const LINE_BYTES: usize = 4096;
 
+/// The severity of an error; what is above it is one too.
+const ERROR: u8 = 4;
+
+/// Bytes of such a line in the message of a trap, where the way to the trap has to fit too.
+const SAID_BYTES: usize = 512;
+
 /// How many lines may still be written, and how many could not.
 #[derive(Debug, Default)]
 pub(in crate::plugin) struct Lines {
@@ -45,6 +51,10 @@ impl Lines {
 
 impl log::Host for Host {
     fn log(&mut self, severity: u8, message: String) -> wasmtime::Result<()> {
+        if severity >= ERROR {
+            // What panicked and why are lines of one message.
+            self.last_error = Some(clean(&message.replace('\n', " "), SAID_BYTES));
+        }
         if !is_enabled(severity) {
             return Ok(());
         }
