@@ -143,7 +143,7 @@ impl PluginStep {
             return self.policy("circuit_open", "it is given a rest after too many failures".to_owned());
         }
         if let Some(shadow) = &mut self.shadow {
-            shadow.begin(meta, payload);
+            shadow.begin(meta, payload, now);
         }
         let begin_ns = self.counters.plugin.cpu_ns.get();
         let mut outcome = self.live.transform(meta, payload, out);
@@ -177,11 +177,7 @@ impl PluginStep {
                 self.policy(failure.word(), failure.to_string())
             }
         };
-        self.counters.circuit.set(match self.circuit.state() {
-            CircuitState::Closed => 0,
-            CircuitState::HalfOpen => 1,
-            CircuitState::Open { .. } => 2,
-        });
+        self.counters.circuit.set(shown(self.circuit.state()));
         made
     }
 
@@ -222,6 +218,15 @@ fn circuit(program: &Program, counters: &Arc<StepCounters>) -> Circuit {
     let limits = CircuitLimits { failures, window, first_backoff: backoff, longest_backoff: max_backoff };
     // The jitter of lanes is to differ, and nothing else depends on it.
     Circuit::new(limits, Arc::as_ptr(counters) as u64)
+}
+
+/// How [`StepCounters::circuit`] has it.
+fn shown(state: CircuitState) -> u64 {
+    match state {
+        CircuitState::Closed => 0,
+        CircuitState::HalfOpen => 1,
+        CircuitState::Open { .. } => 2,
+    }
 }
 
 /// What two payloads hold together.

@@ -31,18 +31,19 @@ const COUNTERS: [Shown<Counters>; 8] = [
 ];
 
 /// Of one that changes blocks.
-const STEP_COUNTERS: [Shown<StepCounters>; 5] = [
+const STEP_COUNTERS: [Shown<StepCounters>; 4] = [
     ("millrace_plugin_retries_total", "Calls made again after a trap.", |of| &of.retries),
     ("millrace_plugin_shadow_rows_total", "Rows shown to a plugin's shadow too.", |of| &of.shadow_rows),
     ("millrace_plugin_shadow_differences_total", "Rows of which plugin and shadow say otherwise.", |of| {
         &of.shadow_differences
     }),
     ("millrace_plugin_shadow_cpu_nanoseconds_total", "Processor time of a shadow's calls.", |of| &of.shadow.cpu_ns),
-    ("millrace_plugin_shadow_traps_total", "Calls of a shadow that trapped.", |of| &of.shadow.traps),
 ];
 
-const CIRCUIT: Shown<StepCounters> =
-    ("millrace_plugin_circuit", "0 closed, 1 half open, 2 open: the plugin is given a rest.", |of| &of.circuit);
+const CIRCUITS: [Shown<StepCounters>; 2] = [
+    ("millrace_plugin_circuit", "0 closed, 1 half open, 2 open: the plugin is given a rest.", |of| &of.circuit),
+    ("millrace_plugin_shadow_circuit", "As millrace_plugin_circuit, of its shadow.", |of| &of.shadow_circuit),
+];
 
 /// Failures by word, and what became of the blocks by policy.
 type Word<C> = (&'static str, fn(&C) -> &Counter);
@@ -78,8 +79,16 @@ pub(super) fn register(metrics: &Metrics, plugin: &str, lanes: &[Arc<StepCounter
         for (name, help, of) in STEP_COUNTERS {
             metrics.add_extra(Extra { name, help, kind: ExtraKind::Counter, labels: labels.clone(), read: one(of) });
         }
-        let (name, help, of) = CIRCUIT;
-        metrics.add_extra(Extra { name, help, kind: ExtraKind::Gauge, labels: labels.clone(), read: one(of) });
+        for (name, help, of) in CIRCUITS {
+            metrics.add_extra(Extra { name, help, kind: ExtraKind::Gauge, labels: labels.clone(), read: one(of) });
+        }
+        for (word, of) in FAILURES {
+            let name = "millrace_plugin_shadow_failures_total";
+            let (shadow, labels) = (Arc::clone(&counters.shadow), because(&labels, word));
+            let read = ExtraRead::One(Box::new(move || of(&shadow).get()));
+            let help = "Batches that a shadow failed on.";
+            metrics.add_extra(Extra { name, help, kind: ExtraKind::Counter, labels, read });
+        }
         for (word, of) in POLICY {
             let name = "millrace_plugin_blocks_not_done_total";
             let help = "Blocks that a plugin did not do, by what became of them.";

@@ -27,6 +27,8 @@ pub struct StepCounters {
     pub circuit: Counter,
     /// 1 while it fails on many of the blocks that it is shown.
     pub fails: Counter,
+    /// As `circuit`, of the shadow.
+    pub shadow_circuit: Counter,
     /// Rows that were shown to the shadow too.
     pub shadow_rows: Counter,
     /// Rows that the two would not have changed in the same way.

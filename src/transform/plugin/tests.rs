@@ -192,6 +192,39 @@ fn a_shadow_is_compared_and_changes_nothing() {
     }
 }
 
+/// What its answer says of a row that is not there.
+const NONSENSE: &str =
+    "(func $misbehave (i32.store (i32.const 180) (i32.const 404)) (i32.store (i32.const 184) (i32.const 1)))
+     (data (i32.const 404) \"\\09\")";
+
+#[test]
+fn a_shadow_that_fails_is_counted_by_reason_and_given_a_rest() {
+    let bench = Bench::new();
+    let other = tempfile::tempdir().unwrap();
+    type Count = fn(&crate::plugin::counters::Counters) -> u64;
+    for (shadow, failures) in [
+        (hostile!("loops"), (|of| of.time_outs.get()) as Count),
+        (hostile!("hoards"), |of| of.out_of_memory.get()),
+        (NONSENSE, |of| of.bad_patches.get()),
+    ] {
+        let path = other.path().join("shadow.wasm");
+        std::fs::write(&path, transform(shadow)).unwrap();
+        let shadow = Some(PluginComponent { path, sha256: None, config: "{}".to_owned() });
+        let mut both = step(&bench, &Plugin { shadow, ..bench.plugin(&transform(DROPS)) });
+        for _ in 0..10 {
+            assert_eq!(tried_names(&mut both, &numbered(3)).as_deref(), Ok("12"));
+        }
+        let counters = &both.counters;
+        assert_eq!((failures(&counters.shadow), counters.shadow.calls.get(), counters.shadow_circuit.get()), (5, 5, 2));
+        assert_eq!(
+            (counters.shadow.failures(), counters.shadow_rows.get()),
+            (5, 0),
+            "what breaks a rule is not compared"
+        );
+        assert_eq!((counters.plugin.calls.get(), counters.circuit.get()), (10, 0), "the first one goes on");
+    }
+}
+
 /// Of an odd number of rows, copies `url.full` to a field of the patch alone, which is described by 16 bytes at 320; its key is at 352.
 fn with_extra(field: &str, key: &str) -> Vec<u8> {
     let code = format!(
@@ -238,16 +271,13 @@ fn a_patch_brings_fields_of_its_own_or_is_refused_for_them() {
 #[test]
 fn the_policy_decides_over_every_kind_of_failure_and_over_the_shown_rows_alone() {
     let bench = Bench::new();
-    let nonsense =
-        "(func $misbehave (i32.store (i32.const 180) (i32.const 404)) (i32.store (i32.const 184) (i32.const 1)))
-                    (data (i32.const 404) \"\\09\")";
     for (code, reason, calls) in [
         (hostile!("traps"), "trap", 2),
         (hostile!("recurses"), "trap", 2),
         (hostile!("loops"), "time_out", 1),
         (hostile!("hoards"), "out_of_memory", 2),
         (hostile!("refuses"), "refused", 1),
-        (nonsense, "bad_patch", 1),
+        (NONSENSE, "bad_patch", 1),
     ] {
         let component = transform(code);
         for on_error in [OnError::Pass, OnError::Drop, OnError::Quarantine] {
