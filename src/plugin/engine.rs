@@ -20,8 +20,15 @@ const LIGHT_STACK_BYTES: usize = 256 << 10;
 /// Bytes of stack of interpreters: QuickJS and CPython need 2 MiB; their threads have more.
 const HEAVY_STACK_BYTES: usize = 4 << 20;
 
-/// Plugins that there is always room for, so that a reload may add some.
-const LEAST_PLUGINS: u32 = 16;
+/// Plugins that there is always room for, for a reload may bring any: as many as a configuration may have, and those of the one
+/// before it, which leave when their last blocks are through. A slot that is not used costs half a KiB, and addresses.
+const LEAST_PLUGINS: u32 = 2 * 32;
+
+/// Slots at most: half of the addresses of a process, for hundreds of lanes.
+const MOST_INSTANCES: u32 = 16_384;
+
+/// Instances of a generation that is being tried: one takes over from another.
+const TRIED: u32 = 2;
 
 /// Parts of one component: `millrace plugin build` makes three core instances and two tables.
 const LIGHT_CORE_INSTANCES: u32 = 16;
@@ -43,9 +50,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Two generations of each plugin on each lane, and one that is being tried.
+    /// Each plugin and its shadow on each lane, and one there that takes over from another: a lane is one thread.
     fn instances(self) -> u32 {
-        self.plugins.max(LEAST_PLUGINS).saturating_mul(self.lanes.saturating_mul(2).saturating_add(1))
+        let of_lane = self.plugins.max(LEAST_PLUGINS).saturating_mul(2).saturating_add(1);
+        self.lanes.saturating_mul(of_lane).saturating_add(TRIED).min(MOST_INSTANCES)
     }
 }
 
@@ -186,8 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_two_generations_on_every_lane() {
-        assert_eq!(Pool { lanes: 4, plugins: 2 }.instances(), 16 * 9);
-        assert_eq!(Pool { lanes: 4, plugins: 100 }.instances(), 100 * 9);
+    fn there_is_room_for_all_plugins_of_two_configurations_with_their_shadows_on_every_lane() {
+        assert_eq!(Pool { lanes: 4, plugins: 2 }.instances(), 4 * (2 * 64 + 1) + 2);
+        assert_eq!(Pool { lanes: 4, plugins: 100 }.instances(), 4 * (2 * 100 + 1) + 2);
+        assert_eq!(Pool { lanes: 512, plugins: 2 }.instances(), 16_384);
+        assert!(include_str!("../config/processors.rs").contains("const MAX_PLUGINS: usize = 32;"));
     }
 }

@@ -48,6 +48,22 @@ fn one_that_cannot_save_is_replaced_all_the_same_by_one_that_begins_anew() {
 }
 
 #[test]
+fn there_is_room_for_all_that_a_lane_may_run_whatever_the_configuration_had_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let bench = Bench { engine: Engine::start(Pool { lanes: 1, plugins: 1 }).unwrap(), directory };
+    let generation = bench.generation(&bench.plugin(&saves()));
+    // Thirty-two plugins with their shadows, and as many that leave.
+    let mut lane: Vec<Instance> =
+        (0..128).map(|_| Instance::new(Arc::clone(&generation), Arc::new(Counters::default()))).collect();
+    for instance in &mut lane {
+        assert_eq!(call(instance, 2), Ok(Answer::default()));
+    }
+    assert_eq!(lane[0].restart(), Ok(()), "one takes over from another");
+    let other = bench.generation(&bench.plugin(&echo()));
+    assert!(Instance::new(other, Arc::new(Counters::default())).restart().is_ok(), "another is tried");
+}
+
+#[test]
 fn under_isolation_each_call_has_an_instance_of_its_own() {
     let bench = Bench::new();
     let plugin = Plugin { isolation: Isolation::Batch, ..bench.plugin(&echo()) };
