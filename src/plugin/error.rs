@@ -41,8 +41,13 @@ pub enum LoadError {
     #[error("the plugin imports `{0}`; only the interfaces of millrace:plugin are there, and no WASI")]
     Import(String),
     /// It imports what this one is not given.
-    #[error("the plugin uses `{0}`, which its `capabilities` do not list")]
-    NotAllowed(&'static str),
+    #[error("the plugin uses `{interface}`, which its `capabilities` do not list: write `{line}` beside its `path`")]
+    NotAllowed {
+        /// What it imports.
+        interface: &'static str,
+        /// With this in the configuration it may.
+        line: String,
+    },
     /// It imports what its world has not.
     #[error("the plugin imports `{interface}`, which the world `{world}` has not")]
     NotInWorld {

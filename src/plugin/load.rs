@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::epoch::Ticker;
 use super::error::{LoadError, MESSAGE_BYTES, clean};
 use super::manifest::{Manifest, World, name};
-use crate::config::{Plugin, PluginClass, PluginComponent};
+use crate::config::{Capability, Plugin, PluginClass, PluginComponent};
 
 /// Bytes of a component at most. The biggest, a Python interpreter, has 18 MB.
 const COMPONENT_BYTES: u64 = 64 << 20;
@@ -66,10 +66,21 @@ impl Source {
             return Err(LoadError::Pin { wanted: hex(&wanted), found: hex(&self.sha256) });
         }
         match self.manifest.uses.iter().find(|capability| !plugin.capabilities.contains(capability)) {
-            Some(capability) => Err(LoadError::NotAllowed(name(*capability))),
+            Some(capability) => {
+                let line = capabilities_line(&plugin.capabilities, &self.manifest.uses);
+                Err(LoadError::NotAllowed { interface: name(*capability), line })
+            }
             None => Ok(()),
         }
     }
+}
+
+/// The line of a configuration that adds what a plugin imports to what it may use already.
+#[must_use]
+pub fn capabilities_line(allowed: &[Capability], uses: &[Capability]) -> String {
+    let more = uses.iter().filter(|capability| !allowed.contains(capability));
+    let words: Vec<&str> = allowed.iter().chain(more).map(|capability| name(*capability)).collect();
+    format!("capabilities: [{}]", words.join(", "))
 }
 
 /// A component that was compiled.

@@ -3,7 +3,8 @@
 //! In the order in which a start would find out: the names, the configuration, then batches of spans ([`sample`]), each
 //! given twice to fresh instances, for an answer that differs is one that a restart would not repeat. A decoder is sent
 //! what strangers send, at once and in small pieces: it may refuse all of it, but not fail. The first thing that is wrong
-//! ends the check; it is named and the command ends with 1.
+//! ends the check; it is named and the command ends with 1. What has to be written into the configuration for it to start
+//! is a note and no fault.
 
 use std::io::Write;
 use std::time::Duration;
@@ -44,12 +45,23 @@ struct Report {
 
 impl Report {
     fn say(&mut self, is_good: bool, step: &str, text: String) -> std::io::Result<()> {
-        if !self.json {
-            let word = if is_good { "ok  " } else { "FAIL" };
-            writeln!(std::io::stdout(), "{word}  {step:<15} {}", human::harmless(&text))?;
-        }
+        self.show(if is_good { "ok  " } else { "FAIL" }, step, &text)?;
         self.steps.push(json!({ "step": step, "ok": is_good, "text": text }));
         Ok(())
+    }
+
+    /// Says what has to be known and is no fault.
+    fn note(&mut self, step: &str, text: String) -> std::io::Result<()> {
+        self.show("note", step, &text)?;
+        self.steps.push(json!({ "step": step, "ok": true, "note": text }));
+        Ok(())
+    }
+
+    fn show(&self, word: &str, step: &str, text: &str) -> std::io::Result<()> {
+        match self.json {
+            true => Ok(()),
+            false => writeln!(std::io::stdout(), "{word}  {step:<15} {}", human::harmless(text)),
+        }
     }
 
     /// Passes a result on; an error is said.
@@ -77,6 +89,10 @@ fn steps(component: &ComponentArgs, report: &mut Report) -> anyhow::Result<()> {
     let manifest = &source.manifest;
     report.say(true, "component", format!("world {}, millrace:plugin@{}", manifest.world.name(), manifest.version))?;
     let mut trial = report.need("configure", Trial::load(component, &source))?;
+    if let Some(line) = &trial.capabilities_line {
+        let why = "it imports what is granted by name only; its configuration needs";
+        report.note("capabilities", format!("{why} `{line}`"))?;
+    }
     let (info, setup) = (&trial.generation().info, &trial.generation().setup);
     let signals: Vec<&str> = setup.signals.iter().map(|signal| signal_word(*signal)).collect();
     let fields = human::counted(setup.fields.len() as u64, "field");

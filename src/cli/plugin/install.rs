@@ -13,7 +13,6 @@ use anyhow::Context;
 use clap::Args;
 
 use super::trial::{self, ClassWord, ComponentArgs, Trial};
-use crate::config::Capability;
 use crate::plugin::load::{self, Source};
 use crate::plugin::{Cache, World};
 
@@ -90,10 +89,8 @@ fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> 
     if trial::class(&component.file, &component.told) == ClassWord::Heavy {
         text += "    class: heavy\n";
     }
-    // The others are granted unless the operator says otherwise; this one holds on to what was seen.
-    if trial.plugin.capabilities.contains(&Capability::State) {
-        text += "    capabilities: [log, metrics, clock, state";
-        text += if trial.plugin.capabilities.contains(&Capability::Lookup) { ", lookup]\n" } else { "]\n" };
+    if let Some(line) = &trial.capabilities_line {
+        text += &format!("    {line}\n");
     }
     if !trial.plugin.lookups.is_empty() {
         text += "    lookups:\n";
@@ -120,6 +117,7 @@ mod tests {
     use super::super::tests::{component, kept};
     use super::*;
     use crate::config;
+    use crate::plugin::tests::guest::Guest;
 
     #[test]
     fn the_snippet_is_a_configuration_of_what_was_tried() {
@@ -154,6 +152,39 @@ mod tests {
             let processors = usize::from(["enrich", "sample"].contains(&world));
             assert_eq!(counts, (receivers, exporters, processors), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_granted_by_name_only_is_in_the_snippet_and_what_is_refused_without_names_the_line() {
+        // As the makers of components for JavaScript and Python do: imported, whether it is used or not.
+        let import = r#"(import "millrace:plugin/lookup@1.0.0" "[static]table.open" (func $open (param i32 i32 i32)))"#;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("wide.wasm");
+        fs::write(&file, Guest::of_world("enrich", import).component()).unwrap();
+        let arguments = component(file.clone());
+        let source = Source::read(&file).unwrap();
+        let trial = Trial::load(&arguments, &source).unwrap();
+        let text = snippet(&arguments, &trial, &file, &load::hex(&source.sha256));
+        let line = "capabilities: [log, metrics, clock, lookup]";
+        assert!(text.contains(&format!("    {line}\n")), "{text}");
+        let starts = |text: &str| {
+            let host = config::Host { resolve: &|_| Vec::new(), is_local: &|_| false };
+            let file = Some(config::File { name: "m.yaml", text });
+            let inputs = config::Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host };
+            let plugin = config::load(&inputs).unwrap().config.plugins.remove(0);
+            load::load(&trial.engine, &plugin, &plugin.component).map(|_| ()).map_err(|error| error.to_string())
+        };
+        starts(&text).unwrap();
+        let refused = starts(&text.replace(line, "")).unwrap_err();
+        assert!(refused.contains(&format!("write `{line}`")), "{refused}");
+        // With a table named it is granted without a word.
+        let mut arguments = component(file.clone());
+        let table = directory.path().join("sites.csv");
+        fs::write(&table, "key,site\na,b\n").unwrap();
+        arguments.told.lookups = vec![format!("sites={}", table.display())];
+        let text = snippet(&arguments, &Trial::load(&arguments, &source).unwrap(), &file, &load::hex(&source.sha256));
+        assert!(!text.contains("capabilities"), "{text}");
+        starts(&text).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Calls are made by [`crate::pipeline::trial`]. The settings that are not given are those of the configuration file, read by
 //! the same code: there is no second list of defaults. What the component imports is granted, except that tables have to
-//! be named.
+//! be named; where a configuration would have to grant it by name, the line that does so is known.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,13 +86,15 @@ impl ClassWord {
     }
 }
 
-/// The configuration of the plugin in this file, as if these few lines stood in one.
-pub(super) fn configured(file: &Path, told: &ToldArgs, source: &Source) -> anyhow::Result<Plugin> {
+/// The configuration of the plugin in this file, as if these few lines stood in one. It may use what a configuration
+/// grants that says nothing of it.
+fn configured(file: &Path, told: &ToldArgs) -> anyhow::Result<Plugin> {
     let told = told.whole()?;
     let name = format!("plugin/{}", name(file));
     let class = class(file, &told).word();
+    let lookups = if told.lookups.is_empty() { "" } else { ", lookups: {a-table: x.csv}" };
     let text = format!(
-        "processors: {{{name}: {{path: x.wasm, class: {class}}}}}\n\
+        "processors: {{{name}: {{path: x.wasm, class: {class}{lookups}}}}}\n\
          service: {{pipelines: {{traces: {{processors: [{name}]}}}}}}\n"
     );
     let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
@@ -102,7 +104,6 @@ pub(super) fn configured(file: &Path, told: &ToldArgs, source: &Source) -> anyho
     let mut plugin = loaded.config.plugins.into_iter().next().context("the configuration has lost the plugin")?;
     plugin.component.path = file.to_owned();
     plugin.component.config = config(told.config.as_deref())?;
-    plugin.capabilities.clone_from(&source.manifest.uses);
     plugin.lookups = told.lookups.iter().map(|lookup| table(lookup)).collect::<Result<_, _>>()?;
     Ok(plugin)
 }
@@ -147,6 +148,8 @@ pub(super) struct Trial {
     // Before the engine, so that it is dropped before it.
     pub(super) hand: trial::Trial,
     pub(super) plugin: Plugin,
+    /// The line of a configuration that grants what it imports, where that is more than is granted without one.
+    pub(super) capabilities_line: Option<String>,
     /// What it was compiled with.
     pub(super) engine: Engine,
 }
@@ -154,16 +157,20 @@ pub(super) struct Trial {
 impl Trial {
     /// Loads what `source` was read from.
     pub(super) fn load(arguments: &ComponentArgs, source: &Source) -> anyhow::Result<Trial> {
-        Trial::start(configured(&arguments.file, &arguments.told, source)?, source)
+        Trial::start(configured(&arguments.file, &arguments.told)?, source)
     }
 
     /// Loads a plugin that is told nothing.
     pub(super) fn of_bytes(component: &[u8]) -> anyhow::Result<Trial> {
         let source = Source::new(component.to_vec())?;
-        Trial::start(configured(Path::new("inside"), &ToldArgs::default(), &source)?, &source)
+        Trial::start(configured(Path::new("inside"), &ToldArgs::default())?, &source)
     }
 
-    fn start(plugin: Plugin, source: &Source) -> anyhow::Result<Trial> {
+    fn start(mut plugin: Plugin, source: &Source) -> anyhow::Result<Trial> {
+        let uses = &source.manifest.uses;
+        let needs_more = uses.iter().any(|capability| !plugin.capabilities.contains(capability));
+        let capabilities_line = needs_more.then(|| load::capabilities_line(&plugin.capabilities, uses));
+        plugin.capabilities.clone_from(uses);
         let engine = Engine::start(Pool { lanes: 1, plugins: 1 })?;
         let package = load::load_source(&engine, &plugin, &plugin.component, source, None)?;
         let generation = Generation::new(package, &plugin, &plugin.component, 1);
@@ -171,7 +178,7 @@ impl Trial {
             "null" => generation.context(TOLD_NOTHING)?,
             _ => generation?,
         });
-        Ok(Trial { hand: trial::Trial::new(&plugin, generation), plugin, engine })
+        Ok(Trial { hand: trial::Trial::new(&plugin, generation), plugin, capabilities_line, engine })
     }
 
     /// What it does.

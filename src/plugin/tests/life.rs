@@ -114,7 +114,8 @@ fn pins_and_capabilities_are_kept() {
     assert_eq!(load(&plugin).unwrap(), sha256);
     plugin.capabilities.retain(|capability| *capability != Capability::Log);
     let error = load(&plugin).unwrap_err().to_string();
-    assert_eq!(error, "the plugin uses `log`, which its `capabilities` do not list");
+    let line = "write `capabilities: [metrics, clock, state, log]` beside its `path`";
+    assert_eq!(error, format!("the plugin uses `log`, which its `capabilities` do not list: {line}"));
     plugin.component.sha256 = Some([7; 32]);
     assert!(matches!(load(&plugin), Err(LoadError::Pin { .. })));
 }
