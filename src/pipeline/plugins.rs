@@ -161,6 +161,7 @@ impl Plugins {
         };
         let Prepared(loaded) = plugins.prepare(config)?;
         loaded.iter().for_each(|one| plugins.meet(&one.program.plugin.name));
+        plugins.announce(&loaded);
         (plugins.running, plugins.in_force) = (loaded.clone(), loaded);
         plugins.show();
         Ok((plugins, changes))
@@ -234,6 +235,7 @@ impl Plugins {
     pub fn adopt(&mut self, Prepared(loaded): Prepared, gone: &[SourceId]) -> Result<(), PluginError> {
         loaded.iter().for_each(|one| self.meet(&one.program.plugin.name));
         self.run(with_leaving(&self.running, &loaded, gone))?;
+        self.announce(&loaded);
         self.in_force = loaded;
         self.show();
         Ok(())
@@ -252,6 +254,16 @@ impl Plugins {
             }
         }
         self.set_health(now);
+    }
+
+    /// Says which of these were not in force before.
+    fn announce(&self, loaded: &[Loaded]) {
+        let is_new = |one: &&Loaded| !self.in_force.iter().any(|known| Arc::ptr_eq(&known.program, &one.program));
+        for Loaded { program, .. } in loaded.iter().filter(is_new) {
+            let (generation, path) = (program.generation.number, program.plugin.component.path.display());
+            let sha256 = &load::hex(&program.generation.sha256)[..12];
+            tracing::info!(plugin = program.plugin.name, generation, sha256, %path, "a plugin is live");
+        }
     }
 
     fn show(&self) {

@@ -4,13 +4,17 @@
 //! Whatever fails before the last step leaves the old configuration in force; the reason goes to whoever asked, to the log,
 //! and to health. Differences are told by key, and secrets are never in them. Owned by the thread that runs the appliance.
 
+mod differences;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use differences::{changed, decoders_that_need_restart, differences, is_under};
+
 use super::appliance::Appliance;
 use crate::config::budget::{Pools, pools};
-use crate::config::{Config, Explained, Loaded, Protocol, Queue, Receiver};
+use crate::config::{Config, Loaded, Queue};
 use crate::serve::ReloadAnswer;
 use crate::sys::clock;
 use crate::telemetry::health::{Component, State};
@@ -25,8 +29,7 @@ pub type Load<'a> = dyn Fn() -> Result<Loaded, String> + 'a;
 type Of = fn(&Config) -> String;
 
 /// What only a start can change, by key.
-const COLD: [(&str, Of); 7] = [
-    ("receivers.plugin", |config| format!("{:?}", decoders(config))),
+const COLD: [(&str, Of); 6] = [
     ("lanes", |config| format!("{:?}", config.lanes)),
     ("state_directory", |config| format!("{:?}", config.state_directory)),
     ("memory_limit", |config| format!("{:?}", config.memory_limit_bytes)),
@@ -42,11 +45,6 @@ struct Shown {
     last_was_good: Counter,
     good_at: Counter,
     bad_at: Counter,
-}
-
-/// Receivers with a thread of their own.
-fn decoders(config: &Config) -> Vec<&Receiver> {
-    config.receivers.iter().filter(|receiver| matches!(receiver.protocol, Protocol::Plugin(_))).collect()
 }
 
 /// The configuration in force, and the way to the next one.
@@ -125,7 +123,7 @@ impl<'a> Reloader<'a> {
 
 /// Why `next` cannot follow `current` without a restart: a line a key, with its place.
 fn needs_restart(current: &Loaded, next: &Loaded) -> Vec<String> {
-    let mut refused = Vec::new();
+    let mut refused = decoders_that_need_restart(current, next);
     for (key, of) in COLD {
         if of(&current.config) == of(&next.config) {
             continue;
@@ -133,8 +131,7 @@ fn needs_restart(current: &Loaded, next: &Loaded) -> Vec<String> {
         let before = refused.len();
         for (setting, old) in changed(current, next).filter(|(setting, _)| is_under(&setting.key, key)) {
             if setting.key != "queue.retain" {
-                let Explained { key, value, source } = setting;
-                refused.push(format!("{source}: {key} is {value} instead of {old}, and that needs a restart"));
+                refused.push(differences::refused((setting, old)));
             }
         }
         if refused.len() == before {
@@ -156,43 +153,6 @@ fn outgrown(made: &Pools, needed: &Pools) -> Vec<String> {
     let bodies = outgrown("request bodies", made.gateway_body_bytes, needed.gateway_body_bytes);
     let lines = outgrown("unfinished lines", made.unfinished_line_bytes, needed.unfinished_line_bytes);
     bodies.into_iter().chain(lines).collect()
-}
-
-/// What has changed, a line each: components that came, went or changed, and every key that says something else.
-fn differences(current: &Loaded, next: &Loaded) -> Vec<String> {
-    let (old, new) = (&current.config, &next.config);
-    let mut lines = Vec::new();
-    let exporters = |config: &Config| config.exporters.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
-    let receivers = |config: &Config| config.receivers.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
-    for (section, before, after) in
-        [("receivers", receivers(old), receivers(new)), ("exporters", exporters(old), exporters(new))]
-    {
-        lines.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("{section}.{name}: added")));
-        let gone = before.iter().filter(|name| !after.contains(name));
-        lines.extend(gone.map(|name| format!("{section}.{name}: removed")));
-    }
-    let keys = changed(current, next).map(|(setting, old)| format!("{}: {old} -> {}", setting.key, setting.value));
-    lines.extend(keys);
-    for exporter in &new.exporters {
-        let known = old.exporters.iter().find(|known| known.name == exporter.name);
-        let key = format!("exporters.{}", exporter.name);
-        if known.is_some_and(|known| known != exporter) && !lines.iter().any(|line| line.starts_with(&key)) {
-            lines.push(format!("{key}: a secret has changed"));
-        }
-    }
-    lines
-}
-
-/// The settings of both whose values differ, with the old value; those of secrets never do.
-fn changed<'s>(current: &'s Loaded, next: &'s Loaded) -> impl Iterator<Item = (&'s Explained, &'s str)> {
-    next.settings.iter().filter_map(|setting| {
-        let old = current.settings.iter().find(|old| old.key == setting.key)?;
-        (old.value != setting.value).then_some((setting, old.value.as_str()))
-    })
-}
-
-fn is_under(key: &str, path: &str) -> bool {
-    key == path || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn with_causes(error: &dyn Error) -> String {
@@ -231,7 +191,7 @@ mod tests {
     use super::*;
     use crate::config::{self, File, Host, Inputs};
 
-    fn loaded(text: &str) -> Loaded {
+    pub(super) fn loaded(text: &str) -> Loaded {
         let host = Host { resolve: &|_| Vec::new(), is_local: &|_| false };
         let file = Some(File { name: "m.yaml", text });
         config::load(&Inputs { file, environment: &|_| None, flags: &[], proxytrace: false, host }).unwrap()

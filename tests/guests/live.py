@@ -10,6 +10,7 @@ what the destination of an encoder is sent; GONE must not be. The appliance has 
 import http.server
 import json
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def main(millrace, snippet, given, word, gone=None):
         configuration = pathlib.Path(directory, "millrace.yaml")
         configuration.write_text(text + f"state_directory: {json.dumps(directory + '/state')}\nqueue: {{max_bytes: 256MiB}}\n")
         arguments = [millrace, "run", "-c", configuration, "--metrics-port", str(free_port()), "--workers", "1"]
-        process = subprocess.Popen(arguments)
+        log = pathlib.Path(directory, "log")
+        process = subprocess.Popen(arguments, stderr=log.open("w"))
         try:
             send(port, process, given.read_bytes(), is_request)
             out, give_up_at = "", time.monotonic() + ARRIVAL_SECONDS
@@ -87,7 +89,11 @@ def main(millrace, snippet, given, word, gone=None):
         finally:
             process.terminate()
             process.wait(60)
+            said = log.read_text()
+            print(said)
     print(out)
+    if text.startswith("processors:") and f'sha256="{re.search("sha256: (.{12})", text)[1]}"' not in said:
+        sys.exit("the log does not say which component went live")
     if word not in out or (gone and gone in out):
         sys.exit(f"{word!r} has to be in what came out" + (f", and {gone!r} must not" if gone else ""))
 
