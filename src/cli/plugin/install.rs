@@ -107,7 +107,13 @@ fn snippet(component: &ComponentArgs, trial: &Trial, path: &Path, sum: &str) -> 
             text + &format!("service:\n  pipelines:\n    traces:\n      processors: [{name}]\n")
         }
         World::Decode | World::Encode => {
-            text + &format!("# where service.pipelines.traces lists its {section}, {name} belongs there too\n")
+            text += &format!("# where service.pipelines.traces lists its {section}, {name} belongs there too\n");
+            match trial.world() {
+                World::Decode => {
+                    text + "# a reload refuses it: a receiver that is a plugin comes, changes and goes with a restart\n"
+                }
+                _ => text,
+            }
         }
     }
 }
@@ -151,6 +157,7 @@ mod tests {
             let counts = (config.receivers.len(), config.exporters.len(), config.plugins.len());
             let processors = usize::from(["enrich", "sample"].contains(&world));
             assert_eq!(counts, (receivers, exporters, processors), "{text}");
+            assert_eq!(text.contains("with a restart"), world == "decode", "{text}");
         }
     }
 
