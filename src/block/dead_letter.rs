@@ -13,6 +13,8 @@ pub struct FrontDeadLetter {
     pub source: SourceId,
     /// Why: one of a small fixed set of words, a metric's label.
     pub reason: &'static str,
+    /// What the decoder says of it, in its own words; empty where the word says it all.
+    pub detail: String,
     /// When it came, Unix nanoseconds.
     pub received_ns: u64,
     /// Its bytes as they were sent.

@@ -409,8 +409,11 @@ impl Keeper {
     fn keep_front(&mut self, letter: &FrontDeadLetter) {
         let name = self.names.of(letter.source);
         let bytes = &letter.bytes[..letter.bytes.len().min(KEPT_BYTES)];
-        let encode = if self.withholds() { letter::encode_withheld } else { letter::encode };
-        let encoded = encode(letter.reason, &name, "", bytes);
+        let encoded = match self.withholds() {
+            // A decoder may say what it has read, and that must not be kept either.
+            true => letter::encode_withheld(letter.reason, &name, "", bytes),
+            false => letter::encode(letter.reason, &name, &letter.detail, bytes),
+        };
         self.front.keep((Signal::Traces, letter.source), letter.received_ns, &encoded);
     }
 

@@ -74,12 +74,23 @@ pub struct Received {
     pub blocks: Vec<Vec<u8>>,
     /// Records understood and not wanted.
     pub filtered: u64,
-    /// Bytes that became no record, and the word for why.
-    pub rejected: Vec<(&'static str, Vec<u8>)>,
+    /// Bytes that became no record.
+    pub rejected: Vec<Rejected>,
     /// What the peer was answered.
     pub reply: Vec<u8>,
     /// What it took; rows are records.
     pub spent: Spent,
+}
+
+/// Bytes of a connection that became no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The word for why: the `reason` of the dead letter.
+    pub reason: &'static str,
+    /// What the plugin says of them: the `reply` of the dead letter.
+    pub reply: String,
+    /// They.
+    pub bytes: Vec<u8>,
 }
 
 /// What an encoder made of a batch.
@@ -206,9 +217,13 @@ impl Trial {
         let call_ns = self.counters.cpu_ns.get() - called_ns;
         let all_ns = clock::thread_cpu_ns().saturating_sub(begun_ns);
         let blocks = records.closed.drain(..).map(|block| block.payload).collect();
-        let rejected: Vec<_> = letters.try_iter().map(|letter| (letter.reason, letter.bytes)).collect();
+        let rejected = |letter: FrontDeadLetter| {
+            let FrontDeadLetter { reason, detail, bytes, .. } = letter;
+            Rejected { reason, reply: detail, bytes }
+        };
+        let rejected: Vec<_> = letters.try_iter().map(rejected).collect();
         if let (Err(_), Some(why)) = (fed, failed)
-            && rejected.last().is_none_or(|(reason, _)| *reason != REFUSED)
+            && rejected.last().is_none_or(|last| last.reason != REFUSED)
         {
             return Err(TrialError::Bytes(why));
         }

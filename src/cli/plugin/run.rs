@@ -20,7 +20,7 @@ use crate::cli::human;
 use crate::cli::source::Source as Config;
 use crate::cli::source::Unusable;
 use crate::cli::tap::{self, TapChoice};
-use crate::pipeline::trial::Messages;
+use crate::pipeline::trial::{Messages, Rejected};
 use crate::plugin::World;
 use crate::plugin::load::Source;
 
@@ -113,8 +113,9 @@ fn connection(trial: &mut Trial, input: &[u8], out: &mut dyn Write) -> anyhow::R
         out.write_all(b"\n")?;
     }
     out.flush()?;
-    for (reason, bytes) in &received.rejected {
-        eprintln!("rejected ({reason}): {}", human::harmless(&String::from_utf8_lossy(bytes)));
+    for Rejected { reason, reply, bytes } in &received.rejected {
+        let says = if reply.is_empty() { String::new() } else { format!(": {}", human::harmless(reply)) };
+        eprintln!("rejected ({reason}{says}): {}", human::harmless(&String::from_utf8_lossy(bytes)));
     }
     let records = human::counted(u64::from(received.spent.rows), "record");
     let (filtered, rejected) = (received.filtered, received.rejected.len());

@@ -27,8 +27,8 @@ fn end(stores: DeadLetterStores) {
 }
 
 fn record(stores: &DeadLetterStores, bytes: &[u8]) {
-    let letter =
-        FrontDeadLetter { source: SourceId(4), reason: "guid", received_ns: clock::wall_ns(), bytes: bytes.to_vec() };
+    let (detail, received_ns) = ("no row has this".to_owned(), clock::wall_ns());
+    let letter = FrontDeadLetter { source: SourceId(4), reason: "guid", detail, received_ns, bytes: bytes.to_vec() };
     stores.front.send(letter).unwrap();
 }
 
@@ -61,8 +61,8 @@ fn letters_survive_a_restart_and_what_is_gone_stays_gone() {
     }
     let found = all(&first, &Selection::default());
     assert_eq!(
-        (found[0].origin.as_str(), &found[0].bytes[..], found[0].source),
-        ("uberagent", &b"no row"[..], SourceId(4))
+        (found[0].origin.as_str(), found[0].reply.as_str(), &found[0].bytes[..], found[0].source),
+        ("uberagent", "no row has this", &b"no row"[..], SourceId(4))
     );
     assert_eq!(
         (found[1].signal, found[1].reply.len()),

@@ -114,7 +114,8 @@ impl Records {
         loop {
             let used = self.decode(link, last, received_ns).map_err(|reason| {
                 let unread = std::mem::take(&mut link.unread);
-                self.dead_letter(&unread, reason, received_ns);
+                let detail = self.failed.clone().unwrap_or_default();
+                self.dead_letter_saying(&unread, (reason, detail), received_ns);
                 Broken("plugin")
             })?;
             if !last || used == 0 || link.unread.is_empty() {
@@ -179,9 +180,8 @@ impl Records {
             self.counters.filtered.add("plugin", u64::from(filtered));
         }
         for record in rejected {
-            tracing::debug!(reason = record.reason, "a decoder could not use a record");
             let bytes = link.unread[record.bytes].to_vec();
-            self.dead_letter(&bytes, "undecodable", received_ns);
+            self.dead_letter_saying(&bytes, ("undecodable", record.reason), received_ns);
         }
         link.unread.drain(..consumed);
         link.used += consumed as u64;
@@ -240,10 +240,15 @@ impl Records {
 
     /// Books bytes that became no record and keeps them aside, if there is room.
     pub(super) fn dead_letter(&mut self, bytes: &[u8], reason: &'static str, received_ns: u64) {
+        self.dead_letter_saying(bytes, (reason, String::new()), received_ns);
+    }
+
+    /// The same with what the plugin says of them, or what it failed on.
+    fn dead_letter_saying(&mut self, bytes: &[u8], (reason, detail): (&'static str, String), received_ns: u64) {
         self.front.received.add(1);
         self.front.dead_lettered.add(1);
         self.counters.dead_lettered.add(reason, 1);
-        let letter = FrontDeadLetter { source: self.source, reason, received_ns, bytes: bytes.to_vec() };
+        let letter = FrontDeadLetter { source: self.source, reason, detail, received_ns, bytes: bytes.to_vec() };
         if self.dead_letters.try_send(letter).is_err() {
             self.counters.dead_letters_not_kept.add(1);
         }

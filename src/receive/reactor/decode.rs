@@ -208,7 +208,13 @@ impl Decoder {
         let kept = !self.dead_letters.is_full()
             && self
                 .dead_letters
-                .try_send(FrontDeadLetter { source: self.source, reason, received_ns, bytes: line.to_vec() })
+                .try_send(FrontDeadLetter {
+                    source: self.source,
+                    reason,
+                    detail: String::new(),
+                    received_ns,
+                    bytes: line.to_vec(),
+                })
                 .is_ok();
         if !kept {
             self.counters.dead_letters_not_kept.add(1);

@@ -103,7 +103,9 @@ fn what_a_decoder_fails_on_is_one_dead_letter_and_ends_the_connection_and_the_ne
         let mut bench = Bench::new(&Guest::of_world("decode", &code).component());
         assert_eq!(bench.feed(b"even", false), Ok(()), "{reason}");
         assert_eq!(bench.feed(b"odd", false), Err(Broken("plugin")), "{reason}");
-        assert_eq!(bench.letter(), (reason, b"odd".to_vec()));
+        let letter = bench.letters.try_recv().unwrap();
+        assert_eq!((letter.reason, &letter.bytes[..]), (reason, &b"odd"[..]));
+        assert_eq!(letter.detail, bench.records.failed().unwrap(), "{reason}: the letter says it in words");
         assert!(bench.records.closed.is_empty() && bench.link.unread.is_empty());
         bench.records.closed(&bench.link);
         bench.link = Link::new(2, bench.link.peer);
@@ -134,7 +136,8 @@ fn records_that_are_rejected_or_filtered_are_counted_and_kept_aside() {
             (i32.store (i32.const 216) (i32.const 600)) (i32.store (i32.const 220) (i32.const 1)))";
     let mut bench = Bench::new(&Guest::of_world("decode", code).component());
     assert_eq!(bench.feed(b"abcde", false), Ok(()));
-    assert_eq!(bench.letter(), ("undecodable", b"bc".to_vec()));
+    let letter = bench.letters.try_recv().unwrap();
+    assert_eq!((letter.reason, letter.detail.as_str(), &letter.bytes[..]), ("undecodable", "guest", &b"bc"[..]));
     let front = &bench.records.front;
     assert_eq!((front.received.get(), front.filtered.get(), front.dead_lettered.get()), (4, 3, 1));
 }
