@@ -24,9 +24,9 @@ pub(in crate::cli) struct NewArgs {
     /// The language.
     #[arg(long)]
     lang: LanguageWord,
-    /// What it does with the data.
-    #[arg(long, default_value = "transform")]
-    world: WorldWord,
+    /// What it does with the data [default: transform; enrich in JavaScript]
+    #[arg(long)]
+    world: Option<WorldWord>,
     /// Where the directory is made.
     #[arg(long, value_name = "DIR", default_value = ".")]
     into: PathBuf,
@@ -60,6 +60,16 @@ pub(super) enum WorldWord {
     Encode,
 }
 
+impl NewArgs {
+    /// What nobody said is what most plugins are, of what there is in the language.
+    fn world(&self) -> WorldWord {
+        self.world.unwrap_or(match self.lang {
+            LanguageWord::Js => WorldWord::Enrich,
+            LanguageWord::Rust | LanguageWord::C | LanguageWord::Python => WorldWord::Transform,
+        })
+    }
+}
+
 impl WorldWord {
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -70,10 +80,17 @@ impl WorldWord {
 pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
     let name = &arguments.name;
     check(name)?;
-    let files = files::of(arguments.lang, arguments.world).ok_or_else(|| {
+    let world = arguments.world();
+    let files = files::of(arguments.lang, world).ok_or_else(|| {
         let there =
             "Rust has templates of all worlds, C of transform, Python of transform and enrich, JavaScript of enrich";
-        Unusable(format!("there is no template of the world {} in this language; {there}", arguments.world.name()))
+        let lang = arguments.lang.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        Unusable(format!(
+            "there is no template of the world {world} in this language ({there}): \
+             `millrace plugin new {name} --lang {lang}` makes one that there is, \
+             `millrace plugin new {name} --lang rust --world {world}` one of this world",
+            world = world.name(),
+        ))
     })?;
     let directory = arguments.into.join(name);
     match fs::create_dir(&directory) {
@@ -98,7 +115,8 @@ pub(super) fn new(arguments: &NewArgs) -> anyhow::Result<()> {
 /// What the template says of the plugin, said of this one.
 fn fill(text: &str, name: &str, arguments: &NewArgs) -> String {
     let prepare = prepare(arguments.lang).map(|command| format!("{command}\n")).unwrap_or_default();
-    let notes = match (arguments.lang, arguments.world) {
+    let world = arguments.world();
+    let notes = match (arguments.lang, world) {
         (LanguageWord::Rust, _) => {
             "\n`cargo test` runs the code natively. `millrace/` is a copy of the SDK; `cargo doc --open -p millrace-plugin` \
              shows it.\n"
@@ -106,15 +124,15 @@ fn fill(text: &str, name: &str, arguments: &NewArgs) -> String {
         (LanguageWord::C, _) => "\nNeeds clang and lld (Debian: `apt-get install clang lld`).\n",
         _ => "\nIt brings its interpreter with it: in the configuration it needs `class: heavy`.\n",
     };
-    let (like, input) = match (arguments.world, arguments.lang) {
+    let (like, input) = match (world, arguments.lang) {
         // It has a table, and is told its name.
         (WorldWord::Enrich, LanguageWord::Rust) => (" --like tests/first", ""),
         (WorldWord::Decode, _) => ("", " --in tests/first/in.txt"),
         _ => ("", ""),
     };
-    let text = text.replace("my-plugin", name).replace("@world@", &arguments.world.name());
+    let text = text.replace("my-plugin", name).replace("@world@", &world.name());
     let text = text.replace("@prepare@", &prepare).replace("@notes@", notes);
-    text.replace("@like@", like).replace("@input@", input).replace("@kept@", kept(arguments.world))
+    text.replace("@like@", like).replace("@input@", input).replace("@kept@", kept(world))
 }
 
 /// What a test of a world keeps.
@@ -160,7 +178,7 @@ mod tests {
     use super::*;
 
     fn arguments(into: &Path, lang: LanguageWord, world: WorldWord) -> NewArgs {
-        NewArgs { name: "try-it".to_owned(), lang, world, into: into.to_owned() }
+        NewArgs { name: "try-it".to_owned(), lang, world: Some(world), into: into.to_owned() }
     }
 
     #[test]
@@ -196,7 +214,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = new(&arguments(directory.path(), LanguageWord::Js, WorldWord::Transform)).unwrap_err().to_string();
         assert!(error.contains("JavaScript of enrich"), "{error}");
-        new(&arguments(directory.path(), LanguageWord::Js, WorldWord::Enrich)).unwrap();
+        assert!(error.contains("`millrace plugin new try-it --lang js` makes one"), "{error}");
+        assert!(error.contains("`millrace plugin new try-it --lang rust --world transform`"), "{error}");
+        // Nobody has to know that.
+        let unsaid = NewArgs { world: None, ..arguments(directory.path(), LanguageWord::Js, WorldWord::Enrich) };
+        new(&unsaid).unwrap();
         let made = directory.path().join("try-it");
         let read = |name: &str| fs::read_to_string(made.join(name)).unwrap();
         assert!(read("plugin.js").contains("from \"./millrace.js\"") && read("plugin.js").contains("name: \"try-it\""));
