@@ -8,6 +8,8 @@ mod build;
 mod check;
 mod diff;
 mod golden;
+#[cfg(test)]
+mod guide;
 mod inspect;
 mod install;
 mod new;
