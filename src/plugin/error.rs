@@ -13,12 +13,12 @@ use super::imports::lookup::TableError;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
+        /// What the system says; not called the source, for whoever shows sources too would say it twice.
+        why: std::io::Error,
     },
     /// The file is not one that is looked into.
     #[error("a component of more than {limit} bytes is not loaded")]

@@ -38,7 +38,7 @@ impl Source {
     ///
     /// When it cannot be read, is too big, or cannot be a plugin of this host.
     pub fn read(path: &Path) -> Result<Source, LoadError> {
-        let read = |source| LoadError::Read { path: path.to_owned(), source };
+        let read = |why| LoadError::Read { path: path.to_owned(), why };
         let mut bytes = Vec::new();
         File::open(path).map_err(read)?.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
         Source::new(bytes)
@@ -131,11 +131,16 @@ pub fn load_source(
     Ok(Package { world: source.manifest.world, sha256: source.sha256, component, ticker })
 }
 
-/// Light plugins live in slots that are reserved at the start, of so many parts each.
+/// Light plugins live in slots that are reserved at the start, of so many parts each, and interpreters need what only heavy
+/// ones have.
 fn unfit(error: &wasmtime::Error, class: PluginClass) -> LoadError {
     let message = clean(&format!("{error:#}"), MESSAGE_BYTES);
-    let is_too_big = class == PluginClass::Light && message.contains("pooling allocator");
-    LoadError::Unfit(if is_too_big { format!("{message} (`class: heavy` sets no such limit)") } else { message })
+    let advice = match class {
+        PluginClass::Light if message.contains("pooling allocator") => " (`class: heavy` sets no such limit)",
+        PluginClass::Light if message.contains("tail calls") => " (`class: heavy` runs it)",
+        PluginClass::Light | PluginClass::Heavy => "",
+    };
+    LoadError::Unfit(format!("{message}{advice}"))
 }
 
 /// Compiles a component for a cache; what `millrace plugin install` does.

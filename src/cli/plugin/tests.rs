@@ -7,6 +7,7 @@ use super::trial::{ClassWord, ComponentArgs, ToldArgs, Trial};
 use crate::block::Signal;
 use crate::otlp::view;
 use crate::plugin::load::Source;
+use crate::plugin::tests::guest::Guest;
 
 /// The component of this world.
 pub(super) fn kept(world: &str) -> PathBuf {
@@ -56,4 +57,24 @@ fn what_is_wrong_with_a_component_is_named() {
     assert!(format!("{error:#}").contains("/no/such.csv"), "{error:#}");
     let error = trial(&component(kept("make"))).err().unwrap();
     assert!(format!("{error:#}").contains("make"), "{error:#}");
+    // Once, and nothing of a configuration that it was not told.
+    let error = format!("{:#}", trial(&component("/no/such.wasm".into())).err().unwrap());
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+}
+
+/// The reason why a guest of these parts cannot be tried.
+fn refusal(code: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("guest.wasm");
+    std::fs::write(&file, Guest::of_world("transform", code).component()).unwrap();
+    format!("{:#}", trial(&component(file)).err().unwrap())
+}
+
+#[test]
+fn what_it_was_told_is_spoken_of_only_where_that_may_be_the_reason() {
+    let refuses = refusal("(func $configure (param i32 i32) (result i32) unreachable)");
+    assert!(refuses.contains("it was told nothing"), "{refuses}");
+    let tail = "(func $f (result i32) (return_call $g)) (func $g (result i32) (i32.const 1))";
+    let tail = refusal(tail);
+    assert!(tail.ends_with("(`class: heavy` runs it)") && !tail.contains("told nothing"), "{tail}");
 }

@@ -15,7 +15,7 @@ use crate::cli::source::Unusable;
 use crate::config::{self, File, Host, Inputs, Plugin};
 use crate::pipeline::trial;
 use crate::plugin::load::{self, Source};
-use crate::plugin::{Engine, Generation, Pool, World};
+use crate::plugin::{Engine, Generation, LoadError, Pool, World};
 
 /// Bytes of a component at which it is taken for one with an interpreter inside. QuickJS has twice as much.
 const INTERPRETER_BYTES: u64 = 512 << 10;
@@ -174,9 +174,11 @@ impl Trial {
         let engine = Engine::start(Pool { lanes: 1, plugins: 1 })?;
         let package = load::load_source(&engine, &plugin, &plugin.component, source, None)?;
         let generation = Generation::new(package, &plugin, &plugin.component, 1);
-        let generation = Arc::new(match plugin.component.config.as_str() {
-            "null" => generation.context(TOLD_NOTHING)?,
-            _ => generation?,
+        let generation = Arc::new(match generation {
+            Err(error @ LoadError::Configure(_)) if plugin.component.config == "null" => {
+                return Err(anyhow::Error::from(error).context(TOLD_NOTHING));
+            }
+            generation => generation?,
         });
         Ok(Trial { hand: trial::Trial::new(&plugin, generation), plugin, capabilities_line, engine })
     }
