@@ -14,12 +14,12 @@ use crate::block::{FrontDeadLetter, Made as Origin, Meta, Signal, SourceId};
 use crate::config::Plugin;
 use crate::export::plugin::Format;
 use crate::plugin::counters::Counters;
-use crate::plugin::{CallError, Generation, Instance, World};
+use crate::plugin::{CallError, Engine, Generation, Instance, World};
 use crate::receive::decoder::{Books, Link, Records};
 use crate::sys::clock;
 use crate::telemetry::ledger::Front;
 use crate::transform::Made;
-use crate::transform::plugin::{Failure, Live, Program};
+use crate::transform::plugin::{Failure, Live, Program, ProgramError};
 
 pub use crate::transform::plugin::Spent;
 
@@ -261,6 +261,15 @@ impl Trial {
     fn is_not_given(&self, given: &'static str) -> TrialError {
         TrialError::World { world: self.generation().world.name(), given }
     }
+}
+
+/// Loads and tries a plugin that changes blocks as a start does, and throws it away.
+///
+/// # Errors
+///
+/// What would keep an appliance from starting with it.
+pub fn start(engine: &Engine, plugin: &Plugin) -> Result<(), ProgramError> {
+    Program::load(engine, plugin, 1).map(|_| ())
 }
 
 fn hand(program: &Arc<Program>, counters: &Arc<Counters>) -> Hand {

@@ -1,6 +1,6 @@
 //! `millrace plugin install`: a component into the place where the service reads it, and what to write into its configuration.
 //!
-//! It is loaded and configured first: what would not start is not installed. The file is named after its content, so nothing
+//! It is loaded, configured and tried first: what would not start is not installed. The file is named after its content, so nothing
 //! that runs is overwritten: the old configuration finds the old file until a reload says otherwise, and the way back is
 //! the old configuration. The snippet pins the SHA-256: a file that was changed is refused.
 
@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
+use super::product::READ_BYTES;
+use super::sample;
 use super::trial::{self, ClassWord, ComponentArgs, Trial};
+use crate::block::Signal;
+use crate::config::PluginClass;
+use crate::pipeline::trial::start;
 use crate::plugin::load::{self, Source};
 use crate::plugin::{Cache, World};
 
@@ -34,7 +39,8 @@ pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
     let component = &arguments.component;
     let bytes = fs::read(&component.file).with_context(|| component.file.display().to_string())?;
     let source = Source::new(bytes.clone())?;
-    let trial = Trial::load(component, &source)?;
+    let mut trial = Trial::load(component, &source)?;
+    try_out(&mut trial).context("not installed: it starts, and fails on what it is tried with")?;
     let sum = load::hex(&source.sha256);
     let name = trial::name(&component.file);
     fs::create_dir_all(&arguments.to).with_context(|| arguments.to.display().to_string())?;
@@ -44,6 +50,28 @@ pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
     compile(&trial, &source, &path)?;
     eprintln!("installed {}; in the configuration:", path.display());
     write!(std::io::stdout(), "{}", snippet(component, &trial, &path, &sum))?;
+    Ok(())
+}
+
+/// Does what a start does before a plugin goes live; one that reads or writes a format is given a typical sample.
+fn try_out(trial: &mut Trial) -> anyhow::Result<()> {
+    match trial.world() {
+        World::Transform | World::Enrich | World::Sample if trial.plugin.class == PluginClass::Light => {
+            start(&trial.engine, &trial.plugin)?;
+        }
+        // A start compiles it, and an interpreter takes long: it is given a typical batch instead.
+        World::Transform | World::Enrich | World::Sample => {
+            trial.hand.block(Signal::Traces, &sample::batch())?;
+        }
+        World::Decode => {
+            for (name, bytes) in sample::connections() {
+                trial.hand.connection(&bytes, READ_BYTES).with_context(|| name.to_owned())?;
+            }
+        }
+        World::Encode => {
+            trial.hand.batch(Signal::Traces, &sample::batch())?;
+        }
+    }
     Ok(())
 }
 
@@ -207,6 +235,11 @@ mod tests {
         assert!(name.starts_with("transform-") && name.len() == "transform-".len() + HASH_DIGITS + 5, "{name}");
         assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(kept("transform")).unwrap());
         assert!(install(&InstallArgs { component: component(kept("make")), to: to.clone() }).is_err());
+        let loops = directory.path().join("loops.wasm");
+        let code = include_str!("../../../tests/guests/hostile/loops.wat").replace("$misbehave", "$behave");
+        fs::write(&loops, Guest::of_world("transform", &code).component()).unwrap();
+        let error = install(&InstallArgs { component: component(loops), to: to.clone() }).unwrap_err();
+        assert!(format!("{error:#}").contains("of processor time"), "{error:#}");
         assert_eq!(names().len(), 1);
         let is_root = to.metadata().unwrap().uid() == 0;
         assert_eq!(to.join("compiled").is_dir(), is_root, "only root's word counts");
