@@ -33,7 +33,7 @@ pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
     component: ComponentArgs,
     /// Requests: OTLP as JSON or protobuf, one or many; for a decoder what a peer would send; - for stdin.
-    #[arg(long = "in", value_name = "FILE", required_unless_present = "tap")]
+    #[arg(long = "in", value_name = "FILE")]
     input: Option<PathBuf>,
     /// What passes the lanes of a running appliance, which notices nothing of it.
     #[arg(long, conflicts_with = "input")]
@@ -55,6 +55,10 @@ enum SignalWord {
 
 /// Runs what is in a file through a plugin.
 pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<()> {
+    if arguments.input.is_none() && !arguments.tap {
+        let (file, tap) = ("`--in FILE` (- for stdin)", "`--tap` for what passes a running appliance");
+        return Err(Unusable(format!("there is nothing to run through the plugin: say {file}, or {tap}")).into());
+    }
     let source = Source::read(&arguments.component.file)?;
     let mut trial = Trial::load(&arguments.component, &source)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -188,4 +192,26 @@ fn read(input: &Path) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     Ok(fs::read(input).map_err(|error| Unusable(format!("{}: {error}", input.display())))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    #[test]
+    fn whoever_says_nothing_to_run_is_told_of_files_and_of_the_tap() {
+        let line = Line::try_parse_from(["run", "first.wasm"]).unwrap();
+        let error = run(&line.run).unwrap_err();
+        assert!(error.is::<Unusable>() && error.to_string().contains("`--in FILE`"), "{error}");
+        assert!(error.to_string().contains("`--tap`"), "{error}");
+        assert!(Line::try_parse_from(["run", "first.wasm", "--tap", "--in", "x"]).is_err(), "one of them");
+    }
 }
