@@ -28,6 +28,11 @@ impl Parse for Place {
     }
 }
 
+/// What to write instead.
+fn form(error: &Error) -> String {
+    format!("{error}: write #[field(\"key\")], or #[field(intrinsic, \"key\")] where the level is not record")
+}
+
 /// One field of the struct.
 struct Entry {
     name: Ident,
@@ -50,7 +55,7 @@ impl Entry {
         let Some(attribute) = field.attrs.iter().find(|attribute| attribute.path().is_ident("field")) else {
             return Err(Error::new_spanned(field, "which field is this? #[field(\"key\")] says it"));
         };
-        let Place { level, key } = attribute.parse_args()?;
+        let Place { level, key } = attribute.parse_args().map_err(|error| Error::new(error.span(), form(&error)))?;
         let level = match level.to_string().as_str() {
             "record" => Level::Record,
             "resource" => Level::Resource,
@@ -155,4 +160,25 @@ pub(crate) fn derive(input: DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_written_otherwise_is_told_how() {
+        let derived = |field: &str| {
+            let text = format!("struct Row<'b> {{ {field} name: Text<'b>, }}");
+            derive(syn::parse_str(&text).unwrap()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(derived("#[field(intrinsic, \"name\")]"), Ok(()));
+        for field in
+            ["#[field(\"name\", intrinsic)]", "#[field(key = \"name\")]", "#[field(name)]", "#[field()]", "#[field]"]
+        {
+            let error = derived(field).unwrap_err();
+            assert!(error.contains("#[field(intrinsic, \"key\")]"), "{field}: {error}");
+        }
+        assert!(derived("").unwrap_err().contains("#[field(\"key\")] says it"));
+    }
 }

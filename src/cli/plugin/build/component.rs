@@ -71,7 +71,7 @@ fn world(exports: &[String]) -> anyhow::Result<&'static str> {
         (Some((_, world)), None) => Ok(world),
         (None, _) => bail!(
             "the module exports no function of a world, such as \"millrace:plugin/transformer@1.0.0#transform\"; \
-             the SDK and millrace.h do that for you"
+             in Rust `#[transform]` before `impl Transform for` does that, or the attribute of another world, in C millrace.h"
         ),
         (Some((_, one)), Some((_, other))) => bail!("the module exports the functions of {one} and of {other}"),
     }
@@ -86,7 +86,7 @@ mod tests {
     fn a_module_without_types_is_of_the_world_whose_functions_it_has() {
         let module = |text: &str| wat::parse_str(text).unwrap();
         let error = of_module(module("(module)")).unwrap_err().to_string();
-        assert!(error.contains("exports no function of a world"), "{error}");
+        assert!(error.contains("exports no function of a world") && error.contains("`#[transform]`"), "{error}");
         let both = r#"(module (func $f) (export "millrace:plugin/sampler@1.0.0#decide" (func $f))
             (export "millrace:plugin/encoder@1.0.0#encode" (func $f)))"#;
         assert!(of_module(module(both)).unwrap_err().to_string().contains("of sample and of encode"));

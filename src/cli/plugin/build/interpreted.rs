@@ -3,6 +3,7 @@
 //! componentize-qjs (QuickJS, npm) and componentize-py (CPython, PyPI) are looked for in the plugin's own directory first:
 //! `node_modules` and `.venv`. Both are told to leave WASI out, for a plugin that imports it is refused.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,12 +14,15 @@ use super::component::WORLDS;
 use crate::cli::source::Unusable;
 
 const NO_QJS: &str = "run `npm install` in the plugin's directory (Debian: apt-get install nodejs npm)";
+const NO_NODE: &str = "node is not there; install nodejs (Debian: apt-get install nodejs npm)";
 const NO_PY: &str =
     "run `python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1` in the plugin's directory";
 
 /// Wraps `plugin.js`.
 pub(super) fn javascript(directory: &Path, scratch: &Path) -> anyhow::Result<Vec<u8>> {
     let world = world(&directory.join("plugin.js"), |interface| format!("export const {interface} "))?;
+    // componentize-qjs is a script of node's: without it the system says that the script is not there.
+    anyhow::ensure!(is_there("node", std::env::var_os("PATH").as_deref()), Unusable(NO_NODE.to_owned()));
     let (scratch, wit) = prepare(scratch)?;
     let out = scratch.join("component.wasm");
     let mut command = tool(directory, "node_modules/.bin/componentize-qjs", "componentize-qjs");
@@ -55,6 +59,11 @@ fn tool(directory: &Path, own: &str, name: &str) -> Command {
     }
 }
 
+/// Whether a program is in one of the directories of a `PATH`.
+fn is_there(program: &str, path: Option<&OsStr>) -> bool {
+    path.is_some_and(|path| std::env::split_paths(path).any(|directory| directory.join(program).is_file()))
+}
+
 /// The world whose interface a source exports, `export` says how it does that.
 fn world(source: &Path, export: impl Fn(&str) -> String) -> anyhow::Result<&'static str> {
     let text = fs::read_to_string(source).with_context(|| source.display().to_string())?;
@@ -62,7 +71,7 @@ fn world(source: &Path, export: impl Fn(&str) -> String) -> anyhow::Result<&'sta
     match (worlds.next(), worlds.next()) {
         (Some((_, world)), None) => Ok(world),
         (None, _) => {
-            let exports = WORLDS.map(|(interface, _)| export(interface));
+            let exports = WORLDS.map(|(interface, _)| format!("`{}`", export(interface).trim_end()));
             bail!(Unusable(format!("{} exports no world: it has none of {}", source.display(), exports.join(", "))))
         }
         _ => bail!(Unusable(format!("{} exports several worlds, a plugin has one", source.display()))),
@@ -87,6 +96,15 @@ mod tests {
         let py = examples.join("py-category/plugin.py");
         assert_eq!(world(&py, |interface| format!("(exports.{}):", capital(interface))).unwrap(), "enrich");
         let error = world(&py, |interface| format!("export const {interface} ")).unwrap_err().to_string();
-        assert!(error.contains("export const sampler"), "{error}");
+        assert!(error.contains("`export const transformer`, `export const sampler`,"), "{error}");
+    }
+
+    #[test]
+    fn a_program_is_looked_for_where_the_system_would() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = format!("/no/such:{}", directory.path().display());
+        assert!(!is_there("node", Some(path.as_ref())) && !is_there("node", None));
+        fs::write(directory.path().join("node"), "").unwrap();
+        assert!(is_there("node", Some(path.as_ref())));
     }
 }
