@@ -18,6 +18,7 @@ NAME, CATEGORY = range(2)
 by_name = {}
 
 
+@millrace.says_why
 class Lifecycle(exports.Lifecycle):
     def describe(self):
         return Info("py-category", "1.0.0", "Says what kind of program a process is.", "")
@@ -41,6 +42,7 @@ class Lifecycle(exports.Lifecycle):
         pass
 
 
+@millrace.says_why
 class Enricher(exports.Enricher):
     def enrich(self, signal, rows, columns):
         known = ((row, by_name.get(name.lower())) for row, name in millrace.cells(columns[NAME]))

@@ -28,6 +28,11 @@ class Test(unittest.TestCase):
         with self.assertRaises(Err):
             plugin.Lifecycle().configure('{"categories": 1}')
 
+    def test_an_exception_is_an_error_that_says_what_it_was(self):
+        with self.assertRaises(Err) as raised:
+            plugin.Lifecycle().configure("{")
+        self.assertTrue(raised.exception.value.startswith("JSONDecodeError: "), raised.exception.value)
+
 
 if __name__ == "__main__":
     unittest.main()

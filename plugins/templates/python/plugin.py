@@ -11,6 +11,7 @@ URL = 0
 settings = {"marker": "CUT"}
 
 
+@millrace.says_why
 class Lifecycle(exports.Lifecycle):
     def describe(self):
         return Info("my-plugin", "0.1.0", "Cuts the query off URLs.", "")
@@ -26,6 +27,7 @@ class Lifecycle(exports.Lifecycle):
         pass
 
 
+@millrace.says_why
 class Transformer(exports.Transformer):
     def transform(self, signal, rows, groups, columns, all):
         urls = ((row, url.partition("?")) for row, url in millrace.cells(columns[URL]))
