@@ -398,7 +398,7 @@ impl Run {
         let (from, to) = (usize::try_from(victim.0).unwrap(), usize::try_from(target.0).unwrap());
         let bytes = self.disk.contents(path).expect("it was listed");
         let length = victim.1.stored_bytes as usize;
-        if to + HEADER_BYTES + length > bytes.len() {
+        if from.max(to) + HEADER_BYTES + length > bytes.len() {
             return;
         }
         self.disk.overwrite(path, to, &victim.1.encode(of.key, of.id, target.0));
