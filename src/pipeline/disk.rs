@@ -36,18 +36,22 @@ pub struct Disk {
     parts: DiskParts,
     component: Component,
     shown: Watermark,
+    /// Nor was there room for another segment, in words.
+    starved: Option<String>,
 }
 
 impl DiskParts {
     fn figures(&self) -> DiskFigures {
-        let pool_segments: u64 = self.logs.iter().map(|log| log.stats().pool_segments).sum();
+        let spares: Vec<u64> = self.logs.iter().map(|log| log.stats().pool_segments).collect();
         DiskFigures {
             used_bytes: self.budget.used_bytes(),
-            pool_bytes: pool_segments * self.segment_bytes,
+            pool_bytes: spares.iter().sum::<u64>() * self.segment_bytes,
             max_bytes: self.budget.max_bytes(),
             // What cannot be asked is no reason for alarm.
             free_bytes: self.storage.free_bytes(&self.directory).unwrap_or(u64::MAX),
             reserve_bytes: self.reserve_bytes,
+            segment_bytes: self.segment_bytes,
+            logs_without_spare: spares.iter().filter(|spares| **spares == 0).count() as u64,
         }
     }
 }
@@ -64,7 +68,10 @@ impl Disk {
         metrics.show_disk(Box::new(move || read.figures()));
         let component = health.component("disk");
         component.set(State::Ready);
-        Disk { parts, component, shown: Watermark::Low }
+        let mut disk = Disk { parts, component, shown: Watermark::Low, starved: None };
+        // What a start finds is said by it, before the first sender is told to come again.
+        disk.look();
+        disk
     }
 
     /// One look: says what has changed.
@@ -75,7 +82,15 @@ impl Disk {
     fn turn(&mut self, figures: &DiskFigures) {
         let (percent, mark) = (figures.percent(), figures.watermark());
         let falls_clearly = mark < self.shown && percent + CLEARLY <= self.shown.percent();
-        if mark <= self.shown && !falls_clearly {
+        let starves = figures.is_starved() != self.starved.is_some();
+        if mark <= self.shown && !falls_clearly && !starves {
+            return;
+        }
+        self.starved = figures.starved();
+        if let Some(starved) = &self.starved {
+            self.shown = mark;
+            tracing::error!("{starved}: senders will be slowed or told to come again");
+            self.component.set(State::Degraded(starved.clone()));
             return;
         }
         let rose = mark > self.shown;
@@ -115,7 +130,8 @@ fn figures_of(log: &Log) -> LogFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::FileStorage;
+    use crate::queue::{AtRest, FileStorage, Options};
+    use crate::sim::disk::SimDisk;
 
     #[test]
     fn a_watermark_is_said_when_it_is_reached_and_until_it_is_clearly_over() {
@@ -144,5 +160,40 @@ mod tests {
         assert_eq!(health.summary(), "ready");
         disk.turn(&DiskFigures { used_bytes: 900, max_bytes: 1000, free_bytes: u64::MAX, ..DiskFigures::default() });
         assert_eq!(health.summary(), "ready; disk: more than 85 % of 0 MiB are used");
+    }
+
+    #[test]
+    fn a_start_without_room_for_a_segment_says_so_at_once_and_until_there_is_some() {
+        let health = Health::new();
+        let storage = SimDisk::new(7);
+        let budget = Arc::new(Budget::new(1 << 30, 200 << 20));
+        let options = Options {
+            directory: "log/lane-00".into(),
+            quarantine: "log/quarantine".into(),
+            lane: 0,
+            segment_bytes: 4 << 20,
+            max_payload_bytes: crate::block::MAX_BYTES,
+            pool_segments: 0,
+            budget: Arc::clone(&budget),
+            wall_ns: 1,
+            opened_at_start: 16,
+            at_rest: AtRest::default(),
+        };
+        storage.set_free_bytes(30 << 20);
+        let (log, _appender, _) = Log::open(Arc::new(storage.clone()), options).unwrap();
+        let parts = DiskParts {
+            logs: vec![log],
+            budget,
+            storage: Arc::new(storage.clone()),
+            directory: PathBuf::from("log"),
+            segment_bytes: 4 << 20,
+            reserve_bytes: 200 << 20,
+        };
+        let mut disk = Disk::show(parts, &Metrics::new(), &health);
+        let said = "ready; disk: queue.reserve_bytes is 200 MiB, free are 30 MiB: no segment can be made";
+        assert_eq!(health.summary(), said);
+        storage.set_free_bytes(300 << 20);
+        disk.look();
+        assert_eq!(health.summary(), "ready");
     }
 }

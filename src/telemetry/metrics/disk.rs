@@ -2,7 +2,8 @@
 //!
 //! The watermarks say early what a full log would say late: at 70 % an operator should know, at 85 and 95 % somebody has
 //! to act, and at 100 % senders are slowed or told to come again. A segment that waits for reuse counts as free. The room is
-//! the budget, or what the file system has left beside its reserve when that is less.
+//! the budget, or what the file system has left beside its reserve when that is less. Without room for one more segment it is
+//! all used up, whatever the percentage of bytes would be: a log can be empty and full.
 
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -46,6 +47,10 @@ pub struct DiskFigures {
     pub free_bytes: u64,
     /// Bytes of them that stay free.
     pub reserve_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Logs that have no segment ready for use.
+    pub logs_without_spare: u64,
 }
 
 /// Reads the disk budget.
@@ -83,13 +88,30 @@ impl DiskFigures {
     #[must_use]
     pub fn room_bytes(&self) -> u64 {
         let spare = self.free_bytes.saturating_sub(self.reserve_bytes);
-        self.max_bytes.min(self.used_bytes.saturating_add(spare)).max(1)
+        self.max_bytes.min(self.used_bytes.saturating_add(spare))
+    }
+
+    /// Whether a log that needs another segment cannot have it because of the file system's reserve.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.logs_without_spare > 0 && self.free_bytes < self.reserve_bytes.saturating_add(self.segment_bytes)
     }
 
     /// How much of the room is used up.
     #[must_use]
     pub fn percent(&self) -> u64 {
-        self.used_bytes.saturating_sub(self.pool_bytes).saturating_mul(100) / self.room_bytes()
+        if self.is_starved() {
+            return 100;
+        }
+        self.used_bytes.saturating_sub(self.pool_bytes).saturating_mul(100) / self.room_bytes().max(1)
+    }
+
+    /// What is wrong, in words, when there is no room for another segment.
+    #[must_use]
+    pub fn starved(&self) -> Option<String> {
+        let (reserve, free) = (self.reserve_bytes >> 20, self.free_bytes >> 20);
+        self.is_starved()
+            .then(|| format!("queue.reserve_bytes is {reserve} MiB, free are {free} MiB: no segment can be made"))
     }
 
     /// The highest watermark that is reached.
@@ -151,6 +173,7 @@ mod tests {
             max_bytes: 1000,
             free_bytes,
             reserve_bytes: 100,
+            ..DiskFigures::default()
         };
         for (used, pool, free, percent, mark) in [
             (0, 0, 10_000, 0, Watermark::Low),
@@ -166,5 +189,28 @@ mod tests {
             let figures = figures(used, pool, free);
             assert_eq!((figures.percent(), figures.watermark()), (percent, mark), "{figures:?}");
         }
+    }
+
+    #[test]
+    fn no_room_for_a_segment_is_critical_however_little_is_used() {
+        let mib = |n: u64| n << 20;
+        let figures = |free_bytes, logs_without_spare| DiskFigures {
+            max_bytes: mib(1000),
+            free_bytes,
+            reserve_bytes: mib(200),
+            segment_bytes: mib(64),
+            logs_without_spare,
+            ..DiskFigures::default()
+        };
+        for (free, without, starved) in
+            [(mib(264), 1, false), (mib(263), 1, true), (mib(30), 2, true), (mib(30), 0, false), (u64::MAX, 2, false)]
+        {
+            let figures = figures(free, without);
+            let expected = if starved { (100, Watermark::Critical) } else { (0, Watermark::Low) };
+            assert_eq!((figures.percent(), figures.watermark()), expected, "{figures:?}");
+            assert_eq!(figures.starved().is_some(), starved);
+        }
+        let said = "queue.reserve_bytes is 200 MiB, free are 30 MiB: no segment can be made";
+        assert_eq!(figures(mib(30), 1).starved().as_deref(), Some(said));
     }
 }

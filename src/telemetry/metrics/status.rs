@@ -234,6 +234,9 @@ fn destination_problem(destination: &DestinationSource, at: Moment) -> Option<Va
 }
 
 fn disk_problem(disk: &DiskFigures) -> Option<Value> {
+    if let Some(starved) = disk.starved() {
+        return Some(problem(&format!("disk: {starved}; senders will be slowed down or told to come again"), None));
+    }
     let percent = disk.percent();
     let what = match disk.watermark() {
         Watermark::Low => return None,
