@@ -32,7 +32,7 @@ use super::sources::{RowRules, SourceNames};
 use super::sync::{SyncRequest, SyncStop, Syncer};
 use crate::config::budget::pools;
 use crate::config::{Config, Tapping};
-use crate::queue::StateLock;
+use crate::queue::{Keys, StateLock};
 use crate::receive::ReactorCounters;
 use crate::serve::{
     DeadLetterCall, Guard, Management, ReloadRequest, Sources, TokenFileError, Tokens, Trust, desk_channel,
@@ -151,6 +151,7 @@ pub struct Appliance {
     disk: Disk,
     desk: JoinHandle<()>,
     dead_letters: DeadLetterStores,
+    keys: Keys,
     drain_timeout: Duration,
     /// Let go last: the directory is ours as long as anything here lives.
     _lock: StateLock,
@@ -233,6 +234,7 @@ impl Appliance {
             disk,
             desk,
             dead_letters: ground.dead_letters,
+            keys: ground.keys,
             drain_timeout: config.drain_timeout,
             _lock: lock,
         };
@@ -256,6 +258,12 @@ impl Appliance {
     pub fn has_failed(&self) -> bool {
         // Relaxed: a flag that is only ever set.
         self.syncing.given_up.load(Ordering::Relaxed)
+    }
+
+    /// The keys that the log is written and read with.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The lanes that run.

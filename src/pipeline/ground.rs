@@ -16,7 +16,7 @@ use super::logs::{self, OpenLog};
 use super::shown;
 use super::sources::SourceNames;
 use crate::config::Config;
-use crate::queue::{Budget, StateLock, Storage};
+use crate::queue::{Budget, Keys, StateLock, Storage};
 use crate::telemetry::health::{Health, State};
 use crate::telemetry::metrics::Metrics;
 
@@ -26,6 +26,8 @@ pub(super) struct Ground {
     pub(super) budget: Arc<Budget>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) dead_letters: DeadLetterStores,
+    /// The keys that are in force: a start reads them, and nothing else does.
+    pub(super) keys: Keys,
 }
 
 impl Ground {
@@ -47,7 +49,7 @@ impl Ground {
         let dead_letters = dead_letters::start(&storage, directory, &at_rest, names.clone(), health);
         let dead_letters =
             dead_letters.map_err(|source| StartError::State { directory: directory.display().to_string(), source })?;
-        Ok(Ground { logs, budget, storage, dead_letters })
+        Ok(Ground { logs, budget, storage, dead_letters, keys: at_rest.keys })
     }
 
     /// Shows the disk, and the logs of lanes that no longer run.

@@ -13,8 +13,10 @@ use std::time::Duration;
 use differences::{changed, decoders_that_need_restart, differences, is_under};
 
 use super::appliance::Appliance;
+use super::logs;
 use crate::config::budget::{Pools, pools};
 use crate::config::{Config, Loaded, Queue};
+use crate::queue::Keys;
 use crate::serve::ReloadAnswer;
 use crate::sys::clock;
 use crate::telemetry::health::{Component, State};
@@ -106,6 +108,7 @@ impl<'a> Reloader<'a> {
         let next = (self.load)().map_err(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())?;
         let mut refused = needs_restart(&self.current, &next);
         refused.extend(outgrown(&self.pools, &pools(&next.config, appliance.lanes())));
+        refused.extend(other_keys(&self.current.config.queue, &next.config.queue, appliance.keys()));
         if !refused.is_empty() {
             return Err(refused);
         }
@@ -153,6 +156,21 @@ fn outgrown(made: &Pools, needed: &Pools) -> Vec<String> {
     let bodies = outgrown("request bodies", made.gateway_body_bytes, needed.gateway_body_bytes);
     let lines = outgrown("unfinished lines", made.unfinished_line_bytes, needed.unfinished_line_bytes);
     bodies.into_iter().chain(lines).collect()
+}
+
+/// What is wrong with the keys of the log, or that they are not those in force: the next start has to be able to read them,
+/// and until then new segments would go on under the old one.
+fn other_keys(current: &Queue, next: &Queue, in_force: &Keys) -> Option<String> {
+    match logs::at_rest(next) {
+        Err(error) => Some(with_causes(&error)),
+        // Another key file is a setting that has changed, and is said as one.
+        Ok(_) if format!("{:?}", current.encryption) != format!("{:?}", next.encryption) => None,
+        Ok(found) => found
+            .keys
+            .ids()
+            .ne(in_force.ids())
+            .then(|| "queue.encryption: its keys have changed: that needs a restart".to_owned()),
+    }
 }
 
 fn with_causes(error: &dyn Error) -> String {
@@ -217,6 +235,30 @@ exporters:
         assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&after)), refused);
         let same = BEFORE.replace("1GiB", "1024MiB");
         assert_eq!(needs_restart(&loaded(BEFORE), &loaded(&same)), Vec::<String>::new(), "the same in other words");
+    }
+
+    #[test]
+    fn keys_are_read_and_other_keys_than_those_in_force_need_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let (first, second) = ("0f".repeat(32), "a7".repeat(32));
+        let text = format!("queue: {{encryption: {{key_file: '{}'}}}}", path.display());
+        let (plain, encrypted) = (loaded("lanes: 1").config.queue, loaded(&text).config.queue);
+        let in_force = Keys::parse(&first).unwrap();
+        let with = |written: &str| {
+            std::fs::write(&path, written).unwrap();
+            other_keys(&encrypted, &encrypted, &in_force)
+        };
+        assert_eq!(with(&first), None);
+        assert_eq!(with(&format!("# the only one\n\n{first}\n")), None, "the same in other words");
+        let changed = Some("queue.encryption: its keys have changed: that needs a restart".to_owned());
+        assert_eq!(with(&format!("{second}\n{first}\n")), changed);
+        let malformed = with(&format!("{first}\ngarbage\n")).unwrap();
+        assert!(malformed.contains("keys: line 2 is not a key") && !malformed.contains("garbage"), "{malformed}");
+        std::fs::remove_file(&path).unwrap();
+        let gone = other_keys(&encrypted, &encrypted, &in_force).unwrap();
+        assert!(gone.contains("queue.encryption: cannot read keys from") && gone.contains("No such file"), "{gone}");
+        assert_eq!(other_keys(&plain, &plain, &Keys::default()), None);
     }
 
     #[test]
