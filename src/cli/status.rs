@@ -110,6 +110,7 @@ fn sources(status: &Value) -> Table {
         ">DEAD LETTERS",
         ">SPANS PASSED",
         ">SPANS REJECTED",
+        ">SPANS DROPPED",
         ">TOLD TO WAIT",
     ]);
     for source in list(&status["sources"]) {
@@ -124,6 +125,7 @@ fn sources(status: &Value) -> Table {
             count(&records["dead_lettered"]),
             count(&source["spans"]["passed"]),
             count(&source["spans"]["rejected"]),
+            count(&source["spans"]["dropped"]["full"]),
             count(&source["requests_refused"]),
         ]);
     }

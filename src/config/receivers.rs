@@ -102,7 +102,7 @@ fn read_uberagent(name: &str, mut section: Section<'_>) -> Option<Receiver> {
 }
 
 fn read_otlp(name: &str, mut section: Section<'_>) -> Option<Receiver> {
-    let admission = read_admission(&mut section);
+    let admission = read_admission_of_requests(&mut section);
     let mut protocols = section.section("protocols");
     protocols.refuse("grpc", "senders can use OTLP/HTTP (protocols.http); remove it");
     let is_on = protocols.has("http").is_some();
@@ -117,7 +117,7 @@ fn read_otlp(name: &str, mut section: Section<'_>) -> Option<Receiver> {
 }
 
 fn read_elasticsearch(name: &str, mut section: Section<'_>) -> Receiver {
-    let admission = read_admission(&mut section);
+    let admission = read_admission_of_requests(&mut section);
     let listen = read_listen(&mut section, "endpoint", "127.0.0.1:9200");
     let limits = read_http_limits(&mut section);
     section.finish();
@@ -156,6 +156,19 @@ fn needs_protocol(is_on: bool, section: &Section<'_>, protocol: &str) {
 fn read_admission(section: &mut Section<'_>) -> Admission {
     let words = [("block", Admission::Block), ("drop_newest", Admission::DropNewest)];
     section.choice("admission", &words, "block").value
+}
+
+/// As [`read_admission`], where every request gets an answer: a full log refuses each whatever this says.
+fn read_admission_of_requests(section: &mut Section<'_>) -> Admission {
+    let admission = read_admission(section);
+    if admission == Admission::DropNewest {
+        let key = section.key("admission");
+        let message = format!(
+            "{key}: drop_newest is as block here: when the queue is full, requests are told to come again, and nothing is dropped"
+        );
+        section.reader().warning(section.at(), &message);
+    }
+    admission
 }
 
 /// An address to listen on: whole under `key`, or its parts under `host` and `port`, which win when they come from the

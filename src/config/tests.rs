@@ -274,6 +274,8 @@ service:
         [
             "millrace.yaml:3:3: receivers.otlp is defined, but no pipeline uses it",
             "millrace.yaml:12:3: exporters.otlphttp/unused is defined, but no pipeline uses it",
+            "millrace.yaml:4:16: receivers.otlp/second.admission: drop_newest is as block here: when the queue is full, \
+             requests are told to come again, and nothing is dropped",
         ]
     );
 }

@@ -214,6 +214,7 @@ impl Appliance {
         let decoders = decoders.start(&mut writers, (&shared, &receivers.names), (&metrics, &plugins.formats()))?;
         let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
         shown::register(&metrics, &lanes);
+        shown::register_drops(&metrics, &receivers.admissions, &receivers.names);
         receivers.adopt(bound, &mut lanes, &metrics);
         let sources = (reload, calls, tap.clone());
         let management = Management::start(management, Sources::new(&metrics, &health, &guard, sources))?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ingest::{Lane, OtherCounters, SourceCounters};
 use super::outlet::Waiting;
+use super::sources::{Admissions, SourceNames};
 use crate::receive::{ByLabel, ConnectionCounters, HttpCounters, LineCounters, ReactorCounters};
 use crate::telemetry::ledger::{self, Counter};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, FrontSource, LaneSource, Metrics};
@@ -28,6 +29,13 @@ pub fn register_source(metrics: &Metrics, lane: u32, source: &SourceCounters) {
         OtherCounters::Lines(lines) => show_lines(metrics, lane, source, lines),
         OtherCounters::Http(http) => show_http(metrics, lane, source, http),
     }
+}
+
+/// Registers what a full log makes sources lose.
+pub fn register_drops(metrics: &Metrics, admissions: &Admissions, names: &SourceNames) {
+    let (admissions, names) = (admissions.clone(), names.clone());
+    let read = move || admissions.lost().into_iter().map(|(id, spans)| (names.of(id), spans)).collect();
+    metrics.show_drops(Box::new(read));
 }
 
 /// Registers a lane that no longer runs: destinations count its spans, so its balance belongs beside theirs.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::block::SourceId;
@@ -46,19 +47,42 @@ impl SourceNames {
 
 /// What a full log does, by source; a reload changes it. Looked at only when the log is full.
 #[derive(Clone, Debug, Default)]
-pub struct Admissions(Arc<RwLock<HashMap<SourceId, Admission>>>);
+pub struct Admissions(Arc<RwLock<HashMap<SourceId, (Admission, Lost)>>>);
+
+/// Spans that were dropped although their sender could not be told. Every lane adds to it.
+type Lost = Arc<AtomicU64>;
 
 impl Admissions {
     /// So from now on.
     pub fn set(&self, source: SourceId, admission: Admission) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(source, admission);
+        let mut admissions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        admissions.entry(source).or_insert((admission, Lost::default())).0 = admission;
     }
 
     /// Whether senders of this source are slowed; those of a source that nobody has met are not.
     #[must_use]
     pub fn blocks(&self, source: SourceId) -> bool {
         let admissions = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        admissions.get(&source) == Some(&Admission::Block)
+        admissions.get(&source).is_some_and(|(admission, _)| *admission == Admission::Block)
+    }
+
+    /// Spans of this source are lost: the log is full.
+    pub fn dropped(&self, source: SourceId, spans: u64) {
+        let admissions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, lost)) = admissions.get(&source) {
+            // Relaxed: a statistic.
+            lost.fetch_add(spans, Ordering::Relaxed);
+        }
+    }
+
+    /// Spans lost so far, of every source that loses some when the log is full, or did.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(SourceId, u64)> {
+        let admissions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // Relaxed: as above.
+        let lost = admissions.iter().map(|(id, (admission, lost))| (*id, *admission, lost.load(Ordering::Relaxed)));
+        let lost = lost.filter(|(_, admission, lost)| *admission == Admission::DropNewest || *lost > 0);
+        lost.map(|(id, _, lost)| (id, lost)).collect()
     }
 }
 

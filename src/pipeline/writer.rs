@@ -307,7 +307,13 @@ impl LaneWriter {
             work.left().for_each(|meta| book(&self.options.ledger, meta, Side::Refused));
             self.feeds[index].decide(Fate::Known(VerdictOutcome::Unknown));
         } else {
-            self.refuse(index, work.left(), self.refusal(error));
+            let refusal = self.refusal(error);
+            // Who awaits no answer does not come again: what is refused is gone.
+            if refusal == Refusal::Full && !work.block.awaited {
+                let spans = work.left().map(|meta| u64::from(meta.spans)).sum();
+                self.options.admission.dropped(work.block.meta.source, spans);
+            }
+            self.refuse(index, work.left(), refusal);
         }
     }
 

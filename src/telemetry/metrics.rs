@@ -7,6 +7,7 @@
 //! Label values come from the configuration or from fixed sets, never from peers.
 
 mod disk;
+mod drops;
 mod plugins;
 mod rates;
 mod status;
@@ -25,6 +26,7 @@ use super::ledger::{Counter, Destination, DropReason, Front, Lane};
 use super::moment::Moment;
 
 pub use disk::{DiskFigures, DiskRead, LogFigures, LogSource, Watermark};
+pub use drops::DropsRead;
 pub use plugins::{PluginFigures, PluginPlace, PluginSource};
 pub use words::{Trouble, TroubleKind, Words};
 
@@ -142,6 +144,7 @@ struct Sources {
     destinations: Vec<DestinationSource>,
     logs: Vec<LogSource>,
     disk: Option<DiskRead>,
+    drops: Option<DropsRead>,
     /// The wall clock at the last upkeep, Unix nanoseconds.
     wall_ns: u64,
     extras: Vec<Extra>,
@@ -245,6 +248,7 @@ impl Metrics {
             sources.show_lanes();
             sources.show_destinations();
             disk::show(&sources.logs, sources.disk.as_ref());
+            sources.show_dropped();
             sources.show_extras();
         });
         self.handle.render()
@@ -485,6 +489,7 @@ fn describe() {
     describe_gauge!("millrace_destination_lag_bytes", Unit::Bytes, "Bytes of the log that wait for this destination");
     describe_gauge!("millrace_destination_imbalance_spans", "Spans of the log not accounted for; 0 at rest");
     disk::describe();
+    drops::describe();
 }
 
 #[cfg(test)]

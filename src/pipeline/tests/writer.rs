@@ -9,7 +9,7 @@ use crossbeam::channel::{self, Receiver};
 use crossbeam::sync::Parker;
 
 use crate::block::{Block, Made, Meta, Outlet, Refusal, Signal, SourceId, VerdictOutcome};
-use crate::config::AckPolicy;
+use crate::config::{AckPolicy, Admission};
 use crate::pipeline::outlet::{self, RingOutlet, WriterEnd};
 use crate::pipeline::sources::Admissions;
 use crate::pipeline::sync::Syncer;
@@ -35,6 +35,7 @@ struct Lane {
     outlet: RingOutlet,
     writer: LaneWriter,
     give_up: Arc<AtomicBool>,
+    admissions: Admissions,
 }
 
 /// A lane whose log has room for two segments.
@@ -62,18 +63,19 @@ fn lane_of(outlet: RingOutlet, end: WriterEnd, transforms: Transforms) -> Lane {
     let (log, appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
     let syncer = Syncer::new(Duration::MAX, Vec::new(), Health::new().component("log"));
     let (ledger, give_up) = (Arc::<ledger::Lane>::default(), Arc::<AtomicBool>::default());
+    let admissions = Admissions::default();
     let options = WriterOptions {
         log: Arc::clone(&log),
         appender,
         ledger: Arc::clone(&ledger),
         ack: AckPolicy::Durable,
-        admission: Admissions::default(),
+        admission: admissions.clone(),
         sync_bytes: u64::MAX,
         sync: syncer.request(),
         give_up: Arc::clone(&give_up),
         tap: Arc::default(),
     };
-    Lane { disk, log, ledger, outlet, writer: LaneWriter::new(options, transforms, vec![end]), give_up }
+    Lane { disk, log, ledger, outlet, writer: LaneWriter::new(options, transforms, vec![end]), give_up, admissions }
 }
 
 impl Lane {
@@ -113,6 +115,24 @@ fn who_waits_for_a_move_without_room_is_told_that_nothing_is_known() {
     let told = [(appended, VerdictOutcome::Unknown), (refused, VerdictOutcome::Refused(Refusal::Full))];
     assert_eq!(lane.answered(), told);
     assert!(appended > 7 && appended + refused == u64::from(BLOCKS) && !lane.log.has_failed());
+}
+
+#[test]
+fn what_is_dropped_is_counted_apart_from_what_will_come_again() {
+    for (awaited, admission) in [(true, Admission::DropNewest), (false, Admission::DropNewest)] {
+        let mut lane = lane();
+        lane.admissions.set(SourceId(0), admission);
+        for _ in 0..BLOCKS {
+            let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(0), 1);
+            meta.spans = 3;
+            lane.outlet.push(Block { meta, payload: vec![7; 1000], awaited });
+        }
+        lane.turn();
+        lane.turn();
+        let refused = lane.ledger.refused.get();
+        assert!(refused > 0, "the log is full");
+        assert_eq!(lane.admissions.lost(), [(SourceId(0), if awaited { 0 } else { refused })]);
+    }
 }
 
 #[test]

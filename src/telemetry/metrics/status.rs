@@ -23,6 +23,7 @@ impl Metrics {
         let disk = sources.disk.as_ref().map(|read| read());
         let mut problems: Vec<Value> = health.stuck(at.now).into_iter().map(|what| problem(&what, None)).collect();
         problems.extend(disk.and_then(|disk| disk_problem(&disk)));
+        problems.extend(sources.drop_problems(&rate).iter().map(|text| problem(text, None)));
         problems.extend(sources.destinations.iter().filter_map(|destination| destination_problem(destination, at)));
         problems.extend(sources.destinations.iter().filter_map(|destination| {
             let name = &destination.name;
@@ -70,6 +71,7 @@ impl Sources {
     /// What rates are made of: items by source and lane, spans by destination.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::new();
+        self.count_drops(&mut counts);
         for FrontSource { source, counters, .. } in &self.fronts {
             *counts.entry(format!("source/{source}")).or_default() +=
                 counters.received.get() + counters.spans_passed.get();
@@ -109,6 +111,7 @@ impl Sources {
                 "spans": {
                     "passed": sum(|front| front.spans_passed.get()),
                     "rejected": sum(|front| front.spans_rejected.get()),
+                    "dropped": { "full": self.dropped_of(name) },
                 },
                 "requests_refused": sum(|front| front.requests_refused.get()),
                 "bytes": sum(|front| front.received_bytes.get()),

@@ -44,6 +44,7 @@ fn filled() -> Metrics {
         labels: vec![("lane", "0".to_owned())],
         read: ExtraRead::One(Box::new(|| 4096)),
     });
+    metrics.show_drops(Box::new(|| vec![("uberagent".to_owned(), 3)]));
     metrics.batch_latency().record(0.25);
     metrics
 }
@@ -92,7 +93,7 @@ fn everything_has_help_and_type_and_every_counter_its_suffix() {
 #[test]
 fn every_described_metric_is_shown() {
     let page = filled().render();
-    let source = [include_str!("../metrics.rs"), include_str!("disk.rs")].concat();
+    let source = [include_str!("../metrics.rs"), include_str!("disk.rs"), include_str!("drops.rs")].concat();
     let described = source.lines().filter_map(|line| line.trim().strip_prefix("describe_")?.split('"').nth(1));
     let described: Vec<&str> = described.filter(|name| name.contains('_') && !name.contains(' ')).collect();
     assert!(described.len() > 25, "{described:?}");
@@ -166,4 +167,22 @@ fn the_status_says_in_words_what_is_wrong() {
     [120, 130].iter().for_each(|seconds| metrics.upkeep(at(*seconds)));
     let status = metrics.status(&health, at(130));
     assert!(status["problems"][2]["text"].as_str().unwrap().contains("out of balance"), "{status:#}");
+}
+
+#[test]
+fn what_a_full_queue_drops_is_told_from_what_will_come_again() {
+    let (metrics, health) = (filled(), Health::new());
+    let at = |seconds| Moment { now: Duration::from_secs(seconds), wall_ns: 1_700_000_000_000_000_000 };
+    metrics.show_disk(Box::new(DiskFigures::default));
+    metrics.upkeep(at(100));
+    let status = metrics.status(&health, at(100));
+    assert_eq!(status["sources"][0]["spans"]["dropped"]["full"], 3);
+    assert_eq!(status["problems"], serde_json::json!([]), "that is over");
+    let line = "millrace_source_dropped_spans_total{source=\"uberagent\",reason=\"full\"} 3";
+    assert!(metrics.render().lines().any(|shown| shown == line));
+    metrics.show_drops(Box::new(|| vec![("uberagent".to_owned(), 40)]));
+    metrics.upkeep(at(105));
+    let status = metrics.status(&health, at(105));
+    let said = "rows of uberagent are being dropped: the queue is full (drop_newest)";
+    assert_eq!(status["problems"][0]["text"], said);
 }
