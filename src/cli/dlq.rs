@@ -1,7 +1,8 @@
 //! `millrace dlq`: what was kept aside because it could not be decoded or was refused, and what becomes of it.
 //!
 //! `ls` and `show` read the files, beside a running process or without one. `replay` asks the running process, which alone
-//! can send; `purge` asks it too, and without one works on the files under the state directory's lock.
+//! can send; `purge` asks it too, and without one works on the files under the state directory's lock. Letters whose key is
+//! missing are not there to be shown: that they are there is said, and ends `ls` and `show` with 1.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -97,8 +98,11 @@ pub(super) fn dlq(command: &DlqCommand) -> anyhow::Result<()> {
     match command {
         DlqCommand::Ls { filter, limit, json, state } => {
             let selection = filter.selection(&[])?;
-            let found = with_stores(&state.open()?, |scans| dead_letters::list(scans, &selection, *limit))?;
-            show_list(&found, *json)
+            let state = state.open()?;
+            let found = with_stores(&state, |scans| dead_letters::list(scans, &selection, *limit))?;
+            let locked = locked(&state, selection.store)?;
+            show_list(&found, locked.is_some(), *json)?;
+            locked.map_or(Ok(()), |locked| Err(anyhow::anyhow!(locked)))
         }
         DlqCommand::Show { id, format, state } => show(id, *format, &state.open()?),
         DlqCommand::Replay(arguments) => replay(arguments),
@@ -132,7 +136,19 @@ fn with_stores<T>(state: &State, use_them: impl FnOnce(&[Scan<'_>]) -> T) -> any
     ]))
 }
 
-fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
+/// What cannot be read for want of a key, in words.
+fn locked(state: &State, store: Option<StoreName>) -> anyhow::Result<Option<String>> {
+    let mut said = Vec::new();
+    for name in StoreName::ALL.into_iter().filter(|name| store.is_none_or(|store| store == *name)) {
+        let found = Lane::open(state.store(name), clock::wall_ns())?.recovered;
+        // A letter counts as a span of its store.
+        let letters = human::counted(found.unreadable_spans, "letter");
+        said.extend(found.missing_key.map(|key| format!("{}: {letters} need key {key}", name.word())));
+    }
+    Ok((!said.is_empty()).then(|| format!("{}: name its file with --key-file", said.join(", "))))
+}
+
+fn show_list(found: &Value, is_locked: bool, json: bool) -> anyhow::Result<()> {
     let out = &mut std::io::stdout().lock();
     if json {
         writeln!(out, "{found:#}")?;
@@ -145,7 +161,7 @@ fn show_list(found: &Value, json: bool) -> anyhow::Result<()> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let groups = list(&found["groups"]);
     if groups.is_empty() {
-        writeln!(out, "No dead letters.")?;
+        writeln!(out, "{}", if is_locked { "No dead letters that can be read." } else { "No dead letters." })?;
         return Ok(());
     }
     let mut table = Table::new(&["STORE", "REASON", "SOURCE OR DESTINATION", ">LETTERS", ">SIZE", "OLDEST", "NEWEST"]);
@@ -181,6 +197,9 @@ fn show(id: &str, format: Format, state: &State) -> anyhow::Result<()> {
     let (store, number) = Selection::parse_id(id).map_err(Unusable)?;
     let letter = with_stores(state, |scans| find(scans, store, number))?;
     let Some(letter) = letter else {
+        if let Some(locked) = locked(state, Some(store))? {
+            anyhow::bail!("{id} is not among the dead letters that can be read; {locked}");
+        }
         anyhow::bail!("there is no dead letter {id}: `millrace dlq ls` shows which there are")
     };
     let out = &mut std::io::stdout().lock();
@@ -300,5 +319,28 @@ impl ChangeArgs {
     /// How many letters are named one by one.
     fn named(&self) -> u64 {
         self.ids.iter().collect::<BTreeSet<_>>().len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::state::tests::{encrypted, keys, without_keys};
+
+    #[test]
+    fn letters_without_their_key_are_not_passed_over_in_silence() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = without_keys(directory.path());
+        assert_eq!(locked(&state, None).unwrap(), None);
+        encrypted(&state.store(StoreName::Front), 2);
+        let key = keys().ids().next().unwrap();
+        let said = format!("front: 6 letters need key {key}: name its file with --key-file");
+        assert_eq!(locked(&state, None).unwrap(), Some(said));
+        assert_eq!(locked(&state, Some(StoreName::Delivery)).unwrap(), None);
+        let why = show("front-1", Format::Text, &state).unwrap_err().to_string();
+        assert!(why.contains("6 letters need key"), "{why}");
+        state.at_rest.keys = keys();
+        assert_eq!(locked(&state, None).unwrap(), None);
+        assert!(show("front-9", Format::Text, &state).unwrap_err().to_string().contains("there is no dead letter"));
     }
 }

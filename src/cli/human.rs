@@ -36,7 +36,6 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A count with the word for one of them.
-#[cfg(feature = "plugins")]
 pub(super) fn counted(number: u64, word: &str) -> String {
     format!("{} {word}{}", count(number), if number == 1 { "" } else { "s" })
 }

@@ -135,3 +135,46 @@ impl State {
         Ok(logs)
     }
 }
+
+#[cfg(test)]
+pub(in crate::cli) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
+    use crate::queue::{Budget, Keys, Log, MmapStorage, Options};
+
+    /// The keys of [`encrypted`].
+    pub(in crate::cli) fn keys() -> Keys {
+        Keys::parse(&"0f".repeat(32)).unwrap()
+    }
+
+    /// A state directory as it is opened by somebody who has not got them.
+    pub(in crate::cli) fn without_keys(directory: &Path) -> State {
+        let at_rest = AtRest { missing_key: MissingKey::Skip, ..AtRest::default() };
+        State { directory: directory.to_owned(), at_rest }
+    }
+
+    /// Writes an encrypted log of blocks with three spans each.
+    pub(in crate::cli) fn encrypted(place: &Place, blocks: u32) {
+        let options = Options {
+            directory: place.directory.clone(),
+            quarantine: place.quarantine.clone(),
+            lane: place.lane,
+            segment_bytes: 4 << 20,
+            max_payload_bytes: MAX_BYTES,
+            pool_segments: 0,
+            opened_at_start: 16,
+            at_rest: AtRest { keys: keys(), ..AtRest::default() },
+            budget: Arc::new(Budget::new(1 << 30, 0)),
+            wall_ns: 1,
+        };
+        let (log, mut appender, _) = Log::open(Arc::new(MmapStorage), options).unwrap();
+        let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(3), 100);
+        meta.spans = 3;
+        for _ in 0..blocks {
+            appender.append(&meta, &[7; 1000]).unwrap();
+        }
+        log.sync().unwrap();
+    }
+}

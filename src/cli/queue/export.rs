@@ -70,7 +70,21 @@ struct Counts {
     blocks: u64,
     spans: u64,
     lost_spans: u64,
+    /// Spans whose key is missing, and that key.
+    locked: Option<(u64, String)>,
     not_in_json: u64,
+}
+
+impl Counts {
+    /// Spans of a lane that could not be had: damage, as far as it is not what has no key.
+    fn gaps(&mut self, spans: u64, lane: &Lane) {
+        let locked = spans.min(lane.recovered.unreadable_spans);
+        self.lost_spans += spans - locked;
+        if let Some(key) = lane.recovered.missing_key.filter(|_| locked > 0) {
+            let known = self.locked.take().map_or(0, |(spans, _)| spans);
+            self.locked = Some((known + locked, key.to_string()));
+        }
+    }
 }
 
 /// Writes blocks out; what was written is said on stderr.
@@ -97,6 +111,7 @@ pub(super) fn export(arguments: &ExportArgs) -> anyhow::Result<()> {
             Some(cursor) => lane.position(cursor).map_or(lane.oldest(), |place| place.position),
             None => lane.oldest(),
         };
+        let mut gaps = 0;
         let mut reader = lane.reader(from);
         while let Some(entry) = reader.next() {
             match entry {
@@ -113,9 +128,10 @@ pub(super) fn export(arguments: &ExportArgs) -> anyhow::Result<()> {
                     counts.blocks += 1;
                     counts.spans += u64::from(meta.spans);
                 }
-                Entry::Gap { spans, .. } => counts.lost_spans += spans,
+                Entry::Gap { spans, .. } => gaps += spans,
             }
         }
+        counts.gaps(gaps, lane);
     }
     sink.finish()?;
     say(&counts)
@@ -125,6 +141,12 @@ fn say(counts: &Counts) -> anyhow::Result<()> {
     eprintln!("{} spans in {} requests", human::count(counts.spans), human::count(counts.blocks));
     if counts.not_in_json > 0 {
         eprintln!("{} requests have no JSON here: export them with --format protobuf", counts.not_in_json);
+    }
+    if let Some((spans, key)) = &counts.locked {
+        let message =
+            format!("{} spans need key {key} and were left out: name its file with --key-file", human::count(*spans));
+        anyhow::ensure!(counts.lost_spans == 0, "{message}; {} more are damaged", counts.lost_spans);
+        anyhow::bail!(message);
     }
     if counts.lost_spans > 0 {
         anyhow::bail!("{} spans are damaged and were left out: see `millrace queue verify`", counts.lost_spans);
@@ -206,5 +228,27 @@ impl Sink {
 
     fn finish(self) -> io::Result<()> {
         self.open.into_iter().try_for_each(|(_, mut writer)| writer.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::state::tests::{encrypted, keys};
+    use crate::queue::inspect::Place;
+
+    #[test]
+    fn what_has_no_key_is_not_called_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = || Place::of_lane(directory.path(), 0);
+        encrypted(&place(), 5);
+        let lane = Lane::open(place(), 77).unwrap();
+        let mut counts = Counts::default();
+        counts.gaps(15, &lane);
+        let said = say(&counts).unwrap_err().to_string();
+        let key = keys().ids().next().unwrap();
+        assert_eq!(said, format!("15 spans need key {key} and were left out: name its file with --key-file"));
+        counts.gaps(18, &lane);
+        assert!(say(&counts).unwrap_err().to_string().ends_with("; 3 more are damaged"));
     }
 }

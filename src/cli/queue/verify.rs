@@ -2,6 +2,7 @@
 //!
 //! What counts as lost is what a destination would be told that stands where the slowest one does: the log's own recovery
 //! and reader decide it. Blocks that a crash left half-written were never acknowledged; they are named and are no damage.
+//! What has no key nobody can judge: that is neither sound nor damaged, and ends the command with 1 as well.
 
 use std::io::Write;
 
@@ -43,6 +44,14 @@ impl Report {
         let beyond_the_tail = !self.damage.is_empty() && self.tail_blocks == 0;
         self.lost_spans > 0 || !self.parked.is_empty() || self.state_lost || beyond_the_tail
     }
+
+    fn verdict(&self) -> String {
+        match &self.locked {
+            _ if self.is_damaged() => "DAMAGED".to_owned(),
+            Some((_, key)) => format!("not judged: needs key {key}"),
+            None => "sound".to_owned(),
+        }
+    }
 }
 
 /// Reads everything; an error when something is damaged.
@@ -50,11 +59,16 @@ pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
     let (reports, cursors) = examine(state)?;
     let damaged: Vec<&CursorInfo> = cursors.iter().filter(|cursor| cursor.is_damaged).collect();
     let is_damaged = !damaged.is_empty() || reports.iter().any(Report::is_damaged);
+    let is_judged = reports.iter().all(|report| report.locked.is_none());
     let out = &mut std::io::stdout().lock();
     if json {
         let logs: Vec<Value> = reports.iter().map(report_json).collect();
         let cursors: Vec<&str> = damaged.iter().map(|cursor| cursor.destination.as_str()).collect();
-        writeln!(out, "{:#}", json!({ "damaged": is_damaged, "logs": logs, "damaged_cursors": cursors }))?;
+        writeln!(
+            out,
+            "{:#}",
+            json!({ "damaged": is_damaged, "judged": is_judged, "logs": logs, "damaged_cursors": cursors })
+        )?;
     } else {
         for report in &reports {
             write_report(report, out)?;
@@ -68,7 +82,12 @@ pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
             "the log is damaged: `millrace queue repair` says what can be done (with --dry-run: without doing it)"
         );
     }
-    Ok(())
+    match reports.iter().find_map(|report| report.locked.as_ref()) {
+        Some((_, key)) => {
+            anyhow::bail!("not everything was judged: key {key} is missing, name its file with --key-file")
+        }
+        None => Ok(()),
+    }
 }
 
 /// Looks at every log and cursor.
@@ -128,8 +147,7 @@ fn report(name: String, lane: &Lane, cursors: &[CursorInfo]) -> Report {
 
 fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let (blocks, spans) = (human::count(report.blocks), human::count(report.spans));
-    let verdict = if report.is_damaged() { "DAMAGED" } else { "sound" };
-    writeln!(out, "{}: {verdict}; {blocks} blocks with {spans} spans are intact", report.name)?;
+    writeln!(out, "{}: {}; {blocks} blocks with {spans} spans are intact", report.name, report.verdict())?;
     if report.lost_spans > 0 {
         writeln!(out, "  lost: {} spans, exactly", human::count(report.lost_spans))?;
     }
@@ -186,6 +204,7 @@ fn report_json(report: &Report) -> Value {
     json!({
         "log": report.name,
         "damaged": report.is_damaged(),
+        "judged": report.locked.is_none(),
         "blocks": report.blocks,
         "spans": report.spans,
         "lost_spans": report.lost_spans,
@@ -196,4 +215,27 @@ fn report_json(report: &Report) -> Value {
         "state_lost": report.state_lost,
         "damage": damage.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::state::tests::{encrypted, keys, without_keys};
+    use crate::queue::inspect::Place;
+
+    #[test]
+    fn what_has_no_key_is_neither_sound_nor_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        encrypted(&Place::of_lane(directory.path(), 0), 5);
+        let mut state = without_keys(directory.path());
+        let verdict = |state: &State| {
+            let (reports, _) = examine(state).unwrap();
+            (reports[0].verdict(), verify(state, false).err().map(|error| error.to_string()))
+        };
+        let key = keys().ids().next().unwrap();
+        let why = format!("not everything was judged: key {key} is missing, name its file with --key-file");
+        assert_eq!(verdict(&state), (format!("not judged: needs key {key}"), Some(why)));
+        state.at_rest.keys = keys();
+        assert_eq!(verdict(&state), ("sound".to_owned(), None));
+    }
 }
