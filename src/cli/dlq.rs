@@ -73,6 +73,9 @@ pub(super) struct ChangeArgs {
     /// All there are.
     #[arg(long)]
     all: bool,
+    /// What came of it, for programs.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -279,16 +282,25 @@ fn replay(arguments: &ChangeArgs) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout().lock();
     let met = replayed + failed.len() as u64;
-    writeln!(out, "{} replayed, {} failed again", human::count(replayed), human::count(failed.len() as u64))?;
-    for letter in &failed {
-        let (id, why) = (letter["id"].as_str().unwrap_or_default(), letter["why"].as_str().unwrap_or_default());
-        writeln!(out, "  {id}: {}", human::on_one_line(why))?;
+    if arguments.json {
+        writeln!(out, "{:#}", json!({ "replayed": replayed, "failed": failed, "stopped": stopped }))?;
+    } else {
+        say_replayed(replayed, &failed, &mut out)?;
     }
     match stopped {
         Some(why) => anyhow::bail!("some were not tried: {}", human::on_one_line(&why)),
         None if !failed.is_empty() => anyhow::bail!("what failed again is still a dead letter"),
         None => all_met(named, met),
     }
+}
+
+fn say_replayed(replayed: u64, failed: &[Value], out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{} replayed, {} failed again", human::count(replayed), human::count(failed.len() as u64))?;
+    for letter in failed {
+        let (id, why) = (letter["id"].as_str().unwrap_or_default(), letter["why"].as_str().unwrap_or_default());
+        writeln!(out, "  {id}: {}", human::on_one_line(why))?;
+    }
+    Ok(())
 }
 
 fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
@@ -303,7 +315,11 @@ fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
         let api = Api::find(&arguments.api, &arguments.state.source())?;
         api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0)
     };
-    writeln!(std::io::stdout().lock(), "{} dead letters purged", human::count(purged))?;
+    let out = &mut std::io::stdout().lock();
+    match arguments.json {
+        true => writeln!(out, "{:#}", json!({ "purged": purged }))?,
+        false => writeln!(out, "{} purged", human::counted(purged, "dead letter"))?,
+    }
     all_met(arguments.named(), purged)
 }
 

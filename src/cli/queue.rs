@@ -41,6 +41,9 @@ pub(super) enum QueueCommand {
         /// Only say what would be done.
         #[arg(long)]
         dry_run: bool,
+        /// Exact names and figures for programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Write blocks out as OTLP: JSON lines, or protobuf with lengths.
     Export(export::ExportArgs),
@@ -52,7 +55,9 @@ pub(super) fn queue(command: &QueueCommand) -> anyhow::Result<()> {
         QueueCommand::Ls { state, json } => ls::ls(&state.open()?, *json),
         QueueCommand::Inspect(arguments) => inspect::inspect(arguments),
         QueueCommand::Verify { state, json } => verify::verify(&state.open()?, *json),
-        QueueCommand::Repair { state, dry_run } => repair::repair(&state.open()?, *dry_run),
+        QueueCommand::Repair { state, dry_run, json } => {
+            repair::repair(&state.open()?, repair::Manner { dry_run: *dry_run, json: *json })
+        }
         QueueCommand::Export(arguments) => export::export(arguments),
     }
 }

@@ -56,7 +56,7 @@ impl Report {
 
 /// Reads everything; an error when something is damaged.
 pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
-    let (reports, cursors) = examine(state)?;
+    let (reports, cursors) = examine(state, clock::wall_ns())?;
     let damaged: Vec<&CursorInfo> = cursors.iter().filter(|cursor| cursor.is_damaged).collect();
     let is_damaged = !damaged.is_empty() || reports.iter().any(Report::is_damaged);
     let is_judged = reports.iter().all(|report| report.locked.is_none());
@@ -90,10 +90,10 @@ pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Looks at every log and cursor.
-pub(super) fn examine(state: &State) -> anyhow::Result<(Vec<Report>, Vec<CursorInfo>)> {
+/// Looks at every log and cursor; what would be put aside is named by `wall_ns`.
+pub(super) fn examine(state: &State, wall_ns: u64) -> anyhow::Result<(Vec<Report>, Vec<CursorInfo>)> {
     let opened = state.logs()?.into_iter().map(|Named { name, place }| {
-        let lane = Lane::open(place, clock::wall_ns())?;
+        let lane = Lane::open(place, wall_ns)?;
         Ok((name, lane))
     });
     let opened = opened.collect::<anyhow::Result<Vec<(String, Lane)>>>()?;
@@ -229,7 +229,7 @@ mod tests {
         encrypted(&Place::of_lane(directory.path(), 0), 5);
         let mut state = without_keys(directory.path());
         let verdict = |state: &State| {
-            let (reports, _) = examine(state).unwrap();
+            let (reports, _) = examine(state, 77).unwrap();
             (reports[0].verdict(), verify(state, false).err().map(|error| error.to_string()))
         };
         let key = keys().ids().next().unwrap();
