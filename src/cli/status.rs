@@ -202,7 +202,10 @@ fn destinations(status: &Value) -> Table {
         let dropped: u64 = spans["dropped"].as_object().into_iter().flatten().map(|(_, dropped)| number(dropped)).sum();
         table.row([
             text(&destination["name"]).to_owned(),
-            text(&destination["state"]).to_owned(),
+            match destination["missing_key"].as_str() {
+                Some(key) => format!("waits for key {key}"),
+                None => text(&destination["state"]).to_owned(),
+            },
             count(&destination["spans_per_second"]),
             count(&destination["lag_spans"]),
             human::size(number(&destination["lag_bytes"])),

@@ -179,8 +179,7 @@ impl Appliance {
         let guard = Guard::new(config.management.ip(), read_trust(config)?);
         let (metrics, health) = (Arc::new(Metrics::new()), Health::new());
         let process = health.component("process");
-        let ground = Ground::open(config, lanes, &receivers.names, &health)?;
-        let stops = Stops::default();
+        let (ground, stops) = (Ground::open(config, lanes, &receivers.names, &health)?, Stops::default());
         let parkers: Vec<Parker> = ground.logs.iter().map(|_| Parker::new()).collect();
         let unparkers = parkers.iter().take(lanes).map(|parker| parker.unparker().clone()).collect();
         let (plugins, swaps) = Plugins::load(config, unparkers, &metrics, &health)?;
@@ -213,8 +212,7 @@ impl Appliance {
         )?;
         let decoders = decoders.start(&mut writers, (&shared, &receivers.names), (&metrics, &plugins.formats()))?;
         let mut lanes = lanes::start(ground.logs, writers, (&cores, lanes), &shared)?;
-        shown::register(&metrics, &lanes);
-        shown::register_drops(&metrics, &receivers.admissions, &receivers.names);
+        shown::register(&metrics, &lanes, &receivers);
         receivers.adopt(bound, &mut lanes, &metrics);
         let sources = (reload, calls, tap.clone());
         let management = Management::start(management, Sources::new(&metrics, &health, &guard, sources))?;

@@ -28,7 +28,7 @@ use crate::block::Signal;
 use crate::config::{self, Batch, Compression, Requirement, Retry, StartAt};
 use crate::deliver::Delivery;
 use crate::export::{Exporter, SetupError};
-use crate::queue::{Cursor, Log, Position, Storage};
+use crate::queue::{Ahead, Cursor, Log, Position, Storage};
 use crate::sys::clock;
 use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::ledger;
@@ -279,6 +279,7 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
         keep_letter: keeper(shared.letters.clone(), tick.clone()),
         stop: Arc::clone(&shared.stop),
         watch: Watch {
+            name: name.to_owned(),
             lanes: shared.appended.clone(),
             logs: shared.lanes.clone(),
             far_bytes: (0, Duration::ZERO),
@@ -289,7 +290,8 @@ fn egress(name: &str, (place, states): Opened, shared: &Shared) -> Egress {
             degraded: None,
             words: Words::default(),
             parked: None,
-            unread_ns: (0, Duration::ZERO),
+            unread: (Ahead::default(), Duration::ZERO),
+            told: None,
         },
         name: name.to_owned(),
     })

@@ -343,6 +343,7 @@ fn start_retention(shared: &Shared, retain: &Arc<Retain>) -> std::io::Result<Run
         lane_bytes: (shared.queue.max_bytes / shared.lanes.len() as u64).saturating_sub(spare_bytes),
         ledger: counters,
         gauges,
+        looked_at: Duration::ZERO,
         stop: Arc::clone(&stop),
         tick: shared.health.thread("retention", TICK_LIMIT, clock::monotonic()),
     };

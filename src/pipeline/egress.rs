@@ -167,7 +167,7 @@ impl Egress {
     fn show(&mut self, now: Duration) {
         let EgressOptions { readers, window, place, delivery, watch, .. } = &mut self.options;
         let views = readers.iter().enumerate().map(|(lane, reader)| LaneView {
-            read: reader.position(),
+            reader,
             front: window.front(lane),
             tail: place.tail(lane),
         });

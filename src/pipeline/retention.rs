@@ -24,6 +24,9 @@ use crate::telemetry::moment::nanoseconds;
 /// Time between looks at the log.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// Time between looks at everything that is kept.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long blocks are kept; a reload may change it.
 #[derive(Debug)]
 pub struct Retain(AtomicU64);
@@ -69,6 +72,8 @@ pub struct Retention {
     pub ledger: Arc<ledger::Destination>,
     /// What is kept.
     pub gauges: Arc<DestinationGauges>,
+    /// When what is kept was last looked at.
+    pub looked_at: Duration,
     /// When to end.
     pub stop: Arc<EgressStop>,
     /// The thread's tick.
@@ -108,14 +113,22 @@ impl Retention {
             self.window.settle(index, 0, |totals| totals.dropped[DropReason::NoDestination as usize] += spans);
         }
         self.window.advance();
-        self.show();
+        self.show(now);
         if let Err(error) = self.place.commit(&mut self.window) {
             tracing::warn!(%error, "the retention's cursor could not be written");
         }
     }
 
-    fn show(&self) {
+    fn show(&mut self, now: Duration) {
         self.ledger.show(self.window.totals());
+        if now.saturating_sub(self.looked_at) >= LOOK_INTERVAL {
+            self.looked_at = now;
+            let fronts = || self.lanes.iter().enumerate().map(|(lane, log)| (log, self.window.front(lane)));
+            let kept_bytes = fronts().map(|(log, front)| log.bytes_behind(&front)).sum();
+            let received_ns = fronts().map(|(log, front)| log.reader(front).ahead().received_ns);
+            self.gauges.lag_bytes.set(kept_bytes);
+            self.gauges.oldest_ns.set(received_ns.filter(|time| *time > 0).min().unwrap_or(0));
+        }
         let kept = |(lane, ledger): (usize, &Arc<ledger::Lane>)| {
             ledger.appended.get().saturating_sub(self.window.front(lane).spans)
         };

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use super::ingest::{Lane, OtherCounters, SourceCounters};
 use super::outlet::Waiting;
-use super::sources::{Admissions, SourceNames};
+use super::receivers::Receivers;
 use crate::receive::{ByLabel, ConnectionCounters, HttpCounters, LineCounters, ReactorCounters};
 use crate::telemetry::ledger::{self, Counter};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, FrontSource, LaneSource, Metrics};
 
-/// Registers every lane; what it counts of a receiver is registered when it first serves it.
-pub fn register(metrics: &Metrics, lanes: &[Lane]) {
+/// Registers every lane, and what a full log makes sources lose; what a lane counts of a receiver is registered when it first
+/// serves it.
+pub fn register(metrics: &Metrics, lanes: &[Lane], receivers: &Receivers) {
+    let (admissions, names) = (receivers.admissions.clone(), receivers.names.clone());
+    let read = move || admissions.lost().into_iter().map(|(id, spans)| (names.of(id), spans)).collect();
+    metrics.show_drops(Box::new(read));
     for (number, lane) in (0u32..).zip(lanes) {
         metrics.add_lane(LaneSource { lane: number, counters: lane.ledger.clone() });
         show_reactor(metrics, number, &lane.reactor, lane.waiting.clone());
@@ -29,13 +33,6 @@ pub fn register_source(metrics: &Metrics, lane: u32, source: &SourceCounters) {
         OtherCounters::Lines(lines) => show_lines(metrics, lane, source, lines),
         OtherCounters::Http(http) => show_http(metrics, lane, source, http),
     }
-}
-
-/// Registers what a full log makes sources lose.
-pub fn register_drops(metrics: &Metrics, admissions: &Admissions, names: &SourceNames) {
-    let (admissions, names) = (admissions.clone(), names.clone());
-    let read = move || admissions.lost().into_iter().map(|(id, spans)| (names.of(id), spans)).collect();
-    metrics.show_drops(Box::new(read));
 }
 
 /// Registers a lane that no longer runs: destinations count its spans, so its balance belongs beside theirs.

@@ -53,7 +53,7 @@ pub use keys::{KeyError, KeyId, Keys};
 pub use lock::StateLock;
 pub use log::{AtRest, Log, LogStats, Options, SyncError};
 pub use position::Position;
-pub use read::{Entry, Reader};
+pub use read::{Ahead, Entry, Reader};
 pub use recover::{OpenError, Recovered};
 pub use storage::{FileStorage, MmapStorage, Storage, StoredFile};
 

@@ -5,6 +5,8 @@
 //! appended before it, and the difference to what was read is the gap. So a gap is exact, is counted once, also across a
 //! restart (the position carries the count), and can cover lost headers, files and segments alike.
 
+mod ahead;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +23,8 @@ use super::sabotage::{Sabotage, planted};
 use super::segment::{OpenSegment, Segment};
 use crate::block::{Header, Kind, Meta};
 use crate::config::MissingKey;
+
+pub use ahead::Ahead;
 
 /// What comes next in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

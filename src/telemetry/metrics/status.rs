@@ -165,6 +165,7 @@ impl Sources {
                 "name": name,
                 "state": words.trouble.as_ref().map_or(at_ease, |trouble| trouble.kind.word()),
                 "trouble": words.trouble.as_ref().map(|trouble| trouble_json(trouble, at)),
+                "missing_key": words.missing_key,
                 "last_error": words.last_error.map(|(time, message)| json!({ "at": at.wall(time), "message": message })),
                 "breaker": breaker_word(gauges.breaker.get()),
                 "spans_per_second": rate(format!("destination/{name}")),
@@ -207,6 +208,7 @@ impl TroubleKind {
             TroubleKind::Recovering => "recovering",
             TroubleKind::Throttled => "throttled",
             TroubleKind::Parked => "parked",
+            TroubleKind::Locked => "waiting for key",
         }
     }
 }
@@ -231,6 +233,11 @@ fn destination_problem(destination: &DestinationSource, at: Moment) -> Option<Va
         TroubleKind::Recovering => "coming back",
         TroubleKind::Throttled => "asked to be sent less",
         TroubleKind::Parked => return None,
+        TroubleKind::Locked => {
+            let (key, spans) = (words.missing_key.unwrap_or_default(), gauges.in_queue.get());
+            let text = format!("{name}: waits for key {key}, which is missing; {spans} spans wait in the log");
+            return Some(problem(&text, Some(at.wall(trouble.since))));
+        }
     };
     let text = format!("{name}: {what}: {said}; {} spans wait in the log", gauges.in_queue.get());
     Some(problem(&text, Some(at.wall(trouble.since))))

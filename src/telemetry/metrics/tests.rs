@@ -137,7 +137,7 @@ fn the_status_says_in_words_what_is_wrong() {
     *gauges.words.lock().unwrap() = Words {
         trouble: Some(Trouble { kind: TroubleKind::Holding, since: second(80), next_try: Some(second(140)) }),
         last_error: Some((second(90), "401 unauthorized".to_owned())),
-        retains: false,
+        ..Words::default()
     };
     metrics.sources().destinations[0].counters.delivered.add(500);
     metrics.sources().lanes[0].counters.encoded.add(500);

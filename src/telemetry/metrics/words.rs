@@ -17,6 +17,8 @@ pub struct Words {
     pub last_error: Option<(Duration, String)>,
     /// There is no backend: it only lets go of what is old.
     pub retains: bool,
+    /// The key of the log that it waits for.
+    pub missing_key: Option<String>,
 }
 
 /// Why a destination does not deliver as it should.
@@ -43,6 +45,8 @@ pub enum TroubleKind {
     Throttled,
     /// It is not in the configuration any more and its place is kept.
     Parked,
+    /// What comes next in the log needs a key that is missing.
+    Locked,
 }
 
 impl DestinationGauges {

@@ -36,7 +36,7 @@ use crate::pipeline::sync::{SyncRequest, SyncStop, Syncer};
 use crate::pipeline::watch::Watch;
 use crate::pipeline::window::{LaneState, Window};
 use crate::pipeline::writer::{LaneWriter, Transforms, WriterOptions};
-use crate::queue::{Appender, AtRest, Budget, Cursor, LaneCursor, Log, OpenError, Options, Position, Storage};
+use crate::queue::{Ahead, Appender, AtRest, Budget, Cursor, LaneCursor, Log, OpenError, Options, Position, Storage};
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::{Health, State};
@@ -337,6 +337,7 @@ impl Start<'_> {
             }),
             stop: Arc::clone(stop),
             watch: Watch {
+                name: plan.name.clone(),
                 lanes: ledgers.to_vec(),
                 logs: logs.to_vec(),
                 far_bytes: (0, Duration::ZERO),
@@ -347,7 +348,8 @@ impl Start<'_> {
                 tick: health.thread(&plan.name, Duration::MAX, Duration::ZERO),
                 degraded: None,
                 parked: None,
-                unread_ns: (0, Duration::ZERO),
+                unread: (Ahead::default(), Duration::ZERO),
+                told: None,
             },
         });
         let encoded_only = plan.encoded_only;
@@ -383,6 +385,7 @@ impl Start<'_> {
             lane_bytes: (budget_bytes / logs.len() as u64).saturating_sub(spare_bytes),
             ledger: Arc::clone(&ledger),
             gauges: Arc::clone(&gauges),
+            looked_at: Duration::ZERO,
             stop: Arc::clone(stop),
             tick: Health::new().thread("retention", Duration::MAX, Duration::ZERO),
         };
