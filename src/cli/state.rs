@@ -2,15 +2,18 @@
 //!
 //! Tools look while a process runs and after it has ended alike; only what changes files asks for the directory's lock.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 
+use super::human;
 use super::source::{Source, Unusable};
 use crate::config::MissingKey;
 use crate::pipeline::dead_letters::{self, StoreName};
+use crate::pipeline::disk::{file_bytes, quarantines};
 use crate::pipeline::logs::read_keys;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, StateLock};
@@ -115,6 +118,24 @@ impl State {
         let shown = self.directory.display();
         let lanes = Place::lanes(&self.directory).with_context(|| format!("{shown} cannot be read"))?;
         Ok(lanes.into_iter().map(|place| Place { at_rest: self.at_rest.clone(), ..place }).collect())
+    }
+
+    /// Every directory with files that were put aside: itself, how many files, and their bytes.
+    pub(super) fn quarantined(&self) -> Vec<(PathBuf, u64, u64)> {
+        let found = quarantines(&self.directory).into_iter().map(|directory| {
+            let files = file_bytes(&directory);
+            (directory, files.len() as u64, files.iter().sum())
+        });
+        found.filter(|(_, files, _)| *files > 0).collect()
+    }
+
+    /// Writes a line for each of them.
+    pub(super) fn say_quarantined(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        for (directory, files, bytes) in self.quarantined() {
+            let (files, bytes) = (human::counted(files, "file"), human::size(bytes));
+            writeln!(out, "QUARANTINE: {files} of {bytes} were put aside in {}", directory.display())?;
+        }
+        Ok(())
     }
 
     /// A store of dead letters.

@@ -4,9 +4,10 @@
 //! higher it is, and shown as a degraded component until the log has clearly fallen below it again. It changes nothing
 //! that senders see: a log that is full does that by itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dead_letters::{self, StoreName};
 use crate::queue::{Budget, Log, Storage};
 use crate::telemetry::health::{Component, Health, State};
 use crate::telemetry::metrics::{DiskFigures, LogFigures, LogSource, Metrics, Watermark};
@@ -43,6 +44,7 @@ pub struct Disk {
 impl DiskParts {
     fn figures(&self) -> DiskFigures {
         let spares: Vec<u64> = self.logs.iter().map(|log| log.stats().pool_segments).collect();
+        let quarantined: Vec<u64> = quarantines(&self.directory).iter().flat_map(|place| file_bytes(place)).collect();
         DiskFigures {
             used_bytes: self.budget.used_bytes(),
             pool_bytes: spares.iter().sum::<u64>() * self.segment_bytes,
@@ -51,6 +53,8 @@ impl DiskParts {
             free_bytes: self.storage.free_bytes(&self.directory).unwrap_or(u64::MAX),
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes,
+            quarantined_files: quarantined.len() as u64,
+            quarantined_bytes: quarantined.iter().sum(),
             logs_without_spare: spares.iter().filter(|spares| **spares == 0).count() as u64,
         }
     }
@@ -113,6 +117,20 @@ impl Disk {
             _ => State::Degraded(format!("more than {} % of {room_mib} MiB are used", mark.percent())),
         });
     }
+}
+
+/// Where files are put aside under a state directory.
+#[must_use]
+pub fn quarantines(state_directory: &Path) -> Vec<PathBuf> {
+    let stores = StoreName::ALL.into_iter().map(|store| dead_letters::place(state_directory, store).quarantine);
+    std::iter::once(state_directory.join("log/quarantine")).chain(stores).collect()
+}
+
+/// The bytes of each file of a directory; none when there is no such directory.
+#[must_use]
+pub fn file_bytes(directory: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).collect()
 }
 
 fn figures_of(log: &Log) -> LogFigures {

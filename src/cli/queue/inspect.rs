@@ -7,6 +7,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::ls::say_unreadable;
 use crate::block::{Kind, Signal};
 use crate::cli::human::{self, Table};
 use crate::cli::source::Unusable;
@@ -69,6 +70,7 @@ pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
     for (lane, segments) in &found {
         writeln!(out, "lane {}", lane.place.lane)?;
         segment_table(segments, now_ns).write(out)?;
+        say_unreadable(lane, out)?;
         for segment in segments.iter().filter(|_| arguments.blocks) {
             writeln!(out, "\nsegment {}: {}", segment.id, segment.path.display())?;
             writeln!(out, "{}", header_and_footer(segment, now_ns))?;

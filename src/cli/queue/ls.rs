@@ -47,8 +47,21 @@ pub(super) fn ls(state: &State, json: bool) -> anyhow::Result<()> {
     lane_table(&lanes, now_ns)?.write(out)?;
     writeln!(out)?;
     lag_table(&lags, now_ns).write(out)?;
+    state.say_quarantined(out)?;
+    for lane in &lanes {
+        say_unreadable(lane, out)?;
+    }
     for name in damaged(&cursors) {
         writeln!(out, "\nThe cursor of {name} cannot be believed: at the next start it delivers the whole log again.")?;
+    }
+    Ok(())
+}
+
+/// Files of a lane that are no part of its tables.
+pub(super) fn say_unreadable(lane: &Lane, out: &mut dyn Write) -> std::io::Result<()> {
+    for file in &lane.parked {
+        let number = lane.place.lane;
+        writeln!(out, "lane {number}: a segment cannot be read; the next start puts it aside as quarantine/{file}")?;
     }
     Ok(())
 }

@@ -146,8 +146,9 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::cli::queue::ls::say_unreadable;
     use crate::cli::state::tests::{encrypted, keys, without_keys};
-    use crate::queue::inspect::Place;
+    use crate::queue::inspect::{Lane, Place};
 
     #[test]
     fn what_is_said_to_be_in_quarantine_is_there() {
@@ -162,6 +163,9 @@ mod tests {
         fs::write(place.directory.join("seg-00000000000000ff.log"), vec![7; 4 << 20]).unwrap();
         fs::write(place.directory.join("state"), [7; 8192]).unwrap();
         let planned = mend(&state, true, 77).unwrap();
+        let mut out = Vec::new();
+        say_unreadable(&Lane::open(place.clone(), 77).unwrap(), &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("lane 0: a segment cannot be read"));
         let outcome = mend(&state, false, 77).unwrap();
         let (report, of_state) = &outcome.logs[0];
         assert_eq!(report.parked, planned.logs[0].0.parked);
@@ -175,5 +179,10 @@ mod tests {
             assert!(place.quarantine.join(name).exists(), "{name} is not there");
         }
         assert_eq!(outcome.json(false)["damaged_cursors"][0]["cursor_parked_as"], named[0].as_str());
+        let mut out = Vec::new();
+        state.say_quarantined(&mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        let files = report.parked.len() + named.len();
+        assert!(said.starts_with(&format!("QUARANTINE: {files} files of 4.0 MiB were put aside in ")), "{said}");
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
         for report in &reports {
             write_report(report, out)?;
         }
+        state.say_quarantined(out)?;
         for cursor in damaged {
             writeln!(out, "destination {}: the cursor cannot be believed", cursor.destination)?;
         }

@@ -51,6 +51,10 @@ pub struct DiskFigures {
     pub segment_bytes: u64,
     /// Logs that have no segment ready for use.
     pub logs_without_spare: u64,
+    /// Files that were put aside because they could not be believed or read.
+    pub quarantined_files: u64,
+    /// Their bytes, which the budget does not count.
+    pub quarantined_bytes: u64,
 }
 
 /// Reads the disk budget.
@@ -140,6 +144,8 @@ pub(super) fn show(logs: &[LogSource], disk: Option<&DiskRead>) {
     gauge!("millrace_disk_pool_bytes").set(float(figures.pool_bytes));
     gauge!("millrace_disk_max_bytes").set(float(figures.max_bytes));
     gauge!("millrace_disk_free_bytes").set(float(figures.free_bytes));
+    gauge!("millrace_disk_quarantined_files").set(float(figures.quarantined_files));
+    gauge!("millrace_disk_quarantined_bytes").set(float(figures.quarantined_bytes));
     gauge!("millrace_disk_watermark_percent").set(float(figures.watermark().percent()));
 }
 
@@ -155,6 +161,8 @@ pub(super) fn describe() {
     describe_gauge!("millrace_disk_pool_bytes", Unit::Bytes, "Bytes of segment files that wait for reuse");
     describe_gauge!("millrace_disk_max_bytes", Unit::Bytes, "Bytes that segment files may use");
     describe_gauge!("millrace_disk_free_bytes", Unit::Bytes, "Bytes that are free on the log's file system");
+    describe_gauge!("millrace_disk_quarantined_files", "Files put aside that could not be believed or read");
+    describe_gauge!("millrace_disk_quarantined_bytes", Unit::Bytes, "Bytes of files put aside, outside the budget");
     describe_gauge!(
         "millrace_disk_watermark_percent",
         "The highest of 70, 85 and 95 % of its room that the log has reached; else 0"

@@ -23,6 +23,7 @@ impl Metrics {
         let disk = sources.disk.as_ref().map(|read| read());
         let mut problems: Vec<Value> = health.stuck(at.now).into_iter().map(|what| problem(&what, None)).collect();
         problems.extend(disk.and_then(|disk| disk_problem(&disk)));
+        problems.extend(disk.and_then(|disk| quarantine_problem(&disk)));
         problems.extend(sources.drop_problems(&rate).iter().map(|text| problem(text, None)));
         problems.extend(sources.destinations.iter().filter_map(|destination| destination_problem(destination, at)));
         problems.extend(sources.destinations.iter().filter_map(|destination| {
@@ -258,8 +259,18 @@ fn disk_problem(disk: &DiskFigures) -> Option<Value> {
     Some(problem(&format!("disk: {what}, {percent} % of {room} MiB are used"), None))
 }
 
+/// Said for as long as the files are there: they are kept for somebody to look at, and nobody else removes them.
+fn quarantine_problem(disk: &DiskFigures) -> Option<Value> {
+    let (files, mib) = (disk.quarantined_files, disk.quarantined_bytes >> 20);
+    let text =
+        format!("quarantine: {files} files of {mib} MiB are put aside under the state directory: `millrace queue ls`");
+    (files > 0).then(|| problem(&text, None))
+}
+
 fn disk_json(disk: &DiskFigures) -> Value {
     json!({
+        "quarantined_files": disk.quarantined_files,
+        "quarantined_bytes": disk.quarantined_bytes,
         "used_bytes": disk.used_bytes,
         "pool_bytes": disk.pool_bytes,
         "max_bytes": disk.max_bytes,

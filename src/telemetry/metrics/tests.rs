@@ -186,3 +186,17 @@ fn what_a_full_queue_drops_is_told_from_what_will_come_again() {
     let said = "rows of uberagent are being dropped: the queue is full (drop_newest)";
     assert_eq!(status["problems"][0]["text"], said);
 }
+
+#[test]
+fn what_was_put_aside_is_a_problem_until_it_is_gone() {
+    let (metrics, health) = (filled(), Health::new());
+    metrics.show_disk(Box::new(|| DiskFigures {
+        quarantined_files: 2,
+        quarantined_bytes: 9 << 20,
+        ..DiskFigures::default()
+    }));
+    let status = metrics.status(&health, Moment { now: Duration::from_secs(9), wall_ns: 1 });
+    let said = status["problems"][0]["text"].as_str().unwrap();
+    assert!(said.starts_with("quarantine: 2 files of 9 MiB are put aside"), "{said}");
+    assert!(metrics.render().lines().any(|line| line == "millrace_disk_quarantined_files 2"));
+}
