@@ -56,7 +56,7 @@ impl StateArgs {
             return Err(Unusable(message).into());
         }
         let encryption = config.and_then(|config| config.queue.encryption);
-        let key_file = self.key_file.clone().or(encryption.map(|encryption| encryption.key_file));
+        let key_file = self.key_file.clone().or(encryption.and_then(|encryption| encryption.key_file));
         let mut at_rest = AtRest { missing_key: MissingKey::Skip, ..AtRest::default() };
         if let Some(path) = key_file {
             at_rest.keys =
@@ -168,6 +168,25 @@ pub(in crate::cli) mod tests {
     /// The keys of [`encrypted`].
     pub(in crate::cli) fn keys() -> Keys {
         Keys::parse(&"0f".repeat(32)).unwrap()
+    }
+
+    #[test]
+    fn a_credential_of_the_unit_is_not_needed_to_look_and_a_key_file_takes_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        encrypted(&Place::of_lane(directory.path(), 0), 1);
+        let text = format!(
+            "state_directory: '{}'\nqueue: {{encryption: {{credential: queue.key}}}}\n",
+            directory.path().display()
+        );
+        std::fs::write(path("m.yaml"), text).unwrap();
+        std::fs::write(path("keys"), "0f".repeat(32)).unwrap();
+        let open = |key_file| StateArgs { state: None, config: Some(path("m.yaml")), key_file }.open().unwrap();
+        assert_eq!(open(None).at_rest.keys.ids().count(), 0);
+        assert!(open(Some(path("keys"))).at_rest.keys.ids().eq(keys().ids()));
+        let config = Source::of_file(Some(path("m.yaml"))).load().unwrap().config;
+        let start = crate::pipeline::logs::at_rest(&config.queue).unwrap_err().to_string();
+        assert!(start.contains("$CREDENTIALS_DIRECTORY is not set"), "{start}");
     }
 
     /// A state directory as it is opened by somebody who has not got them.

@@ -89,16 +89,9 @@ fn read_encryption(mut section: Section<'_>, reader: &Reader) -> Option<Encrypti
             reader.problem(&credential.origin, message);
             return None;
         }
-        (None, Some(credential)) => match directory {
-            Some(directory) => directory.join(credential.value),
-            None => {
-                let message = "queue.encryption.credential: $CREDENTIALS_DIRECTORY is not set; systemd sets it for units \
-                               with LoadCredential= or LoadCredentialEncrypted=";
-                reader.problem(&credential.origin, message.to_owned());
-                return None;
-            }
-        },
-        (Some(key_file), None) => with_directory(key_file.value, directory.as_deref()),
+        // Status, reload and the tools for files read this configuration too, and only the unit has the directory.
+        (None, Some(credential)) => directory.map(|directory| directory.join(credential.value)),
+        (Some(key_file), None) => Some(with_directory(key_file.value, directory.as_deref())),
         (None, None) => return None,
     };
     Some(Encryption { key_file, missing_key })
@@ -148,17 +141,23 @@ mod tests {
 
     #[test]
     fn keys_come_from_a_file_or_from_a_credential() {
-        let key_file = |text, credentials| queue(text, credentials).encryption.map(|encryption| encryption.key_file);
+        let key_file =
+            |text, credentials| queue(text, credentials).encryption.map(|encryption| encryption.key_file.unwrap());
         let path = |text| Some(PathBuf::from(text));
         assert_eq!(key_file("{}", Some("/run/c")), None, "credentials of something else");
         assert_eq!(key_file("queue: {encryption: {key_file: /etc/k}}", Some("/run/c")), path("/etc/k"));
         assert_eq!(key_file("queue: {encryption: {key_file: queue.key}}", Some("/run/c")), path("/run/c/queue.key"));
         assert_eq!(key_file("queue: {encryption: {key_file: queue.key}}", None), path("queue.key"));
         assert_eq!(key_file("queue: {encryption: {credential: queue.key}}", Some("/run/c")), path("/run/c/queue.key"));
+        let outside = queue("queue: {encryption: {credential: queue.key}}", None).encryption;
+        assert_eq!(
+            outside.map(|encryption| encryption.key_file),
+            Some(None),
+            "that is for whoever opens the log to say"
+        );
         let skips = queue("queue: {encryption: {key_file: /k, missing_key: skip}}", None).encryption.unwrap();
         assert_eq!(skips.missing_key, MissingKey::Skip);
         for (text, part) in [
-            ("queue: {encryption: {credential: queue.key}}", "$CREDENTIALS_DIRECTORY is not set"),
             ("queue: {encryption: {credential: a, key_file: b}}", "there is a key_file already"),
             ("queue: {encryption: {keyfile: b}}", "did you mean \"key_file\"?"),
         ] {

@@ -223,8 +223,9 @@ pub enum MissingKey {
 /// Encryption of the log at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encryption {
-    /// The file with the keys: the first writes, all read.
-    pub key_file: PathBuf,
+    /// The file with the keys: the first writes, all read. `None` for a credential outside the unit that it is handed to:
+    /// whoever does not open the log can do without.
+    pub key_file: Option<PathBuf>,
     /// What becomes of segments whose key is not in it.
     pub missing_key: MissingKey,
 }

@@ -48,6 +48,12 @@ pub enum LogsError {
         /// What is wrong with it; never what is in it.
         reason: String,
     },
+    /// The keys are a credential, and this is not the unit that it is handed to.
+    #[error(
+        "queue.encryption.credential: $CREDENTIALS_DIRECTORY is not set; systemd sets it for units with LoadCredential= or \
+         LoadCredentialEncrypted="
+    )]
+    NoCredentials,
     /// A lane's log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -153,8 +159,8 @@ pub fn open(
 pub fn at_rest(settings: &config::Queue) -> Result<AtRest, LogsError> {
     let compression = settings.compression;
     let Some(encryption) = &settings.encryption else { return Ok(AtRest { compression, ..AtRest::default() }) };
-    let keys = read_keys(&encryption.key_file)
-        .map_err(|reason| LogsError::Keys { path: encryption.key_file.display().to_string(), reason })?;
+    let path = encryption.key_file.as_ref().ok_or(LogsError::NoCredentials)?;
+    let keys = read_keys(path).map_err(|reason| LogsError::Keys { path: path.display().to_string(), reason })?;
     Ok(AtRest { compression, keys, missing_key: encryption.missing_key })
 }
 
