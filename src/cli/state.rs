@@ -120,6 +120,17 @@ impl State {
         Ok(lanes.into_iter().map(|place| Place { at_rest: self.at_rest.clone(), ..place }).collect())
     }
 
+    /// The lane that is named, which has to be there, or every lane.
+    pub(super) fn lanes_or(&self, named: Option<u32>) -> anyhow::Result<Vec<Place>> {
+        let mut lanes = self.lanes()?;
+        let Some(lane) = named else { return Ok(lanes) };
+        lanes.retain(|place| place.lane == lane);
+        if lanes.is_empty() {
+            return Err(Unusable(format!("there is no lane {lane}: `millrace queue ls` shows which there are")).into());
+        }
+        Ok(lanes)
+    }
+
     /// Every directory with files that were put aside: itself, how many files, and their bytes.
     pub(super) fn quarantined(&self) -> Vec<(PathBuf, u64, u64)> {
         let found = quarantines(&self.directory).into_iter().map(|directory| {

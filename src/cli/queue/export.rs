@@ -5,8 +5,9 @@
 //! bytes, big-endian. A block is exported whole when it was received in the time asked for. What is damaged is left out,
 //! counted, and ends the command with 1.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -96,8 +97,7 @@ pub(super) fn export(arguments: &ExportArgs) -> anyhow::Result<()> {
         None => Ok(none),
     };
     let times = moment(&arguments.from, 0)?..moment(&arguments.to, u64::MAX)?;
-    let mut places = state.lanes()?;
-    places.retain(|place| arguments.lane.is_none_or(|lane| place.lane == lane));
+    let places = state.lanes_or(arguments.lane)?;
     let lanes = places.into_iter().map(|place| Lane::open(place, now_ns)).collect::<Result<Vec<Lane>, _>>()?;
     // Read after the logs: what was released before they were opened is behind it.
     let cursor = match &arguments.destination {
@@ -220,7 +220,8 @@ impl Sink {
             Format::Protobuf => "pb",
         };
         let path = directory.join(format!("{}.{ending}", signal(of)));
-        let created = File::create_new(&path);
+        // What was encrypted in the log is plain here.
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         Ok(Box::new(
             created.with_context(|| format!("{} cannot be made: export to an empty directory", path.display()))?,
         ))
@@ -234,8 +235,27 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::state::tests::{encrypted, keys};
+    use crate::cli::state::tests::{encrypted, keys, without_keys};
     use crate::queue::inspect::Place;
+
+    #[test]
+    fn what_is_written_is_for_its_owner_alone() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(directory.path(), Format::Protobuf).unwrap();
+        sink.write(Signal::Traces, &[7; 9]).unwrap();
+        sink.finish().unwrap();
+        assert_eq!(fs::metadata(directory.path().join("traces.pb")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_lane_that_is_not_there_cannot_be_exported() {
+        let directory = tempfile::tempdir().unwrap();
+        encrypted(&Place::of_lane(directory.path(), 0), 1);
+        let state = without_keys(directory.path());
+        assert_eq!((state.lanes_or(None).unwrap().len(), state.lanes_or(Some(0)).unwrap().len()), (1, 1));
+        assert!(state.lanes_or(Some(9)).unwrap_err().to_string().starts_with("there is no lane 9"));
+    }
 
     #[test]
     fn what_has_no_key_is_not_called_damaged() {

@@ -36,13 +36,7 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
     let state = arguments.state.open()?;
     let now_ns = clock::wall_ns();
-    let mut places = state.lanes()?;
-    if let Some(lane) = arguments.lane {
-        places.retain(|place| place.lane == lane);
-        if places.is_empty() {
-            return Err(Unusable(format!("there is no lane {lane}: `millrace queue ls` shows which there are")).into());
-        }
-    }
+    let places = state.lanes_or(arguments.lane)?;
     let names = sources(&state.directory);
     let mut found = Vec::new();
     for place in places {
