@@ -2,7 +2,7 @@
 //!
 //! Looked at once a second by the thread that owns the appliance. A watermark is logged when it is reached, louder the
 //! higher it is, and shown as a degraded component until the log has clearly fallen below it again. It changes nothing
-//! that senders see: a log that is full does that by itself.
+//! that senders see: a log that is full does that by itself, and then the process says that it is not ready.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::dead_letters::{self, StoreName};
 use crate::queue::{Budget, Log, Storage};
 use crate::telemetry::health::{Component, Health, State};
+use crate::telemetry::ledger;
 use crate::telemetry::metrics::{DiskFigures, LogFigures, LogSource, Metrics, Watermark};
 
 /// Points by which the log falls below a watermark before that is over.
@@ -20,6 +21,8 @@ const CLEARLY: u64 = 5;
 pub struct DiskParts {
     /// The logs of all lanes.
     pub logs: Vec<Arc<Log>>,
+    /// What the writers of the lanes that run say of theirs.
+    pub ledgers: Vec<Arc<ledger::Lane>>,
     /// Their budget.
     pub budget: Arc<Budget>,
     /// Where they are stored.
@@ -39,6 +42,8 @@ pub struct Disk {
     shown: Watermark,
     /// Nor was there room for another segment, in words.
     starved: Option<String>,
+    /// Nothing was taken.
+    is_full: bool,
 }
 
 impl DiskParts {
@@ -53,6 +58,7 @@ impl DiskParts {
             free_bytes: self.storage.free_bytes(&self.directory).unwrap_or(u64::MAX),
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes,
+            is_full: !self.ledgers.is_empty() && self.ledgers.iter().all(|ledger| ledger.is_full.get() > 0),
             quarantined_files: quarantined.len() as u64,
             quarantined_bytes: quarantined.iter().sum(),
             logs_without_spare: spares.iter().filter(|spares| **spares == 0).count() as u64,
@@ -72,7 +78,7 @@ impl Disk {
         metrics.show_disk(Box::new(move || read.figures()));
         let component = health.component("disk");
         component.set(State::Ready);
-        let mut disk = Disk { parts, component, shown: Watermark::Low, starved: None };
+        let mut disk = Disk { parts, component, shown: Watermark::Low, starved: None, is_full: false };
         // What a start finds is said by it, before the first sender is told to come again.
         disk.look();
         disk
@@ -85,37 +91,52 @@ impl Disk {
 
     fn turn(&mut self, figures: &DiskFigures) {
         let (percent, mark) = (figures.percent(), figures.watermark());
-        let falls_clearly = mark < self.shown && percent + CLEARLY <= self.shown.percent();
-        let starves = figures.is_starved() != self.starved.is_some();
-        if mark <= self.shown && !falls_clearly && !starves {
-            return;
-        }
-        self.starved = figures.starved();
-        if let Some(starved) = &self.starved {
-            self.shown = mark;
-            tracing::error!("{starved}: senders will be slowed or told to come again");
-            self.component.set(State::Degraded(starved.clone()));
-            return;
-        }
         let rose = mark > self.shown;
-        self.shown = mark;
+        let fell = mark < self.shown && percent + CLEARLY <= self.shown.percent();
+        let starves = figures.is_starved() != self.starved.is_some();
+        if !rose && !fell && !starves && figures.is_full == self.is_full {
+            return;
+        }
+        if rose || fell {
+            self.shown = mark;
+        }
+        if starves {
+            self.starved = figures.starved();
+        }
         let room_mib = figures.room_bytes() >> 20;
-        match (rose, mark) {
-            (true, Watermark::Critical) => {
+        match (&self.starved, mark) {
+            (Some(starved), _) if starves => tracing::error!("{starved}: senders will be slowed or told to come again"),
+            (_, Watermark::Critical) if rose => {
                 tracing::error!(
                     percent,
                     room_mib,
                     "the log is all but full: senders will be slowed or told to come again"
                 );
             }
-            (true, Watermark::High) => tracing::error!(percent, room_mib, "the log is nearly full"),
-            (true, _) => tracing::warn!(percent, room_mib, "the log fills up"),
-            (false, _) => tracing::info!(percent, room_mib, "the log has room again"),
+            (_, Watermark::High) if rose => tracing::error!(percent, room_mib, "the log is nearly full"),
+            _ if rose => tracing::warn!(percent, room_mib, "the log fills up"),
+            _ if fell || starves => tracing::info!(percent, room_mib, "the log has room again"),
+            _ => {}
         }
-        self.component.set(match mark {
-            Watermark::Low => State::Ready,
-            _ => State::Degraded(format!("more than {} % of {room_mib} MiB are used", mark.percent())),
-        });
+        if figures.is_full && !self.is_full {
+            tracing::error!(percent, room_mib, "the log is full: senders are slowed or told to come again");
+        }
+        self.is_full = figures.is_full;
+        self.component.set(self.state(room_mib));
+    }
+
+    fn state(&self, room_mib: u64) -> State {
+        let why = match (&self.starved, self.shown) {
+            (Some(starved), _) => Some(starved.clone()),
+            (None, Watermark::Low) => None,
+            (None, mark) => Some(format!("more than {} % of {room_mib} MiB are used", mark.percent())),
+        };
+        match why {
+            Some(why) if self.is_full => State::Refusing(format!("the log is full: {why}")),
+            None if self.is_full => State::Refusing("the log is full".to_owned()),
+            Some(why) => State::Degraded(why),
+            None => State::Ready,
+        }
     }
 }
 
@@ -156,6 +177,7 @@ mod tests {
         let health = Health::new();
         let parts = DiskParts {
             logs: Vec::new(),
+            ledgers: Vec::new(),
             budget: Arc::new(Budget::new(1000 << 20, 0)),
             storage: Arc::new(FileStorage),
             directory: PathBuf::from("/"),
@@ -183,7 +205,7 @@ mod tests {
     #[test]
     fn a_start_without_room_for_a_segment_says_so_at_once_and_until_there_is_some() {
         let health = Health::new();
-        let storage = SimDisk::new(7);
+        let (storage, ledger) = (SimDisk::new(7), Arc::<ledger::Lane>::default());
         let budget = Arc::new(Budget::new(1 << 30, 200 << 20));
         let options = Options {
             directory: "log/lane-00".into(),
@@ -201,6 +223,7 @@ mod tests {
         let (log, _appender, _) = Log::open(Arc::new(storage.clone()), options).unwrap();
         let parts = DiskParts {
             logs: vec![log],
+            ledgers: vec![Arc::clone(&ledger)],
             budget,
             storage: Arc::new(storage.clone()),
             directory: PathBuf::from("log"),
@@ -210,6 +233,14 @@ mod tests {
         let mut disk = Disk::show(parts, &Metrics::new(), &health);
         let said = "ready; disk: queue.reserve_bytes is 200 MiB, free are 30 MiB: no segment can be made";
         assert_eq!(health.summary(), said);
+        ledger.is_full.set(1);
+        disk.look();
+        let line = "[-] disk: refusing: the log is full: queue.reserve_bytes is 200 MiB, free are 30 MiB: no segment can be made";
+        assert_eq!((health.ready().yes, health.ready().lines), (false, vec![line.to_owned()]));
+        assert_eq!(health.degraded().len(), 1, "and it is a problem");
+        ledger.is_full.set(0);
+        disk.look();
+        assert!(health.ready().yes);
         storage.set_free_bytes(300 << 20);
         disk.look();
         assert_eq!(health.summary(), "ready");

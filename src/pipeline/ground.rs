@@ -59,6 +59,7 @@ impl Ground {
         }
         let parts = DiskParts {
             logs: self.logs.iter().map(|open| Arc::clone(&open.log)).collect(),
+            ledgers: self.logs.iter().take(lanes).map(|open| Arc::clone(&open.ledger)).collect(),
             budget: Arc::clone(&self.budget),
             storage: Arc::clone(&self.storage),
             directory: config.state_directory.clone(),

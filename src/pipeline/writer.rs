@@ -128,6 +128,10 @@ impl LaneWriter {
         let took = self.take(now);
         self.answer();
         self.announce(now);
+        // Also without a block that asks for it: senders may wait until they are told that there is room.
+        if self.options.ledger.is_full.get() > 0 && self.options.appender.has_room() {
+            self.options.ledger.is_full.set(0);
+        }
         // Commit-marks. A full log is met when a block needs the room.
         match self.options.appender.maintain(now, wall_ns) {
             Ok(()) | Err(AppendError::Full) => {}
@@ -269,6 +273,7 @@ impl LaneWriter {
             let sequence = match self.options.appender.append(&block.meta, &block.payload) {
                 Ok(sequence) => sequence,
                 Err(AppendError::Full) if self.waits(&work) => {
+                    self.options.ledger.is_full.set(1);
                     return (!planted(Sabotage::HeldForgotten)).then_some(Held::Work(work));
                 }
                 Err(error) => {
@@ -318,6 +323,9 @@ impl LaneWriter {
     }
 
     fn refuse<'a>(&mut self, index: usize, refused: impl Iterator<Item = &'a Meta>, refusal: Refusal) {
+        if refusal == Refusal::Full {
+            self.options.ledger.is_full.set(1);
+        }
         refused.for_each(|meta| book(&self.options.ledger, meta, Side::Refused));
         self.feeds[index].decide(Fate::Known(VerdictOutcome::Refused(refusal)));
     }

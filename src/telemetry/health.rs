@@ -2,7 +2,8 @@
 //!
 //! Three questions, answered differently on purpose. *Live*: has every thread ticked lately? A stuck thread is the one
 //! thing that only a restart mends. *Started*: has every component once been ready? *Ready*: may senders be pointed here
-//! now? A degraded component (a backend that is down) keeps both live and ready, for the log takes the data.
+//! now? A degraded component (a backend that is down) keeps both live and ready, for the log takes the data; a log that
+//! is full does not.
 //!
 //! A thread ticks with one relaxed store a turn and must turn at least every third of the limit that it registered with;
 //! states change rarely and are under a lock. Time is an argument, from the monotonic clock.
@@ -21,6 +22,8 @@ pub enum State {
     Ready,
     /// Doing what it can: with the reason.
     Degraded(String),
+    /// Taking nothing for the time being: with the reason.
+    Refusing(String),
     /// Finishing what it has.
     Draining,
 }
@@ -171,7 +174,7 @@ impl Health {
     pub fn degraded(&self) -> Vec<(String, String)> {
         let components = lock(&self.shared.components);
         let degraded = components.iter().filter_map(|entry| match &entry.state {
-            State::Degraded(reason) => Some((entry.name.clone(), reason.clone())),
+            State::Degraded(reason) | State::Refusing(reason) => Some((entry.name.clone(), reason.clone())),
             State::Starting | State::Ready | State::Draining => None,
         });
         degraded.collect()
@@ -187,7 +190,7 @@ impl Health {
             () => "starting",
         });
         for entry in components.iter().filter(|entry| !entry.retired) {
-            if let State::Degraded(reason) = &entry.state {
+            if let State::Degraded(reason) | State::Refusing(reason) = &entry.state {
                 write!(line, "; {}: {reason}", entry.name).expect("writing to a string cannot fail");
             }
         }
@@ -200,7 +203,7 @@ impl Component {
     pub fn set(&self, state: State) {
         let mut components = lock(&self.shared.components);
         let entry = components.get_mut(self.index).expect("components keep their places");
-        entry.started |= matches!(state, State::Ready | State::Degraded(_));
+        entry.started |= matches!(state, State::Ready | State::Degraded(_) | State::Refusing(_));
         entry.state = state;
     }
 }
@@ -242,6 +245,7 @@ fn describe(state: &State) -> String {
         State::Starting => "starting".to_owned(),
         State::Ready => "ready".to_owned(),
         State::Degraded(reason) => format!("degraded: {reason}"),
+        State::Refusing(reason) => format!("refusing: {reason}"),
         State::Draining => "draining".to_owned(),
     }
 }

@@ -89,6 +89,8 @@ pub struct Lane {
     pub appended_blocks: Counter,
     /// Payload bytes in the log.
     pub appended_bytes: Counter,
+    /// 1 while the log takes nothing for want of room; no part of the balance.
+    pub is_full: Counter,
 }
 
 /// Why a destination gave spans up by policy. The numbers are part of the cursor's format.

@@ -51,6 +51,8 @@ pub struct DiskFigures {
     pub segment_bytes: u64,
     /// Logs that have no segment ready for use.
     pub logs_without_spare: u64,
+    /// No lane takes anything.
+    pub is_full: bool,
     /// Files that were put aside because they could not be believed or read.
     pub quarantined_files: u64,
     /// Their bytes, which the budget does not count.

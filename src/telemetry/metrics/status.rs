@@ -269,6 +269,7 @@ fn quarantine_problem(disk: &DiskFigures) -> Option<Value> {
 
 fn disk_json(disk: &DiskFigures) -> Value {
     json!({
+        "is_full": disk.is_full,
         "quarantined_files": disk.quarantined_files,
         "quarantined_bytes": disk.quarantined_bytes,
         "used_bytes": disk.used_bytes,
