@@ -145,8 +145,8 @@ struct Sources {
     logs: Vec<LogSource>,
     disk: Option<DiskRead>,
     drops: Option<DropsRead>,
-    /// The wall clock at the last upkeep, Unix nanoseconds.
-    wall_ns: u64,
+    /// When the last upkeep was.
+    at: Moment,
     extras: Vec<Extra>,
     /// By [`PluginPlace`].
     plugins: [Vec<PluginSource>; 3],
@@ -232,7 +232,7 @@ impl Metrics {
     pub fn upkeep(&self, at: Moment) {
         self.handle.run_upkeep();
         let mut sources = self.sources();
-        sources.wall_ns = at.wall_ns;
+        sources.at = at;
         let counts = sources.counts();
         drop(sources);
         self.rates().sample(at.now, counts);
@@ -391,8 +391,10 @@ impl Sources {
             gauge!("millrace_destination_in_queue_spans", labels.clone()).set(float(gauges.in_queue.get()));
             gauge!("millrace_destination_lag_spans", labels.clone()).set(float(gauges.in_queue.get()));
             gauge!("millrace_destination_lag_bytes", labels.clone()).set(float(gauges.lag_bytes.get()));
-            let lag = gauges.lag(self.wall_ns).as_secs_f64();
+            let lag = gauges.lag(self.at.wall_ns).as_secs_f64();
             gauge!("millrace_destination_lag_seconds", labels.clone()).set(lag);
+            let failed = gauges.failed_seconds(self.at);
+            gauge!("millrace_destination_last_error_timestamp_seconds", labels.clone()).set(float(failed));
             gauge!("millrace_destination_imbalance_spans", labels).set(signed(self.imbalance_of(destination)));
         }
     }
@@ -486,6 +488,7 @@ fn describe() {
     describe_gauge!("millrace_destination_in_queue_spans", "Spans in the log that wait for this destination");
     describe_gauge!("millrace_destination_lag_spans", "As in_queue_spans, beside the lag in bytes and seconds");
     describe_gauge!("millrace_destination_lag_seconds", Unit::Seconds, "Age of the oldest block not delivered");
+    describe_gauge!("millrace_destination_last_error_timestamp_seconds", "Unix seconds of its last error; 0: none");
     describe_gauge!("millrace_destination_lag_bytes", Unit::Bytes, "Bytes of the log that wait for this destination");
     describe_gauge!("millrace_destination_imbalance_spans", "Spans of the log not accounted for; 0 at rest");
     disk::describe();

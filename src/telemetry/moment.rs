@@ -19,7 +19,7 @@ pub fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// One moment by both clocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     /// Time since the process started.
     pub now: Duration,
@@ -31,9 +31,15 @@ impl Moment {
     /// A time of the monotonic clock on the wall clock, for programs.
     #[must_use]
     pub fn wall(&self, time: Duration) -> String {
-        iso(match time.checked_sub(self.now) {
+        iso(self.wall_ns_of(time))
+    }
+
+    /// A time of the monotonic clock on the wall clock, Unix nanoseconds.
+    #[must_use]
+    pub fn wall_ns_of(&self, time: Duration) -> u64 {
+        match time.checked_sub(self.now) {
             Some(ahead) => self.wall_ns.saturating_add(nanoseconds(ahead)),
             None => self.wall_ns.saturating_sub(nanoseconds(self.now.saturating_sub(time))),
-        })
+        }
     }
 }

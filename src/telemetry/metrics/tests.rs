@@ -155,6 +155,8 @@ fn the_status_says_in_words_what_is_wrong() {
     assert_eq!(destination["trouble"]["next_try"], "2023-11-14T22:15:40.000000000Z");
     assert_eq!(destination["spans_per_second"], 50);
     assert!(metrics.render().contains("millrace_destination_lag_seconds{destination=\"otlphttp/second\"} 40\n"));
+    let failed = "millrace_destination_last_error_timestamp_seconds{destination=\"otlphttp/second\"} 1700000090";
+    assert!(metrics.render().lines().any(|line| line == failed), "{}", metrics.render());
     assert_eq!(status["sources"][0]["records"]["received"], 20);
     assert_eq!(problems(&status), 1);
 

@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::DestinationGauges;
+use super::{DestinationGauges, Moment};
 
 /// What there is to say of a destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,11 @@ impl DestinationGauges {
             0 => Duration::ZERO,
             oldest => Duration::from_nanos(wall_ns.saturating_sub(oldest)),
         }
+    }
+
+    /// When something last went wrong, Unix seconds; 0 when nothing has.
+    pub(super) fn failed_seconds(&self, at: Moment) -> u64 {
+        self.words().last_error.map_or(0, |(time, _)| at.wall_ns_of(time) / 1_000_000_000)
     }
 
     /// A copy of what there is to say.
