@@ -40,6 +40,8 @@ impl Metrics {
         };
         let others = health.degraded().into_iter();
         let others = others.filter(|(name, _)| name.strip_prefix("destination ").is_none_or(is_parked));
+        // Of the disk the figures say as much, and as of now.
+        let others = others.filter(|(name, _)| name != "disk" || disk.is_none());
         problems.extend(others.map(|(name, reason)| problem(&format!("{name}: {reason}"), None)));
         let at_rest = sources.counts().keys().all(|name| rate(name.clone()) == 0);
         let off = [balances.front, balances.lane, balances.destination] != [0, 0, 0];
@@ -245,13 +247,18 @@ fn destination_problem(destination: &DestinationSource, at: Moment) -> Option<Va
 }
 
 fn disk_problem(disk: &DiskFigures) -> Option<Value> {
+    let full = if disk.is_full { "the log is full: " } else { "" };
     if let Some(starved) = disk.starved() {
-        return Some(problem(&format!("disk: {starved}; senders will be slowed down or told to come again"), None));
+        return Some(problem(
+            &format!("disk: {full}{starved}; senders will be slowed down or told to come again"),
+            None,
+        ));
     }
     let percent = disk.percent();
     let what = match disk.watermark() {
-        Watermark::Low => return None,
-        Watermark::Warn => "the log fills up",
+        Watermark::Low if !disk.is_full => return None,
+        _ if disk.is_full => "the log is full: senders are slowed down or told to come again",
+        Watermark::Low | Watermark::Warn => "the log fills up",
         Watermark::High => "the log is nearly full",
         Watermark::Critical => "the log is all but full: senders will be slowed down or told to come again",
     };

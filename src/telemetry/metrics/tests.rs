@@ -129,6 +129,11 @@ fn the_status_says_in_words_what_is_wrong() {
     let problems = |status: &serde_json::Value| status["problems"].as_array().unwrap().len();
     let status = metrics.status(&health, at(100));
     assert_eq!(status["problems"][0]["text"], "disk: the log is nearly full, 90 % of 0 MiB are used");
+    health.component("disk").set(State::Degraded("more than 85 % of 0 MiB are used".to_owned()));
+    assert_eq!(problems(&metrics.status(&health, at(100))), 1, "once is enough");
+    metrics.show_disk(Box::new(|| DiskFigures { is_full: true, ..DiskFigures::default() }));
+    let status = metrics.status(&health, at(100));
+    assert!(status["problems"][0]["text"].as_str().unwrap().starts_with("disk: the log is full"));
     metrics.show_disk(Box::new(DiskFigures::default));
     assert_eq!(problems(&metrics.status(&health, at(100))), 0);
 
