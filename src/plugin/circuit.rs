@@ -1,8 +1,9 @@
 //! The circuit of one plugin on one lane: after too many failures it is left alone for a while.
 //!
-//! CLOSED opens at so many failures within a window, or when they have cost a tenth of its time. OPEN lasts a jittered back-off that doubles each time it opens again.
-//! Then it is HALF OPEN: the next call decides, success closes, failure opens. While it is open the operator's policy meets
-//! every batch, as if the plugin had failed, at no cost. Plain fields, `now` in, decision out: no clock is read here.
+//! CLOSED opens at so many failures within a window, or when they have cost a tenth of its time. OPEN lasts a jittered
+//! back-off that doubles each time it opens again. Then it is HALF OPEN: the next call decides, success closes, failure
+//! opens. While it is open the operator's policy meets every batch, as if the plugin had failed, at no cost. Plain fields,
+//! `now` in, decision out: no clock is read here.
 
 use std::collections::VecDeque;
 use std::time::Duration;

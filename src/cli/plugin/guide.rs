@@ -64,7 +64,7 @@ fn the_limits_in_the_guide_are_those_of_the_code() {
         ("plugin/sandbox.rs", "HANDLES: usize = 1024;", "and to the batch | 1,024 |"),
         ("otlp/columns/selection.rs", "MAX_FIELDS: usize = 64;", "extra ones of a patch | 64,"),
         ("otlp/columns/selection.rs", "MAX_EXTRA_FIELDS: usize = 256;", ", 256 |"),
-        ("plugin/sandbox.rs", "PluginClass::Light => Duration::from_secs(1),", "and to `save` | 1 s light,"),
+        ("plugin/sandbox.rs", "PluginClass::Light => Duration::from_millis(50),", "and to `save` | 50 ms light,"),
         ("plugin/sandbox.rs", "PluginClass::Heavy => Duration::from_secs(10),", ", 10 s heavy |"),
         ("plugin/sandbox.rs", "SAVED_BYTES: usize = 1 << 20;", "| what `save` hands over | 1 MiB |"),
         ("plugin/imports/state.rs", "ENTRIES: usize = 16_384;", "| `state` | 16,384 entries;"),
