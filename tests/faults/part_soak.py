@@ -2,7 +2,8 @@
 
 First the log is filled and drained once, so that whatever a backlog needs is there before anything is measured. Then the
 time is cut in halves: the second has no more anonymous memory, threads or descriptors of any kind than the first. Segments
-of a backlog are opened and closed with it, so their descriptors have a bound of their own. When the load ends, everything
+of a backlog are opened and closed with it, and the index of a log is opened with its first full segment, for dead letters
+after an hour: the descriptors of these have bounds. When the load ends, everything
 acknowledged has come out and every balance is 0. The configuration is asked to be read again now and then.
 """
 
@@ -22,8 +23,8 @@ FLAP_SECONDS = 5
 RELOAD_SECONDS = 20
 # In two minutes a lane's ring may be met fuller than ever before: it holds some MiB of lines. In more time it has been.
 RISE_MIB = {"ci": 5, "nightly": 2, "gate": 2}
-# As many files as the budget has, and those that a request still reads.
-MOST_SEGMENTS = 16 + 4
+# As many files as the budget has, and those that a request still reads; the logs of two lanes and two stores of dead letters.
+MOST = {"segment": 16 + 4, "index": 4}
 # Connections that are closed while others are made: of the senders, and of requests.
 MORE_SOCKETS = 8
 # In each time that the backend is down: the requests under way as it goes, the few that open the breaker, and its probes.
@@ -71,7 +72,7 @@ def soak(scene, seconds, rise_mib):
         f"{seconds} s, {stand.journal.promised:,} acknowledged, 0 lost, imbalance 0, {failed / outages:.1f} requests failed "
         f"in each of {outages:.0f} outages beside {accepted:,.0f} accepted, anonymous memory {last.anonymous:.1f} MiB, "
         f"{rise:+.1f} MiB from half to half, "
-        f"{last.others.total()} descriptors beside {last.segments} of segments, {last.threads} threads"
+        f"{last.others.total()} descriptors beside {last.bounded['segment']} of segments, {last.threads} threads"
     )
 
 
@@ -131,7 +132,7 @@ class Sample:
         self.anonymous = (int(status["RssAnon"].split()[0]) + int(status["RssShmem"].split()[0])) / 1024
         self.threads = int(status["Threads"])
         self.others = Counter(filter(None, map(kind, Path(f"/proc/{pid}/fd").iterdir())))
-        self.segments = self.others.pop("segment", 0)
+        self.bounded = {name: self.others.pop(name, 0) for name in MOST}
 
 
 def kind(descriptor):
@@ -153,9 +154,10 @@ def compare(samples, rise_mib):
         early, late = (most_held(sample.others[name] for sample in part) for part in halves)
         if late > early + slack:
             grown.append(f"{late} descriptors of {name}, {early} in the first half")
-    segments = max(sample.segments for sample in samples)
-    if segments > MOST_SEGMENTS:
-        grown.append(f"{segments} descriptors of segments")
+    for name, bound in MOST.items():
+        held = most_held(sample.bounded[name] for sample in samples)
+        if held > bound:
+            grown.append(f"{held} descriptors of {name}, more than {bound}")
     early, late = (most_held(sample.threads for sample in part) for part in halves)
     if late > early:
         grown.append(f"{late} threads, {early} in the first half")
