@@ -381,22 +381,19 @@ fn any_fail_closed(loaded: &[Loaded]) -> bool {
     loaded.iter().any(|one| one.program.is_fail_closed())
 }
 
-/// Whether neither configuration nor file of a plugin, nor of its shadow, has changed. Tables are read again by every
-/// reload that changes anything of their plugin.
+/// Whether neither configuration nor file of a plugin, nor of its shadow, nor a table of theirs has changed.
 fn is_as_it_was(program: &Program, plugin: &Plugin) -> Result<bool, PluginError> {
     if program.plugin != *plugin {
         return Ok(false);
     }
-    let digest = |path: &Path| {
-        let source = load::Source::read(path);
-        source.map(|source| source.sha256).map_err(|source| PluginError::File { plugin: plugin.name.clone(), source })
-    };
+    let unread = |source| PluginError::File { plugin: plugin.name.clone(), source };
+    let digest = |path: &Path| load::Source::read(path).map(|source| source.sha256).map_err(unread);
     let live = digest(&plugin.component.path)? == program.generation.sha256;
     let shadow = match (&plugin.shadow, &program.shadow) {
         (Some(component), Some(shadow)) => digest(&component.path)? == shadow.sha256,
         _ => true,
     };
-    Ok(live && shadow)
+    Ok(live && shadow && program.generation.has_tables_of(&plugin.lookups).map_err(unread)?)
 }
 
 /// The ids of the receivers that a plugin's filter names. A reload writes new ids down when nothing else can fail any more:
@@ -476,6 +473,27 @@ service: {pipelines: {traces: {receivers: [otlp/first, otlp/second], processors:
         let expected = [("a", Some(vec![2])), ("b", Some(vec![2])), ("d", Some(vec![3, 2])), ("e", None)];
         assert_eq!(shown(&merged), expected);
         assert!(is_same(&with_leaving(&running, &next, &[]), &next));
+    }
+
+    #[test]
+    fn a_table_that_has_changed_is_read_again_and_one_that_is_broken_is_refused() {
+        let engine = Engine::start(Pool { lanes: 1, plugins: 1 }).unwrap();
+        let table = tempfile::Builder::new().suffix(".csv").tempfile().unwrap().into_temp_path();
+        let write = |text: &str| std::fs::write(&table, text).unwrap();
+        write("key,site\na,Bonn\n");
+        let lookups = vec![("sites".to_owned(), table.to_path_buf())];
+        let plugin = Plugin { lookups, ..loaded(&engine, &[("a", None)])[0].program.plugin.clone() };
+        let load = || on_a_deep_stack(|| Program::load(&engine, &plugin, 1)).unwrap();
+        let program = load().unwrap();
+        assert!(is_as_it_was(&program, &plugin).unwrap());
+        write("key,site\na,Jena\n");
+        assert!(!is_as_it_was(&program, &plugin).unwrap());
+        assert!(is_as_it_was(&load().unwrap(), &plugin).unwrap());
+        write("key,site\na\n");
+        assert!(!is_as_it_was(&program, &plugin).unwrap());
+        assert!(format!("{:?}", load().err().unwrap()).contains("line 2 has 1 cells"));
+        std::fs::remove_file(&table).unwrap();
+        assert!(is_as_it_was(&program, &plugin).err().unwrap().to_string().contains("plugin/a"));
     }
 
     #[test]

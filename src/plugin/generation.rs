@@ -164,6 +164,18 @@ impl Generation {
     }
 }
 
+impl Generation {
+    /// Whether the files of its tables hold what they held when it was made.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be read.
+    pub fn has_tables_of(&self, lookups: &[(String, PathBuf)]) -> Result<bool, LoadError> {
+        let mut files = self.environment.tables.iter().zip(lookups);
+        files.try_fold(true, |is_so, ((_, table), (_, path))| Ok(is_so && table.is_of(path).map_err(LoadError::Table)?))
+    }
+}
+
 fn tables(lookups: &[(String, PathBuf)]) -> Result<Tables, LoadError> {
     let load = |(name, path): &(String, PathBuf)| Ok((name.clone(), Arc::new(Table::load(path)?)));
     lookups.iter().map(load).collect::<Result<_, _>>().map_err(LoadError::Table)

@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use wasmtime::component::Resource;
 
@@ -31,9 +32,15 @@ pub(in crate::plugin) type Tables = Vec<(String, Arc<Table>)>;
 #[expect(unreachable_pub, reason = "the generated bindings name it")]
 pub struct OpenTable;
 
+type Rows = HashMap<Box<str>, Box<str>>;
+
 /// Rows by key.
 #[derive(Debug)]
-pub(in crate::plugin) struct Table(HashMap<Box<str>, Box<str>>);
+pub(in crate::plugin) struct Table {
+    rows: Rows,
+    /// Of the file that they were read from.
+    sha256: [u8; 32],
+}
 
 /// Why a table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,51 +70,72 @@ impl Table {
     ///
     /// When it cannot be read, is too big, or is not what its name says.
     pub(in crate::plugin) fn load(path: &Path) -> Result<Table, TableError> {
-        let read = |source| TableError::Read { path: path.to_owned(), source };
         let broken = |what| TableError::Broken { path: path.to_owned(), what };
-        let mut bytes = Vec::new();
-        File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > FILE_BYTES {
-            return Err(broken(format!("a table has at most {FILE_BYTES} bytes")));
-        }
+        let bytes = read(path)?;
+        let sha256 = sha256(&bytes);
         let text = String::from_utf8(bytes).map_err(|error| broken(error.to_string()))?;
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("csv") => Table::from_csv(&text).map_err(broken),
-            Some("json") => Table::from_json(&text).map_err(broken),
-            _ => Err(broken("a table is a .csv or a .json file".to_owned())),
-        }
+        let rows = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => rows_of_csv(&text).map_err(broken)?,
+            Some("json") => rows_of_json(&text).map_err(broken)?,
+            _ => return Err(broken("a table is a .csv or a .json file".to_owned())),
+        };
+        Ok(Table { rows, sha256 })
     }
 
-    fn from_csv(text: &str) -> Result<Table, String> {
-        let mut records = csv::records(text);
-        let (_, names) = records.next().ok_or("there is no first line with names")??;
-        let mut rows = HashMap::new();
-        for record in records {
-            let (line, cells) = record?;
-            if cells.len() != names.len() {
-                return Err(format!("line {line} has {} cells, the first line {}", cells.len(), names.len()));
-            }
-            let pairs = names.iter().cloned().zip(cells.iter().cloned().map(Value::String)).skip(1);
-            let row = Value::Object(pairs.collect()).to_string();
-            if rows.insert(Box::from(cells[0].as_str()), Box::from(row)).is_some() {
-                return Err(format!("line {line}: the key {:?} is there twice", cells[0]));
-            }
-        }
-        Ok(Table(rows))
-    }
-
-    fn from_json(text: &str) -> Result<Table, String> {
-        let rows: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if let Some((key, _)) = rows.iter().find(|(_, row)| !row.is_object()) {
-            return Err(format!("the row {key:?} is not an object"));
-        }
-        Ok(Table(rows.into_iter().map(|(key, row)| (key.into(), row.to_string().into())).collect()))
+    /// Whether the file still holds what the table was read from.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is too big.
+    pub(in crate::plugin) fn is_of(&self, path: &Path) -> Result<bool, TableError> {
+        Ok(sha256(&read(path)?) == self.sha256)
     }
 
     /// The row of this key, as a JSON object.
     fn row(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(AsRef::as_ref)
+        self.rows.get(key).map(AsRef::as_ref)
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TableError> {
+    let read = |source| TableError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > FILE_BYTES {
+        let what = format!("a table has at most {FILE_BYTES} bytes");
+        return Err(TableError::Broken { path: path.to_owned(), what });
+    }
+    Ok(bytes)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    *digest(&SHA256, bytes).as_ref().first_chunk().expect("the digest has 32 bytes")
+}
+
+fn rows_of_csv(text: &str) -> Result<Rows, String> {
+    let mut records = csv::records(text);
+    let (_, names) = records.next().ok_or("there is no first line with names")??;
+    let mut rows = HashMap::new();
+    for record in records {
+        let (line, cells) = record?;
+        if cells.len() != names.len() {
+            return Err(format!("line {line} has {} cells, the first line {}", cells.len(), names.len()));
+        }
+        let pairs = names.iter().cloned().zip(cells.iter().cloned().map(Value::String)).skip(1);
+        let row = Value::Object(pairs.collect()).to_string();
+        if rows.insert(Box::from(cells[0].as_str()), Box::from(row)).is_some() {
+            return Err(format!("line {line}: the key {:?} is there twice", cells[0]));
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of_json(text: &str) -> Result<Rows, String> {
+    let rows: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if let Some((key, _)) = rows.iter().find(|(_, row)| !row.is_object()) {
+        return Err(format!("the row {key:?} is not an object"));
+    }
+    Ok(rows.into_iter().map(|(key, row)| (key.into(), row.to_string().into())).collect())
 }
 
 impl lookup::Host for Host {}
