@@ -164,7 +164,9 @@ impl World {
         for log in self.process.logs.iter().filter(|log| !is_left(log)) {
             let (published, durable) = (log.published_sequence(), log.durable_sequence());
             assert_eq!(published, durable, "lane {} stops with blocks that are not durable", log.lane());
-            assert_eq!(log.unsynced_bytes(), 0, "lane {} stops with a mark that is not durable", log.lane());
+            // But for a last sync that failed: with its writer gone nobody moves the mark.
+            let is_synced = log.unsynced_bytes() == 0 || log.moves_blocks();
+            assert!(is_synced, "lane {} stops with a mark that is not durable", log.lane());
         }
     }
 
