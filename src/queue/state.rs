@@ -35,22 +35,29 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct StateFile {
     slots: Slots,
+    /// What it was told last, if that succeeded: a log that rests writes nothing.
+    told: Option<State>,
 }
 
 impl StateFile {
     pub(super) fn open(storage: &dyn Storage, path: &Path) -> io::Result<(StateFile, Option<State>)> {
         let (slots, payload) = Slots::open(storage, path, MAGIC)?;
-        Ok((StateFile { slots }, payload.and_then(|payload| decode(&payload))))
+        Ok((StateFile { slots, told: None }, payload.and_then(|payload| decode(&payload))))
     }
 
     /// Durable when it returns `Ok`.
     pub(super) fn write(&mut self, state: &State) -> io::Result<()> {
+        self.told = None;
         self.slots.write(&encode(state))
     }
 
     /// Durable some time later, unless the power goes before.
-    pub(super) fn note(&self, state: &State) -> io::Result<()> {
-        self.slots.note(&encode(state))
+    pub(super) fn note(&mut self, state: &State) -> io::Result<()> {
+        if self.told != Some(*state) {
+            self.slots.note(&encode(state))?;
+            self.told = Some(*state);
+        }
+        Ok(())
     }
 }
 

@@ -32,7 +32,8 @@ impl Log {
         self.close_files();
         self.dispose(&mut side)?;
         // It is what tells damage at the end of the log from the tail of a crash. A hint: without it the next time will do.
-        side.state.note(&self.state(&side)).ok();
+        let state = self.state(&side);
+        side.state.note(&state).ok();
         match self.pool.prepare(&*self.storage, wall_ns, (1, Bound::Budget)) {
             // A full disk is the writer's to report, when it needs the room.
             Ok(()) | Err(NoSpare::Full) => Ok(()),
