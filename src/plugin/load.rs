@@ -54,8 +54,7 @@ impl Source {
             return Err(LoadError::TooBig { limit: COMPONENT_BYTES });
         }
         let manifest = Manifest::read(&bytes)?;
-        let sha256 = *digest(&SHA256, &bytes).as_ref().first_chunk().expect("the digest has 32 bytes");
-        Ok(Source { bytes, sha256, manifest })
+        Ok(Source { sha256: sha256(&bytes), bytes, manifest })
     }
 
     /// Whether the operator wants this file and allows what it uses.
@@ -150,6 +149,10 @@ fn unfit(error: &wasmtime::Error, class: PluginClass) -> LoadError {
 /// When it cannot be a plugin of this host, does not compile, or cannot be stored.
 pub fn install(engine: &Engine, class: PluginClass, source: &Source, cache: &Cache) -> Result<PathBuf, CacheError> {
     cache.install(engine.of(class), &source.bytes)
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    *digest(&SHA256, bytes).as_ref().first_chunk().expect("the digest has 32 bytes")
 }
 
 /// Bytes in hex.

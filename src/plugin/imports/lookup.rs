@@ -11,12 +11,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use wasmtime::component::Resource;
 
 use crate::plugin::bindings::millrace::plugin::lookup;
 use crate::plugin::host::Host;
+use crate::plugin::load::sha256;
 
 /// Bytes of a table's file at most.
 const FILE_BYTES: u64 = 64 << 20;
@@ -106,10 +106,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TableError> {
         return Err(TableError::Broken { path: path.to_owned(), what });
     }
     Ok(bytes)
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    *digest(&SHA256, bytes).as_ref().first_chunk().expect("the digest has 32 bytes")
 }
 
 fn rows_of_csv(text: &str) -> Result<Rows, String> {
