@@ -202,6 +202,11 @@ impl Footer {
     /// Bytes of an encoded footer.
     pub(super) const BYTES: usize = FOOTER_FIELDS + 8;
 
+    /// Whether no entry was found in it, not even the mark with which each begins: it tells nothing of its neighbours.
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == FIRST_ENTRY
+    }
+
     pub(super) fn encode(&self, key: HeaderKey, segment: u64) -> [u8; Footer::BYTES] {
         let mut writer = Writer::default();
         writer.0.extend_from_slice(&FOOTER_MAGIC);

@@ -196,7 +196,9 @@ impl Recovery {
             match &found.end {
                 End::Sealed(footer) => {
                     self.durable = self.durable.max(footer.last_sequence);
-                    limit = limit.min(footer.before_sequence);
+                    if !footer.is_empty() {
+                        limit = limit.min(footer.before_sequence);
+                    }
                 }
                 End::Torn(file) => {
                     found.entries = scan(found.header, file);
@@ -291,8 +293,10 @@ impl Recovery {
         for found in found {
             footers.push(match &found.end {
                 End::Sealed(footer) => {
-                    totals = footer.totals;
-                    sequence = footer.last_sequence;
+                    // One without entries may be behind: it was judged when the files before it could not be seen.
+                    if footer.last_sequence >= sequence {
+                        (totals, sequence) = (footer.totals, footer.last_sequence);
+                    }
                     *footer
                 }
                 End::Torn(_) => self.footer_of(&found.entries, &mut totals, &mut sequence),

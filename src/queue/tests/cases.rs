@@ -352,3 +352,43 @@ fn a_rotten_first_mark_of_moved_blocks_costs_none_of_them() {
         assert_eq!(read, blocks, "damaged at {damaged}");
     }
 }
+
+/// A consumed file may come back after a power cut, and the one behind it have been judged meanwhile, wherever that start
+/// was cut off.
+#[test]
+fn a_file_without_entries_cuts_nothing_off_the_one_before() {
+    let (directory, away) = (PathBuf::from("state/log/lane-00"), Path::new("state/away"));
+    let (first, second) = (directory.join(segment_name(1)), directory.join(segment_name(2)));
+    let [start, end] = [FIRST_ENTRY, SEGMENT_BYTES].map(|offset| usize::try_from(offset).unwrap());
+    for operations in 1.. {
+        let disk = SimDisk::new(7);
+        let (log, mut appender) = open_sim(&disk, 8);
+        for _ in 0..9 {
+            appender.append(&meta(2), &[7; 1000]).unwrap();
+        }
+        log.sync().unwrap();
+        let mut cursor = Cursor::open(&disk, Path::new("state/destination")).unwrap();
+        let totals = DestinationTotals { delivered: 18, ..DestinationTotals::default() };
+        let mut reader = log.reader(log.oldest());
+        while reader.next().is_some() {}
+        cursor.commit(&[(&log, reader.position(), totals)]).unwrap();
+        drop((reader, log, appender));
+        disk.overwrite(&second, start, &vec![0; end - start]);
+        disk.rename(&first, away).unwrap();
+        let open = || {
+            let options = small_options("state", &Arc::new(Budget::new(1 << 20, 0)));
+            Log::open_with_cursors(Arc::new(disk.clone()), options, cursor.lanes()).map(|(_, _, recovered)| recovered)
+        };
+        disk.light_fuse(operations);
+        open().ok();
+        disk.remove_fuse();
+        if disk.contents(&second).is_none() {
+            assert!(operations > 3, "its footer was written before it went: {operations}");
+            break;
+        }
+        disk.rename(away, &first).unwrap();
+        let recovered = open().unwrap();
+        assert_eq!(recovered.blocks, 7, "cut off after {operations} operations");
+        assert!(recovered.lost_blocks <= 2, "those of the second file: {}", recovered.lost_blocks);
+    }
+}
