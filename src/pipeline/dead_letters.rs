@@ -38,6 +38,7 @@ use crate::export::Exporter;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, FileStorage, Log, Storage};
 use crate::sys::clock;
+use crate::sys::handshake::Done;
 use crate::telemetry::health::{Health, Tick};
 use crate::telemetry::metrics::{Extra, ExtraKind, ExtraRead, Metrics};
 
@@ -106,8 +107,8 @@ type Exporters = HashMap<String, Arc<Mutex<Exporter>>>;
 pub struct DeadLetters {
     orders: Sender<Order>,
     exporters: Arc<Mutex<Exporters>>,
-    /// Letters are being sent to their backends.
-    sending: Arc<AtomicBool>,
+    /// No letters are being sent to their backends.
+    sent: Arc<Done>,
 }
 
 impl DeadLetters {
@@ -131,8 +132,8 @@ impl DeadLetters {
     /// Whether letters are being sent to their backends, by a thread that nobody joins: its backend may never answer.
     #[must_use]
     pub fn is_sending(&self) -> bool {
-        // Acquire pairs with the Release at the end of the sending thread: what it said is gone is seen to be.
-        self.sending.load(Ordering::Acquire)
+        // Once it is done, what it said is gone is seen to be.
+        !self.sent.is_said()
     }
 
     /// Ends the stores' thread once the front has no more letters either. What is replayed later stays a letter.
@@ -241,7 +242,7 @@ pub fn start(
     Ok(DeadLetterStores {
         front,
         aside,
-        delivery: DeadLetters { orders, exporters: Arc::default(), sending: Arc::default() },
+        delivery: DeadLetters { orders, exporters: Arc::default(), sent: Arc::new(Done::new(true)) },
         logs,
         counters,
         thread,

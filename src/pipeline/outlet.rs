@@ -10,14 +10,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::sync::Unparker;
 
 use crate::block::{Block, Outlet, TARGET_BYTES, Ticket, Verdict, VerdictOutcome};
 use crate::sys::doorbell::Doorbell;
-use crate::sys::handshake::Parked;
+use crate::sys::handshake::{Done, Parked};
 
 /// Both ends' view of the rings.
 struct Rings {
@@ -25,7 +25,8 @@ struct Rings {
     verdicts: ArrayQueue<Verdict>,
     spares: ArrayQueue<Vec<u8>>,
     parked: Parked,
-    closed: AtomicBool,
+    /// The producer pushes nothing more.
+    closed: Done,
     /// Spans pushed and not yet answered; a gauge besides.
     waiting_spans: AtomicU64,
     doorbell: Doorbell,
@@ -70,7 +71,7 @@ pub fn pair(blocks: usize, max_spans: u64, doorbell: Doorbell, writer: Unparker)
         verdicts: ArrayQueue::new(blocks),
         spares: ArrayQueue::new(blocks),
         parked: Parked::new(),
-        closed: AtomicBool::new(false),
+        closed: Done::new(false),
         waiting_spans: AtomicU64::new(0),
         doorbell,
     });
@@ -124,8 +125,7 @@ impl Outlet for RingOutlet {
 
 impl Drop for RingOutlet {
     fn drop(&mut self) {
-        // Release pairs with the Acquire in `WriterEnd::is_finished`.
-        self.rings.closed.store(true, Ordering::Release);
+        self.rings.closed.say();
         self.writer.unpark();
     }
 }
@@ -157,8 +157,8 @@ impl WriterEnd {
     /// The producer has dropped its end and every block was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // Acquire pairs with the Release in the outlet's drop: what was pushed before it is seen by the look after.
-        self.rings.closed.load(Ordering::Acquire) && self.rings.blocks.is_empty()
+        // In this order: what was pushed before the end is seen by the look that follows.
+        self.rings.closed.is_said() && self.rings.blocks.is_empty()
     }
 }
 

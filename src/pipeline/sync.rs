@@ -16,7 +16,7 @@ use super::sabotage::{Sabotage, planted};
 use super::turn::Turn;
 use crate::queue::Log;
 use crate::sys::clock;
-use crate::sys::handshake::Request;
+use crate::sys::handshake::{Done, Request};
 use crate::telemetry::health::{Component, State, Tick};
 
 /// Time between rounds of what can wait: footers, recycled files, spare segments.
@@ -52,7 +52,8 @@ impl SyncRequest {
 pub struct Syncer {
     parker: Parker,
     requested: Arc<Request>,
-    stop: Arc<AtomicBool>,
+    /// The writers append nothing more.
+    stop: Arc<Done>,
     interval: Duration,
     /// The logs with the unparkers of their writers.
     lanes: Vec<(Arc<Log>, Unparker)>,
@@ -69,15 +70,14 @@ pub struct Syncer {
 /// Ends the sync thread after a last sync.
 #[derive(Clone)]
 pub struct SyncStop {
-    stop: Arc<AtomicBool>,
+    stop: Arc<Done>,
     thread: Unparker,
 }
 
 impl SyncStop {
     /// Called once every writer has ended.
     pub fn stop(&self) {
-        // Release pairs with the Acquire load in `turn`.
-        self.stop.store(true, Ordering::Release);
+        self.stop.say();
         self.thread.unpark();
     }
 }
@@ -93,7 +93,7 @@ impl Syncer {
             parker: Parker::new(),
             // What recovery has left is synced by the first turn.
             requested: Arc::new(Request::new(true)),
-            stop: Arc::default(),
+            stop: Arc::new(Done::new(false)),
             interval,
             lanes,
             shown,
@@ -140,8 +140,8 @@ impl Syncer {
 
     /// Syncs what was asked for or is due, then tends what can wait.
     pub fn turn(&mut self, now: Duration, wall_ns: u64) -> Turn {
-        // Acquire pairs with the Release in `SyncStop::stop`; read first, so that the last round syncs everything.
-        let stopping = self.stop.load(Ordering::Acquire);
+        // Asked first, so that the last round syncs everything.
+        let stopping = self.stop.is_said();
         if !stopping && now < self.rests_until {
             return Turn::Wait(self.rests_until - now);
         }

@@ -1,6 +1,7 @@
-//! The two flags by which a thread that is about to sleep and those that have something for it do not miss each other.
+//! The flags by which threads do not miss each other: two between one that is about to sleep and those that have something
+//! for it, and one that is the last word of a thread that is done.
 //!
-//! The wake itself (an eventfd, an unpark) is expensive and remembered by its own mechanism; the flags say whether it is
+//! The wake itself (an eventfd, an unpark) is expensive and remembered by its own mechanism; the first two say whether it is
 //! needed. Both are read-modify-write on one word, so of two that meet one comes second and sees all that the first did
 //! before. Imports nothing from the crate: `tests/loom` checks every interleaving, and that weaker orderings fail.
 
@@ -72,5 +73,36 @@ impl Parked {
 impl Default for Parked {
     fn default() -> Parked {
         Parked::new()
+    }
+}
+
+/// The last word of a thread: whoever hears it sees all that was done before, and nothing follows.
+#[derive(Debug)]
+pub struct Done(AtomicBool);
+
+impl Done {
+    /// Said already, or not yet.
+    #[must_use]
+    pub fn new(is_said: bool) -> Done {
+        Done(AtomicBool::new(is_said))
+    }
+
+    /// Takes it back, before a thread is started that will say it again.
+    pub fn begin(&self) {
+        // Relaxed: the start of the thread orders it.
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Says it, after everything else.
+    pub fn say(&self) {
+        // Release pairs with the Acquire in `is_said`.
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was said. To be asked before the look at what was done: a look that came first may have been too early.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        // Acquire pairs with the Release in `say`.
+        self.0.load(Ordering::Acquire)
     }
 }

@@ -161,17 +161,16 @@ impl Desk {
             answer.send(Ok(replayed.to_json(more))).ok();
             return;
         }
-        let sending = Arc::clone(&letters.sending);
-        sending.store(true, Ordering::Relaxed);
+        let sent = Arc::clone(&letters.sent);
+        sent.begin();
         let send = move || {
             replay::deliver(&spans, &letters, &stop, &mut replayed);
             answer.send(Ok(replayed.to_json(more))).ok();
-            // Release pairs with the Acquire in `is_sending`.
-            sending.store(false, Ordering::Release);
+            sent.say();
         };
         if let Err(error) = thread::Builder::new().name("replay".to_owned()).spawn(send) {
             tracing::error!(%error, "no thread for the replay of dead letters");
-            self.parts.letters.sending.store(false, Ordering::Relaxed);
+            self.parts.letters.sent.say();
         }
     }
 }

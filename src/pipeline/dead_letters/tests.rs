@@ -10,6 +10,7 @@ use crate::pipeline::sources::RowRules;
 use crate::queue::MmapStorage;
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
+use crate::sys::handshake::Done;
 
 const WEEK_NS: u64 = store::KEEP.as_secs() * 1_000_000_000;
 
@@ -194,7 +195,7 @@ fn a_store_that_cannot_keep_letters_says_so_until_it_can() {
 #[test]
 fn whoever_waits_for_the_stores_ticks_for_itself() {
     let (orders, taken) = channel::bounded(1);
-    let letters = DeadLetters { orders, exporters: Arc::default(), sending: Arc::default() };
+    let letters = DeadLetters { orders, exporters: Arc::default(), sent: Arc::new(Done::new(true)) };
     let (ticked, ticks) = channel::bounded(1);
     // The stores' thread is busy until the one that waits has ticked.
     let busy = thread::spawn(move || {

@@ -8,12 +8,15 @@
 //! |---|---|
 //! | `queue/extent.rs` | what a reader sees below the published end is in place; a sealed end is final |
 //! | `queue/quota.rs` | no more is taken than there is; who waits for bytes finds them once woken |
-//! | `sys/handshake.rs` | no request and no verdict is missed by a thread that goes to sleep |
+//! | `sys/handshake.rs` | no request and no verdict is missed by a thread that goes to sleep; nothing is left after a last word |
 //! | `pipeline/drain.rs` | who sees that the end has begun sees all that came before it |
 
 #![cfg(test)]
 #![allow(dead_code, reason = "the models use a part of each module")]
 #![allow(clippy::duplicate_mod, reason = "the models run twice: over the product and over planted bugs")]
+
+#[cfg(not(loom))]
+compile_error!("the atomics are not loom's: run cargo in tests/loom, where .cargo/config.toml says so");
 
 mod planted;
 mod product;
@@ -41,6 +44,7 @@ needs_its_orderings!(
     a_sealed_end_is_final_and_complete,
     no_request_is_missed,
     no_verdict_is_missed_by_a_producer_that_parks,
+    nothing_is_left_after_the_last_word,
     the_end_comes_after_all_that_was_before_it
 );
 

@@ -12,7 +12,7 @@ use loom::thread;
 
 use super::drain::EgressStop;
 use super::extent::Extent;
-use super::handshake::{Parked, Request};
+use super::handshake::{Done, Parked, Request};
 use super::quota::Quota;
 
 const ENTRIES: usize = 3;
@@ -141,6 +141,27 @@ pub(crate) fn a_producer_is_woken_at_most_once_a_park() {
         parked.park();
         let wakes = writer.join().unwrap();
         assert_eq!(wakes + u8::from(parked.wake()), 1);
+    });
+}
+
+/// A ring that is found empty after the last word stays empty; a thread that begins anew has its last word before it.
+pub(crate) fn nothing_is_left_after_the_last_word() {
+    loom::model(|| {
+        let shared = Arc::new((Done::new(true), AtomicU64::new(0)));
+        let producer = Arc::clone(&shared);
+        assert!(shared.0.is_said());
+        shared.0.begin();
+        let producer = thread::spawn(move || {
+            // Relaxed, as in a ring at its weakest: it is the last word that has to order this.
+            producer.1.store(1, Ordering::Relaxed);
+            producer.1.store(2, Ordering::Relaxed);
+            producer.0.say();
+        });
+        if shared.0.is_said() {
+            assert_eq!(shared.1.load(Ordering::Relaxed), 2, "the end, and something is left");
+        }
+        producer.join().unwrap();
+        assert!(shared.0.is_said());
     });
 }
 
