@@ -9,7 +9,6 @@ mod moving;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::sync::Unparker;
@@ -115,8 +114,7 @@ impl Appender {
         if self.log.has_failed() {
             return Err(AppendError::Failed);
         }
-        // Acquire: pairs with the Release in `Log::sync`; see there.
-        if self.log.rewrite_wanted.load(Ordering::Acquire) {
+        if self.log.progress.wants_rewrite() {
             self.move_unsynced()?;
         }
         match self.append_as(self.sequence + 1, meta, payload) {
@@ -152,10 +150,10 @@ impl Appender {
         active.footer.rolling_crc = crc32c::crc32c_append(active.footer.rolling_crc, &header.crc.to_le_bytes());
         if active.footer.newest_ns < meta.received_ns {
             active.footer.newest_ns = meta.received_ns;
-            active.segment.newest_ns.store(meta.received_ns, Ordering::Relaxed);
+            active.segment.extent.note_received(meta.received_ns);
         }
         active.segment.extent.publish(active.end);
-        self.log.publish(sequence, entry_bytes(stored_bytes));
+        self.log.progress.publish(sequence, entry_bytes(stored_bytes));
         Ok(())
     }
 
@@ -163,8 +161,8 @@ impl Appender {
     #[must_use]
     pub fn has_room(&self) -> bool {
         let largest = entry_bytes(self.log.options.max_payload_bytes + self.log.tag_bytes()) + entry_bytes(MARK_BYTES);
-        // Relaxed: a hint. While blocks have to be moved, nothing is appended to where they are.
-        let moves = self.log.rewrite_wanted.load(Ordering::Relaxed);
+        // While blocks have to be moved, nothing is appended to where they are.
+        let moves = self.log.progress.wants_rewrite();
         let fits = |active: &Active| !moves && active.end + largest <= active.file.bytes();
         self.active.as_ref().is_some_and(fits) || self.log.pool.has_room(&*self.log.storage, Bound::Budget)
     }
@@ -204,8 +202,7 @@ impl Appender {
         if self.log.has_failed() {
             return Err(AppendError::Failed);
         }
-        // Acquire: as in `append`.
-        if self.log.rewrite_wanted.load(Ordering::Acquire) {
+        if self.log.progress.wants_rewrite() {
             self.move_unsynced()?;
         }
         if std::mem::take(&mut self.appended_since_turn) {
@@ -254,7 +251,7 @@ impl Appender {
         debug_assert!(before.is_none_or(|before| before < id), "segment {id} behind {before:?}");
         let mut next = self.open(spare);
         if let Err(error) = self.write_mark_to(&mut next) {
-            next.segment.suspect.store(true, Ordering::Relaxed);
+            next.segment.extent.suspect();
             next.segment.extent.seal(FIRST_ENTRY);
             self.log.retire(next.segment);
             return Err(AppendError::Storage(error));
@@ -354,7 +351,7 @@ impl Appender {
 
     fn publish_mark(&self, active: &Active) {
         active.segment.extent.publish(active.end);
-        self.log.publish(self.sequence, entry_bytes(MARK_BYTES));
+        self.log.progress.publish(self.sequence, entry_bytes(MARK_BYTES));
         let position = Position {
             segment: active.segment.id(),
             offset: active.end,

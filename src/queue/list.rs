@@ -117,10 +117,7 @@ impl List {
     /// The start of the oldest segment with a block received at or after `wall_ns`, or that is being written. Looks at no
     /// more segments than who goes there leaves behind.
     pub(super) fn at_age(&self, wall_ns: u64) -> Option<Position> {
-        // Relaxed: written by the writer for this only; late by a block does no harm.
-        let fresh =
-            |segment: &&Arc<Segment>| segment.newest_ns.load(Ordering::Relaxed) >= wall_ns || !segment.extent.load().1;
-        self.iter().find(fresh).map(|segment| segment.start)
+        self.iter().find(|segment| !segment.extent.is_older_than(wall_ns)).map(|segment| segment.start)
     }
 
     /// Segments whose writing is not over, oldest first: all behind the newest one with a footer.

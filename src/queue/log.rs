@@ -2,7 +2,8 @@
 //!
 //! Shared by the writer (through [`super::Appender`]), one sync thread, and a [`super::Reader`] per destination. The list of
 //! segments is behind a mutex that is taken once a segment, never for an entry. Who may move what: the writer moves
-//! `published`, the sync thread moves `durable`, destinations move nothing, they only release what all of them are past.
+//! what is published, the sync thread what is durable ([`super::progress`]), destinations move nothing, they only release what
+//! all of them are past.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +20,7 @@ use super::list::List;
 use super::mark::Mark;
 use super::pool::Pool;
 use super::position::Position;
+use super::progress::Progress;
 use super::read::Reader;
 use super::sabotage::{Sabotage, planted};
 use super::segment::{OpenSegment, Segment};
@@ -116,14 +118,9 @@ pub struct Log {
     pub(super) pool: Pool,
     pub(super) segments: Mutex<List>,
     pub(super) retired: Mutex<Vec<Arc<Segment>>>,
-    published: AtomicU64,
-    durable: AtomicU64,
-    appended_bytes: AtomicU64,
-    synced_bytes: AtomicU64,
+    pub(super) progress: Progress,
     mark: Mutex<MarkPoint>,
     pub(super) sync_side: Mutex<SyncSide>,
-    /// A sync failed; the writer has to move what was not durable.
-    pub(super) rewrite_wanted: AtomicBool,
     failed: AtomicBool,
     pub(super) sync_failures: AtomicU64,
     pub(super) unsaved_blocks: AtomicU64,
@@ -153,13 +150,9 @@ impl Log {
             pool,
             segments: Mutex::default(),
             retired: Mutex::default(),
-            published: AtomicU64::new(sequence),
-            durable: AtomicU64::new(sequence),
-            appended_bytes: AtomicU64::new(0),
-            synced_bytes: AtomicU64::new(0),
+            progress: Progress::at(sequence),
             mark: Mutex::default(),
             sync_side: Mutex::new(sync_side),
-            rewrite_wanted: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
             unsaved_blocks: AtomicU64::new(0),
@@ -183,23 +176,19 @@ impl Log {
     /// Sequence of the last block that readers can see.
     #[must_use]
     pub fn published_sequence(&self) -> u64 {
-        // Acquire: pairs with the Release of `publish`; whoever sees the sequence may read the block.
-        self.published.load(Ordering::Acquire)
+        self.progress.published()
     }
 
     /// Sequence up to which every block has been synced.
     #[must_use]
     pub fn durable_sequence(&self) -> u64 {
-        // Acquire: pairs with the Release in `sync`, after the sync returned.
-        self.durable.load(Ordering::Acquire)
+        self.progress.durable()
     }
 
     /// Bytes appended and not yet synced.
     #[must_use]
     pub fn unsynced_bytes(&self) -> u64 {
-        // Relaxed: decides only when to sync.
-        let synced = self.synced_bytes.load(Ordering::Relaxed);
-        self.appended_bytes.load(Ordering::Relaxed).saturating_sub(synced)
+        self.progress.unsynced_bytes()
     }
 
     /// Storage has failed for good: nothing more becomes durable.
@@ -212,8 +201,7 @@ impl Log {
     /// A sync failed, and what it should have made durable waits for the writer to move it to another file.
     #[must_use]
     pub fn moves_blocks(&self) -> bool {
-        // Relaxed: shown to people.
-        self.rewrite_wanted.load(Ordering::Relaxed)
+        self.progress.wants_rewrite()
     }
 
     /// Before the oldest entry: where a new destination starts that wants everything.
@@ -312,17 +300,15 @@ impl Log {
         if self.has_failed() {
             return Err(SyncError::FailedBefore);
         }
-        // Acquire: pairs with the Release in `rewritten`; the new segment is in the list before.
-        if self.rewrite_wanted.load(Ordering::Acquire) {
+        if self.progress.wants_rewrite() {
             return Ok(self.durable_sequence());
         }
         let mut side = lock(&self.sync_side);
-        // In this order: what was counted and marked is published, and what is published is in the list.
-        let bytes = self.appended_bytes.load(Ordering::Acquire);
+        // In this order: what was marked is published, and what is published is in the list.
         let point = *lock(&self.mark);
-        let target = self.published_sequence();
+        let goal = self.progress.goal();
         let unfinished = lock(&self.segments).unfinished();
-        for segment in unfinished.into_iter().filter(|segment| segment.needs_sync()) {
+        for segment in unfinished.into_iter().filter(|segment| segment.extent.needs_sync()) {
             let (end, _sealed) = segment.extent.load();
             let file = segment.kept().expect("the file is kept until its footer is written");
             if !planted(Sabotage::AckBeforeSync)
@@ -331,27 +317,23 @@ impl Log {
             {
                 return self.sync_failed(&mut side, &segment, error);
             }
-            // Relaxed: the writer reads it after it has seen `rewrite_wanted`, by the same thread's Release.
-            segment.synced_end.store(end, Ordering::Relaxed);
+            segment.extent.sync_to(end);
         }
         side.failures_in_a_row = 0;
         side.durable_mark = point;
-        self.synced_bytes.store(bytes, Ordering::Relaxed);
-        // Release: pairs with the Acquire of `durable_sequence`.
-        self.durable.store(target, Ordering::Release);
-        Ok(target)
+        self.progress.reach(goal);
+        Ok(goal.sequence)
     }
 
     fn sync_failed(&self, side: &mut SyncSide, segment: &Segment, error: io::Error) -> Result<u64, SyncError> {
         self.sync_failures.fetch_add(1, Ordering::Relaxed);
-        segment.suspect.store(true, Ordering::Relaxed);
+        segment.extent.suspect();
         side.failures_in_a_row += 1;
         if side.failures_in_a_row > 1 {
             self.fail();
             return Err(SyncError::Failed(error));
         }
-        // Release: pairs with the Acquire in the writer; it sees what was synced and what is suspect.
-        self.rewrite_wanted.store(true, Ordering::Release);
+        self.progress.want_rewrite();
         self.options.budget.wake();
         Ok(self.durable_sequence())
     }
@@ -419,19 +401,6 @@ impl Log {
     /// Hands a segment that was never listed to disposal.
     pub(super) fn retire(&self, segment: Arc<Segment>) {
         lock(&self.retired).push(segment);
-    }
-
-    /// Shows readers and the sync thread an entry of `bytes`.
-    pub(super) fn publish(&self, sequence: u64, bytes: u64) {
-        // Release: pairs with the Acquire of `published_sequence`; the extent was published before. Moved blocks keep
-        // their sequences and were published already.
-        if sequence > self.published.load(Ordering::Relaxed) {
-            self.published.store(sequence, Ordering::Release);
-        }
-        let before = self.appended_bytes.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire in `sync`, so that bytes counted there are published. One writer, so load and
-        // store lose nothing.
-        self.appended_bytes.store(before + bytes, Ordering::Release);
     }
 
     /// Begins at what recovery found, all of it durable. With a full disk there is no segment for a mark that says so, and

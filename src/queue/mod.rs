@@ -30,6 +30,7 @@ mod packing;
 mod passed;
 mod pool;
 mod position;
+mod progress;
 mod quota;
 mod read;
 mod recover;

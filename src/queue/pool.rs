@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{Bound, Budget};
@@ -286,9 +285,8 @@ impl Pool {
         let wanted =
             self.lock().free.len() + renamed < self.max_free && self.budget.used_bytes() <= self.budget.max_bytes();
         // Nobody can get at the file any more but by a view that exists already.
-        let fit = |segment: &&mut Segment| {
-            !segment.suspect.load(Ordering::Relaxed) && bytes == self.segment_bytes && segment.is_unused()
-        };
+        let fit =
+            |segment: &&mut Segment| !segment.extent.is_suspect() && bytes == self.segment_bytes && segment.is_unused();
         if let Some(sole) = Arc::get_mut(&mut segment).filter(fit).filter(|_| wanted) {
             let file = sole.kept().or_else(|| storage.open(&path).ok());
             // Somebody may have cut it off: the pool holds whole files only.

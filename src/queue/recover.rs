@@ -18,7 +18,6 @@ mod files;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::append::{Appender, add_block};
 use super::crc32c;
@@ -393,7 +392,9 @@ impl Recovery {
             log.options.budget.adopt(found.header.file_bytes);
             let name = (found.name != segment_name(found.header.id)).then(|| found.name.into_boxed_str());
             let segment = Segment::sealed(found.header, &footer, name);
-            segment.suspect.store(found.misshapen, Ordering::Relaxed);
+            if found.misshapen {
+                segment.extent.suspect();
+            }
             if footer.blocks == 0 && footer.totals.appended == footer.spans_before {
                 log.retire(Arc::new(segment));
                 continue;

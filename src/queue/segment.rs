@@ -1,14 +1,13 @@
 //! One segment in memory: what is known of it, and its file while somebody reads or writes it.
 //!
-//! Shared by the lane's writer (which alone moves the extent), the sync thread (which alone moves `synced_end`) and any
-//! number of readers. A backlog has many segments, so one that nobody uses is no open file, no mapping and few bytes: the
+//! Shared by the lane's writer, the sync thread and any number of readers; who moves what of its extent is said there. A backlog has many segments, so one that nobody uses is no open file, no mapping and few bytes: the
 //! file is kept open until its footer is written, and after that as long as a reader stands in it. Nothing is believed that
 //! did not pass: a header its keyed check, stored bytes their CRC, an encrypted block its tag (when another reader may answer
 //! for the CRC is in `passed`); an I/O error while reading counts as damage of what could not be read.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -38,12 +37,6 @@ pub(super) struct Segment {
     /// Marks beyond this sequence say nothing: they count blocks that a crash took (recovery judged so).
     pub(super) trusted: u64,
     pub(super) extent: Extent,
-    /// Entries before this offset are durable; moved by the sync thread.
-    pub(super) synced_end: AtomicU64,
-    /// A sync of this file failed: never sync it again, never recycle it.
-    pub(super) suspect: AtomicBool,
-    /// Newest receive time of a block, Unix nanoseconds; kept by the writer.
-    pub(super) newest_ns: AtomicU64,
     /// Set by the writer when it seals, read by the sync thread, which writes it.
     pub(super) footer: OnceLock<Box<Footer>>,
     pub(super) footer_written: AtomicBool,
@@ -83,9 +76,6 @@ impl Segment {
             start: Position { segment: header.id, offset: FIRST_ENTRY, sequence, spans },
             trusted: u64::MAX,
             extent: Extent::open(FIRST_ENTRY),
-            synced_end: AtomicU64::new(FIRST_ENTRY),
-            suspect: AtomicBool::new(false),
-            newest_ns: AtomicU64::new(0),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(false),
             files: Mutex::new(Files {
@@ -108,10 +98,7 @@ impl Segment {
                 spans: footer.spans_before,
             },
             trusted: footer.trusted,
-            extent: Extent::sealed(footer.end),
-            synced_end: AtomicU64::new(footer.end),
-            suspect: AtomicBool::new(false),
-            newest_ns: AtomicU64::new(footer.newest_ns),
+            extent: Extent::sealed(footer.end, footer.newest_ns),
             footer: OnceLock::new(),
             footer_written: AtomicBool::new(true),
             files: Mutex::new(Files { name, kept: None, shared: None, read: Weak::new() }),
@@ -176,12 +163,6 @@ impl Segment {
     /// Bytes of entries.
     pub(super) fn entry_bytes(&self) -> u64 {
         self.extent.load().0 - FIRST_ENTRY
-    }
-
-    /// Whether a sync has something to do here.
-    pub(super) fn needs_sync(&self) -> bool {
-        // Relaxed: both are hints of what to sync next; the sync itself orders the bytes.
-        !self.suspect.load(Ordering::Relaxed) && self.synced_end.load(Ordering::Relaxed) < self.extent.load().0
     }
 }
 

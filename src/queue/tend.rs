@@ -71,15 +71,15 @@ impl Log {
             {
                 self.record(side, &segment, footer);
             }
-            let durable = !segment.needs_sync() || planted(Sabotage::EarlyFooter);
-            if segment.suspect.load(Ordering::Relaxed) || !durable || segment.footer_written.load(Ordering::Relaxed) {
+            let durable = !segment.extent.needs_sync() || planted(Sabotage::EarlyFooter);
+            if segment.extent.is_suspect() || !durable || segment.footer_written.load(Ordering::Relaxed) {
                 continue;
             }
             let (Some(footer), Some(file)) = (segment.footer.get(), segment.kept()) else { continue };
             if footer.write(&*file, segment.header.key, segment.id()).is_err() {
                 // The entries are durable; without its footer the segment is scanned at the next start.
                 self.sync_failures.fetch_add(1, Ordering::Relaxed);
-                segment.suspect.store(true, Ordering::Relaxed);
+                segment.extent.suspect();
             } else {
                 self.record(side, &segment, footer);
             }
@@ -129,7 +129,7 @@ impl Log {
                 // missing in it would count as lost.
                 Err((segment, error)) => {
                     failure = Some(error);
-                    let was_moved = segment.suspect.load(Ordering::Relaxed);
+                    let was_moved = segment.extent.is_suspect();
                     kept.push(segment);
                     if was_moved {
                         kept.extend(retired.by_ref());
@@ -153,7 +153,7 @@ impl Log {
     /// another one. Oldest first, as they go.
     fn take_disposable(&self, covered: &Position) -> Vec<Arc<Segment>> {
         let may_go = |segment: &Arc<Segment>| {
-            let moved = segment.suspect.load(Ordering::Relaxed);
+            let moved = segment.extent.is_suspect();
             segment.consumed_at(covered) && (!moved || segment.id() < covered.segment)
         };
         let mut retired = lock(&self.retired);

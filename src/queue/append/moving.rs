@@ -65,8 +65,7 @@ impl Appender {
             abandon(&self.log, &segment);
         }
         self.write_mark()?;
-        // Release: pairs with the Acquire in `Log::sync`.
-        self.log.rewrite_wanted.store(false, Ordering::Release);
+        self.log.progress.rewritten();
         Ok(())
     }
 
@@ -113,13 +112,13 @@ impl Appender {
 type Unsynced = (Header, Meta, Option<bytes::Bytes>);
 
 fn unsynced_from(segment: &Segment) -> Option<u64> {
-    let synced = segment.synced_end.load(Ordering::Relaxed);
+    let synced = segment.extent.synced_end();
     (synced < segment.extent.load().0).then_some(synced)
 }
 
 fn collect_unsynced(open: &OpenSegment, blocks: &mut Vec<Unsynced>) {
     let (end, _sealed) = open.segment.extent.load();
-    let mut from = open.segment.synced_end.load(Ordering::Relaxed);
+    let mut from = open.segment.extent.synced_end();
     let mut unpacker = Unpacker::default();
     while let Some((offset, header)) = open.find_header(from, end) {
         from = offset + entry_bytes(header.stored_bytes as usize);
@@ -132,8 +131,8 @@ fn collect_unsynced(open: &OpenSegment, blocks: &mut Vec<Unsynced>) {
 
 /// Ends a segment where it was durable; one with nothing durable leaves the list.
 fn abandon(log: &Log, segment: &Segment) {
-    let synced = segment.synced_end.load(Ordering::Relaxed);
-    segment.suspect.store(true, Ordering::Relaxed);
+    let synced = segment.extent.synced_end();
+    segment.extent.suspect();
     segment.extent.seal(synced);
     if synced == FIRST_ENTRY {
         log.unlist(segment.id());

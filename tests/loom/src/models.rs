@@ -13,6 +13,7 @@ use loom::thread;
 use super::drain::EgressStop;
 use super::extent::Extent;
 use super::handshake::{Done, Parked, Request};
+pub(crate) use super::models_of_a_log::*;
 use super::quota::Quota;
 
 const ENTRIES: usize = 3;
@@ -82,7 +83,7 @@ pub(crate) fn a_sealed_end_is_final_and_complete() {
 }
 
 pub(crate) fn a_recovered_segment_is_sealed_from_the_start() {
-    loom::model(|| assert_eq!(Extent::sealed(5).load(), (5, true)));
+    loom::model(|| assert_eq!(Extent::sealed(5, 0).load(), (5, true)));
 }
 
 /// As the sync thread and two writers. A writer publishes, then makes its request; one that finds it made wakes nobody. The

@@ -14,6 +14,11 @@ mod handshake {
 }
 #[path = "models.rs"]
 pub(crate) mod models;
+#[path = "models_of_a_log.rs"]
+mod models_of_a_log;
+mod progress {
+    include!(concat!(env!("OUT_DIR"), "/progress.rs"));
+}
 mod quota {
     include!(concat!(env!("OUT_DIR"), "/quota.rs"));
 }

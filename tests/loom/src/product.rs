@@ -11,5 +11,9 @@ mod extent;
 mod handshake;
 #[path = "models.rs"]
 pub(crate) mod models;
+#[path = "models_of_a_log.rs"]
+mod models_of_a_log;
+#[path = "../../../src/queue/progress.rs"]
+mod progress;
 #[path = "../../../src/queue/quota.rs"]
 mod quota;
