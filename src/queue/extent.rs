@@ -82,6 +82,13 @@ impl Extent {
         !self.is_suspect() && self.synced_end() < end
     }
 
+    /// Whether no entry will follow and all of them are durable: what may be said of them at the segment's end.
+    pub(crate) fn is_complete(&self) -> bool {
+        // From one load: an entry and the seal may come between two.
+        let (end, is_sealed) = self.load();
+        is_sealed && !self.is_suspect() && self.synced_end() >= end
+    }
+
     /// The file is given up: no sync and no second use of it.
     pub(crate) fn suspect(&self) {
         // Relaxed: the sync thread reads what it has stored; what the writer stores is ordered by the seal that follows.

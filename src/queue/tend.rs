@@ -71,8 +71,10 @@ impl Log {
             {
                 self.record(side, &segment, footer);
             }
-            let durable = !segment.extent.needs_sync() || planted(Sabotage::EarlyFooter);
-            if segment.extent.is_suspect() || !durable || segment.footer_written.load(Ordering::Relaxed) {
+            let is_early = planted(Sabotage::EarlyFooter) && !segment.extent.is_suspect();
+            let is_due = segment.extent.is_complete() || is_early;
+            // Relaxed: stored by this thread.
+            if !is_due || segment.footer_written.load(Ordering::Relaxed) {
                 continue;
             }
             let (Some(footer), Some(file)) = (segment.footer.get(), segment.kept()) else { continue };

@@ -6,7 +6,7 @@
 //!
 //! | file | claim |
 //! |---|---|
-//! | `queue/extent.rs` | what a reader sees below the published end is in place; a sealed end is final |
+//! | `queue/extent.rs` | what a reader sees below the published end is in place; a sealed end is final, and what hangs on it is whole |
 //! | `queue/progress.rs` | nothing is durable, counted or marked that no file has, before a failed sync and after it |
 //! | `queue/quota.rs` | no more is taken than there is; who waits for bytes finds them once woken |
 //! | `sys/handshake.rs` | no request and no verdict is missed by a thread that goes to sleep; nothing is left after a last word |
@@ -44,6 +44,7 @@ needs_its_orderings!(
     whatever_is_published_is_in_place,
     a_sealed_end_is_final_and_complete,
     nothing_is_durable_that_was_not_synced,
+    a_footer_speaks_of_entries_that_are_durable,
     what_was_moved_is_durable_in_its_new_file_only,
     who_is_told_to_move_blocks_sees_which,
     who_sees_a_durable_sequence_sees_its_sync,

@@ -97,6 +97,35 @@ pub(crate) fn nothing_is_durable_that_was_not_synced() {
     });
 }
 
+/// The writer appends a last entry, sets the footer and seals, while the sync thread looks whether a footer is due.
+pub(crate) fn a_footer_speaks_of_entries_that_are_durable() {
+    model(|| {
+        let shared = Arc::new((Extent::open(0), UnsafeCell::new(0)));
+        shared.0.publish(1);
+        let syncing = Arc::clone(&shared);
+        let syncing = thread::spawn(move || {
+            let (extent, footer) = &*syncing;
+            let mut on_disk = 0;
+            for _ in 0..2 {
+                if extent.needs_sync() {
+                    (on_disk, _) = extent.load();
+                    extent.sync_to(on_disk);
+                }
+                if extent.is_complete() {
+                    // SAFETY: set before the seal, and read after; loom reports an access that races.
+                    footer.with(|end| assert_eq!(unsafe { *end }, on_disk, "a footer of entries that are not synced"));
+                }
+            }
+        });
+        let (extent, footer) = &*shared;
+        extent.publish(2);
+        // SAFETY: as above.
+        footer.with_mut(|end| unsafe { *end = 2 });
+        extent.seal(2);
+        syncing.join().unwrap();
+    });
+}
+
 /// A sync has failed, and the writer moves the block that was not durable: until it stands elsewhere nothing is synced.
 pub(crate) fn what_was_moved_is_durable_in_its_new_file_only() {
     model(|| {
