@@ -3,7 +3,8 @@
 //!
 //! The writer moves the published end, after the bytes are in place; bit 63 says that the segment is sealed (no entry will
 //! follow), the rest is the offset at which its entries end. The sync thread moves the durable end. What is decided from
-//! several words is decided here. Imports nothing from the crate: `tests/loom` checks it.
+//! several words is decided here, the published end first: what was stored before it is seen then. Imports
+//! nothing from the crate: `tests/loom` checks it.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,8 +110,7 @@ impl Extent {
 
     /// Whether no block was received at or after `wall_ns`, nor will one be.
     pub(crate) fn is_older_than(&self, wall_ns: u64) -> bool {
-        // Relaxed: as in `note_received`.
-        let is_old = self.newest_ns.load(Ordering::Relaxed) < wall_ns;
-        is_old && self.load().1
+        // In this order: once it is sealed, its newest block was noted before. Relaxed: as in `note_received`.
+        self.load().1 && self.newest_ns.load(Ordering::Relaxed) < wall_ns
     }
 }

@@ -45,6 +45,7 @@ needs_its_orderings!(
     a_sealed_end_is_final_and_complete,
     nothing_is_durable_that_was_not_synced,
     a_footer_speaks_of_entries_that_are_durable,
+    no_segment_is_too_old_with_a_block_that_is_not,
     what_was_moved_is_durable_in_its_new_file_only,
     who_is_told_to_move_blocks_sees_which,
     who_sees_a_durable_sequence_sees_its_sync,

@@ -126,6 +126,22 @@ pub(crate) fn a_footer_speaks_of_entries_that_are_durable() {
     });
 }
 
+pub(crate) fn no_segment_is_too_old_with_a_block_that_is_not() {
+    model(|| {
+        let extent = Arc::new(Extent::open(0));
+        extent.note_received(3);
+        extent.publish(1);
+        let retaining = Arc::clone(&extent);
+        let retaining =
+            thread::spawn(move || assert!(!retaining.is_older_than(5), "a block of 6 goes with those of 3"));
+        extent.note_received(6);
+        extent.publish(2);
+        extent.seal(2);
+        retaining.join().unwrap();
+        assert!(extent.is_older_than(7));
+    });
+}
+
 /// A sync has failed, and the writer moves the block that was not durable: until it stands elsewhere nothing is synced.
 pub(crate) fn what_was_moved_is_durable_in_its_new_file_only() {
     model(|| {
