@@ -12,6 +12,8 @@ pub mod file;
 pub mod handshake;
 pub mod mapping;
 pub mod owner;
+#[allow(unsafe_code, reason = "a list that is never freed is followed by its pointers")]
+mod ranges;
 pub mod sigbus;
 pub mod signals;
 pub mod socket;

@@ -7,8 +7,7 @@
 //! library, a plugin runtime), or kills the process as it always did.
 //!
 //! The handler only loads atomics, calls `mmap` and stores one counter: no allocation, no lock. It runs on the alternate
-//! stack that the standard library gives each of its threads. Mappings are listed in chunks that are never freed; a chunk is
-//! added when all slots are taken, so their number has no limit of its own.
+//! stack that the standard library gives each of its threads. Mappings are listed in [`super::ranges`].
 
 #![allow(unsafe_code, reason = "this file is the signal handler")]
 
@@ -16,57 +15,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
-/// Slots that are allocated together.
-const CHUNK_SLOTS: usize = 128;
+use super::ranges::{Held, Ranges};
 
-/// A slot that somebody is filling: no address is below it.
-const TAKEN: usize = 1;
-
-/// One mapping: addresses `start..end`; a `start` of 0 is a free slot.
-struct Slot {
-    start: AtomicUsize,
-    end: AtomicUsize,
-}
-
-struct Chunk {
-    slots: [Slot; CHUNK_SLOTS],
-    next: AtomicPtr<Chunk>,
-}
-
-impl Chunk {
-    const fn new() -> Chunk {
-        let slots = [const { Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; CHUNK_SLOTS];
-        Chunk { slots, next: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    fn next(&self) -> Option<&'static Chunk> {
-        // SAFETY: null, or a chunk that was leaked. Acquire pairs with the Release in `next_or_new`.
-        unsafe { self.next.load(Ordering::Acquire).as_ref() }
-    }
-
-    fn next_or_new(&self) -> &'static Chunk {
-        if let Some(next) = self.next() {
-            return next;
-        }
-        let fresh = Box::into_raw(Box::new(Chunk::new()));
-        // Release: the chunk's slots are visible to whoever finds it.
-        let raced = self.next.compare_exchange(ptr::null_mut(), fresh, Ordering::Release, Ordering::Acquire);
-        if let Err(theirs) = raced {
-            // SAFETY: `fresh` came from a box just now and nobody else has seen it.
-            drop(unsafe { Box::from_raw(fresh) });
-            // SAFETY: what was found there was leaked by whoever put it there.
-            return unsafe { &*theirs };
-        }
-        // SAFETY: from now on it is never freed.
-        unsafe { &*fresh }
-    }
-}
-
-static FIRST: Chunk = Chunk::new();
+/// The guarded mappings. Made before the first of them, so that the handler only looks.
+static GUARDED: OnceLock<Ranges> = OnceLock::new();
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 static PREVIOUS: OnceLock<sigaction> = OnceLock::new();
@@ -90,7 +46,7 @@ pub fn touch(bytes: &[u8]) {
 /// A mapping in which a page that cannot be read becomes zeros, as long as this lives. Drop it before the mapping goes.
 #[derive(Debug)]
 pub struct Guard {
-    slot: &'static AtomicUsize,
+    _range: Held,
 }
 
 impl Guard {
@@ -98,47 +54,18 @@ impl Guard {
     /// The first guard installs the handler; fails when the kernel refuses that.
     pub(super) fn new(start: *const u8, bytes: usize) -> io::Result<Guard> {
         install()?;
-        let start = start as usize;
-        let mut chunk = &FIRST;
-        loop {
-            for slot in &chunk.slots {
-                // Acquire: what the holder before stored to `end` is behind us.
-                if slot.start.compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                    slot.end.store(start + bytes, Ordering::Relaxed);
-                    // Release: whoever sees the start sees the end.
-                    slot.start.store(start, Ordering::Release);
-                    return Ok(Guard { slot: &slot.start });
-                }
-            }
-            chunk = chunk.next_or_new();
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire of the next holder.
-        self.slot.store(0, Ordering::Release);
+        let held = GUARDED.get_or_init(Ranges::new).hold(start as usize, bytes);
+        let range = held.ok_or_else(|| io::Error::other("a mapping of more than 1 TiB, or beyond 48 bits"))?;
+        // The handler runs on the thread that reads: no read of the mapping may come before its range is held. Other threads
+        // are given the guard by something that synchronises.
+        compiler_fence(Ordering::SeqCst);
+        Ok(Guard { _range: range })
     }
 }
 
 /// Whether `address` lies in a guarded mapping. Async-signal-safe.
 fn is_guarded(address: usize) -> bool {
-    let mut chunk = Some(&FIRST);
-    while let Some(current) = chunk {
-        for slot in &current.slots {
-            // Acquire: pairs with the Release in `Guard::new`. The start is read again, in case the slot changed hands.
-            let start = slot.start.load(Ordering::Acquire);
-            if start > TAKEN
-                && (start..slot.end.load(Ordering::Acquire)).contains(&address)
-                && slot.start.load(Ordering::Relaxed) == start
-            {
-                return true;
-            }
-        }
-        chunk = current.next();
-    }
-    false
+    GUARDED.get().is_some_and(|ranges| ranges.has(address))
 }
 
 fn install() -> io::Result<()> {
@@ -282,7 +209,7 @@ mod tests {
     fn more_mappings_than_a_chunk_holds_are_all_guarded_and_forgotten_when_they_go() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
-        let maps: Vec<_> = (0..3 * CHUNK_SLOTS).map(|_| MmapOptions::new().map_raw_read_only(&file).unwrap()).collect();
+        let maps: Vec<_> = (0..3 * 128).map(|_| MmapOptions::new().map_raw_read_only(&file).unwrap()).collect();
         let guards: Vec<_> = maps.iter().map(|map| Guard::new(map.as_ptr(), map.len()).unwrap()).collect();
         assert!(maps.iter().all(|map| is_guarded(map.as_ptr() as usize + 4095)));
         drop(guards);

@@ -6,8 +6,14 @@
 use std::path::Path;
 use std::{env, fs};
 
-const CHECKED: [&str; 5] =
-    ["queue/extent.rs", "queue/progress.rs", "queue/quota.rs", "sys/handshake.rs", "pipeline/drain.rs"];
+const CHECKED: [&str; 6] = [
+    "queue/extent.rs",
+    "queue/progress.rs",
+    "queue/quota.rs",
+    "sys/handshake.rs",
+    "sys/ranges.rs",
+    "pipeline/drain.rs",
+];
 
 fn main() {
     let out = env::var("OUT_DIR").expect("cargo says where build scripts write");

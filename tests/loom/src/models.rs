@@ -15,6 +15,7 @@ use super::extent::Extent;
 use super::handshake::{Done, Parked, Request};
 pub(crate) use super::models_of_a_log::*;
 use super::quota::Quota;
+use super::ranges::Ranges;
 
 const ENTRIES: usize = 3;
 
@@ -203,6 +204,35 @@ pub(crate) fn who_waits_for_bytes_finds_them_once_woken() {
         }
         giver.join().unwrap();
         assert_eq!(quota.used(), 4);
+    });
+}
+
+/// Two threads hold ranges, of which there is room for one without a new chunk; each finds its own.
+pub(crate) fn who_holds_a_range_finds_it() {
+    loom::model(|| {
+        let ranges: &'static Ranges = Box::leak(Box::new(Ranges::new()));
+        let holds = move |page: usize| {
+            let held = ranges.hold(page << 12, 8192).unwrap();
+            assert!(ranges.has((page << 12) + 8191), "a range that is held is not found");
+            assert!(!ranges.has(7 << 12), "a range is found that nobody holds");
+            drop(held);
+        };
+        let other = thread::spawn(move || holds(4));
+        holds(1);
+        other.join().unwrap();
+        assert!((0..8).all(|page| !ranges.has(page << 12)), "a range is found that nobody holds");
+    });
+}
+
+/// One range takes the place of another while a third address is looked up, that lies between the two.
+pub(crate) fn nothing_between_two_ranges_is_found() {
+    loom::model(|| {
+        let ranges: &'static Ranges = Box::leak(Box::new(Ranges::new()));
+        let held = ranges.hold(1 << 12, 4096).unwrap();
+        let looking = thread::spawn(move || assert!(!ranges.has(5 << 12), "a page between two ranges is found"));
+        drop(held);
+        drop(ranges.hold(9 << 12, 4096));
+        looking.join().unwrap();
     });
 }
 

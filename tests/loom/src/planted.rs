@@ -22,3 +22,6 @@ mod progress {
 mod quota {
     include!(concat!(env!("OUT_DIR"), "/quota.rs"));
 }
+mod ranges {
+    include!(concat!(env!("OUT_DIR"), "/ranges.rs"));
+}

@@ -17,3 +17,5 @@ mod models_of_a_log;
 mod progress;
 #[path = "../../../src/queue/quota.rs"]
 mod quota;
+#[path = "../../../src/sys/ranges.rs"]
+mod ranges;
