@@ -77,6 +77,7 @@ const ALONE: &[&str] = &[
     "src/queue/progress.rs",
     "src/queue/quota.rs",
     "src/sys/handshake.rs",
+    "src/sys/lost.rs",
     "src/sys/ranges.rs",
 ];
 

@@ -220,7 +220,7 @@ impl Read for SliceReader<'_> {
             }
             (self.slices, self.offset) = (rest, 0);
         }
-        if sigbus::faults() != self.faults {
+        if sigbus::has_faulted_since(self.faults) {
             return Err(io::Error::other("a page of the log has gone while it was sent"));
         }
         self.left -= filled;

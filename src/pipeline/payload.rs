@@ -32,6 +32,6 @@ impl Payload {
     #[must_use]
     pub fn intact(&self) -> Option<&Bytes> {
         sigbus::touch(&self.bytes);
-        (sigbus::faults() == 0 || crc32c(&self.bytes) == self.crc).then_some(&self.bytes)
+        (!sigbus::has_faulted_since(0) || crc32c(&self.bytes) == self.crc).then_some(&self.bytes)
     }
 }

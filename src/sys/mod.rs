@@ -10,6 +10,7 @@ pub mod doorbell;
 pub mod executable;
 pub mod file;
 pub mod handshake;
+mod lost;
 pub mod mapping;
 pub mod owner;
 #[allow(unsafe_code, reason = "a list that is never freed is followed by its pointers")]

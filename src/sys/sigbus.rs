@@ -6,7 +6,7 @@
 //! the reader sees damage and counts it like any other. Every other SIGBUS goes to whoever handled it before (the standard
 //! library, a plugin runtime), or kills the process as it always did.
 //!
-//! The handler only loads atomics, calls `mmap` and stores one counter: no allocation, no lock. It runs on the alternate
+//! The handler only loads atomics, calls `mmap` and counts: no allocation, no lock. It runs on the alternate
 //! stack that the standard library gives each of its threads. Mappings are listed in [`super::ranges`].
 
 #![allow(unsafe_code, reason = "this file is the signal handler")]
@@ -19,19 +19,25 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
+use super::lost::Lost;
 use super::ranges::{Held, Ranges};
 
 /// The guarded mappings. Made before the first of them, so that the handler only looks.
 static GUARDED: OnceLock<Ranges> = OnceLock::new();
-static FAULTS: AtomicU64 = AtomicU64::new(0);
+static FAULTS: Lost = Lost::new(AtomicU64::new(0), AtomicU64::new(0));
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
 static PREVIOUS: OnceLock<sigaction> = OnceLock::new();
 
-/// Pages that were replaced by zeros since the process started.
+/// Pages that were replaced by zeros since the process started: to be noted before bytes are found sound.
 #[must_use]
 pub fn faults() -> u64 {
-    // Relaxed: a statistic.
-    FAULTS.load(Ordering::Relaxed)
+    FAULTS.count()
+}
+
+/// Whether a page was replaced since [`faults`] was that, or is being replaced: bytes that were read meanwhile may be zeros.
+#[must_use]
+pub fn has_faulted_since(faults: u64) -> bool {
+    FAULTS.is_beyond(faults)
 }
 
 /// Reads a byte of every page, so that a page of a guarded mapping that cannot be read is replaced now, and not when the
@@ -97,8 +103,7 @@ fn install_once() -> Result<(), i32> {
 extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: with SA_SIGINFO the kernel hands over a valid siginfo.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    if code > 0 && is_guarded(address) && replace_page(address) {
-        FAULTS.fetch_add(1, Ordering::Relaxed);
+    if code > 0 && is_guarded(address) && FAULTS.replace(|| replace_page(address)) {
         return;
     }
     pass_on(signal, info, context);

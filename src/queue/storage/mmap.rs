@@ -110,7 +110,7 @@ impl StoredFile for MappedFile {
     }
 
     fn views_share_memory(&self) -> bool {
-        sigbus::faults() == 0
+        !sigbus::has_faulted_since(0)
     }
 
     fn reuse(&self) {

@@ -10,6 +10,7 @@
 //! | `queue/progress.rs` | nothing is durable, counted or marked that no file has, before a failed sync and after it |
 //! | `queue/quota.rs` | no more is taken than there is; who waits for bytes finds them once woken |
 //! | `sys/handshake.rs` | no request and no verdict is missed by a thread that goes to sleep; nothing is left after a last word |
+//! | `sys/lost.rs` | whoever reads zeros of a page that was sound hears of it |
 //! | `sys/ranges.rs` | who holds a range finds it; nothing is found that lies in none |
 //! | `pipeline/drain.rs` | who sees that the end has begun sees all that came before it |
 
@@ -54,6 +55,7 @@ needs_its_orderings!(
     no_verdict_is_missed_by_a_producer_that_parks,
     nothing_is_left_after_the_last_word,
     who_holds_a_range_finds_it,
+    no_zeros_are_sent_for_a_page_that_was_sound,
     the_end_comes_after_all_that_was_before_it
 );
 

@@ -13,6 +13,7 @@ use loom::thread;
 use super::drain::EgressStop;
 use super::extent::Extent;
 use super::handshake::{Done, Parked, Request};
+use super::lost::Lost;
 pub(crate) use super::models_of_a_log::*;
 use super::quota::Quota;
 use super::ranges::Ranges;
@@ -233,6 +234,31 @@ pub(crate) fn nothing_between_two_ranges_is_found() {
         drop(held);
         drop(ranges.hold(9 << 12, 4096));
         looking.join().unwrap();
+    });
+}
+
+/// One thread loses a page while another finds it sound and sends it. The page is as the kernel shows it: whoever sees the
+/// zeros sees what was done before they came.
+pub(crate) fn no_zeros_are_sent_for_a_page_that_was_sound() {
+    loom::model(|| {
+        let lost = Lost::new(AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new((lost, AtomicU64::new(7)));
+        let sending = Arc::clone(&shared);
+        let sending = thread::spawn(move || {
+            let (lost, page) = &*sending;
+            let noted = lost.count();
+            let is_sound = page.load(Ordering::Relaxed) == 7;
+            let sent = page.load(Ordering::Relaxed);
+            assert!(lost.is_beyond(noted) || !is_sound || sent == 7, "zeros are sent");
+        });
+        let (lost, page) = &*shared;
+        assert!(lost.replace(|| {
+            page.store(0, Ordering::Release);
+            true
+        }));
+        assert_eq!(lost.count(), 1);
+        sending.join().unwrap();
+        assert!(!lost.is_beyond(1), "a fault that is over ends every send");
     });
 }
 

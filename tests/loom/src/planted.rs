@@ -12,6 +12,10 @@ mod extent {
 mod handshake {
     include!(concat!(env!("OUT_DIR"), "/handshake.rs"));
 }
+#[allow(unused_imports, reason = "the fence is left out")]
+mod lost {
+    include!(concat!(env!("OUT_DIR"), "/lost.rs"));
+}
 #[path = "models.rs"]
 pub(crate) mod models;
 #[path = "models_of_a_log.rs"]

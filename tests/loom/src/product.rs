@@ -9,6 +9,8 @@ mod drain;
 mod extent;
 #[path = "../../../src/sys/handshake.rs"]
 mod handshake;
+#[path = "../../../src/sys/lost.rs"]
+mod lost;
 #[path = "models.rs"]
 pub(crate) mod models;
 #[path = "models_of_a_log.rs"]
