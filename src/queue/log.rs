@@ -416,7 +416,8 @@ impl Log {
 
     /// The subscribers, when there are others than `seen` subscriptions ago.
     pub(super) fn subscribers_since(&self, seen: &mut u64) -> Option<Vec<Unparker>> {
-        // Acquire: pairs with the Release in `subscribe`.
+        // Acquire: pairs with the Release in `subscribe`; the list itself is behind its lock. Loaded too early, it costs a new
+        // reader that wake: it sleeps no longer than its thread's idle time.
         let now = self.subscriptions.load(Ordering::Acquire);
         if now == *seen {
             return None;

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -135,6 +135,9 @@ impl Segment {
     pub(super) fn is_unused(&self) -> bool {
         let files = self.files();
         let others = files.shared.as_ref().map_or(0, Weak::strong_count);
+        // Acquire: pairs with the Release by which an `Arc` is given up, as in `Arc::get_mut`; a count alone is Relaxed. What
+        // the last reader read is read before the file is written again. (No model: these are the counts of `Arc`.)
+        fence(Ordering::Acquire);
         others == usize::from(files.kept.is_some())
     }
 
