@@ -6,13 +6,16 @@
 //!
 //! | file | claim |
 //! |---|---|
-//! | `queue/extent.rs` | what a reader sees below the published end is in place; a sealed end is final, and what hangs on it is whole |
+//! | `queue/extent.rs` | what a reader sees below the published end is in place; a sealed end is final and whole |
 //! | `queue/progress.rs` | nothing is durable, counted or marked that no file has, before a failed sync and after it |
 //! | `queue/quota.rs` | no more is taken than there is; who waits for bytes finds them once woken |
 //! | `sys/handshake.rs` | no request and no verdict is missed by a thread that goes to sleep; nothing is left after a last word |
 //! | `sys/lost.rs` | whoever reads zeros of a page that was sound hears of it |
 //! | `sys/ranges.rs` | who holds a range finds it; nothing is found that lies in none |
 //! | `pipeline/drain.rs` | who sees that the end has begun sees all that came before it |
+//!
+//! Not here: counters and flags through which nothing is published, and what is no protocol between threads of ours, the
+//! handler of a signal on the thread that reads (`sys/sigbus.rs`) and the counts of `Arc` (`queue/segment.rs`).
 
 #![cfg(test)]
 #![allow(dead_code, reason = "the models use a part of each module")]
