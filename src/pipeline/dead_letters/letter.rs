@@ -219,7 +219,7 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
         BLOCK => {
             let (head, after) = rest.split_first_chunk::<25>()?;
             rest = after;
-            Some(described(meta, head))
+            Some(described(meta, head)?)
         }
         _ => return None,
     };
@@ -238,17 +238,19 @@ fn decode(store: StoreName, meta: &Meta, sequence: u64, payload: &Bytes) -> Opti
     })
 }
 
-fn described(meta: &Meta, head: &[u8; 25]) -> Meta {
+/// `None` for figures that no block has: the log would take one with them, and nobody could read it there.
+fn described(meta: &Meta, head: &[u8; 25]) -> Option<Meta> {
     let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-    Meta {
+    let described = Meta {
         made: if head[0] == 1 { Made::Encoded } else { Made::Passed },
         records: u32_at(1),
         spans: u32_at(5),
         first_span_ns: u64_at(9),
         last_span_ns: u64_at(17),
         ..*meta
-    }
+    };
+    (described.records <= described.spans).then_some(described)
 }
 
 /// The numbers of letters that are gone and still on disk: a bit each, for a full store may hold ten million of them.

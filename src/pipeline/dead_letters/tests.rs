@@ -382,6 +382,19 @@ fn letters_of_every_kind_hold_their_segments() {
 }
 
 #[test]
+fn a_block_of_more_records_than_spans_is_no_letter() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = opened(directory.path(), &AtRest::default());
+    let meta = |records, spans| Meta { records, spans, ..Meta::empty(Signal::Traces, Made::Encoded, SourceId(0), 5) };
+    for (records, spans) in [(2, 2), (3, 2), (0, 0), (1, 0)] {
+        keep(&mut store, &letter::of_block(("plugin_trap", "otlp", "p"), &meta(records, spans), b"spans").remove(0));
+    }
+    let letters = found(StoreName::Front, &store.log, &Selection::default());
+    let blocks: Vec<_> = letters.iter().map(|letter| letter.block.map(|meta| (meta.records, meta.spans))).collect();
+    assert_eq!(blocks, [Some((2, 2)), Some((0, 0))]);
+}
+
+#[test]
 fn what_cannot_be_read_for_want_of_a_key_is_there_when_the_key_is_back() {
     use crate::config::MissingKey::{Hold, Skip};
     let keys = crate::queue::Keys::parse(&"17".repeat(32)).unwrap();
