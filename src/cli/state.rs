@@ -100,8 +100,8 @@ pub(super) fn user(directory: &Path) -> Option<String> {
 
 /// The names of the sources by their ids; none when they cannot be read.
 pub(super) fn sources(directory: &Path) -> Vec<String> {
-    let names = std::fs::read_to_string(directory.join("sources")).unwrap_or_default();
-    names.lines().map(str::to_owned).collect()
+    let names = std::fs::read(directory.join("sources")).unwrap_or_default();
+    String::from_utf8_lossy(&names).lines().map(str::to_owned).collect()
 }
 
 /// A log with its name.

@@ -129,8 +129,9 @@ impl Assigned {
 /// be read, or when it is full.
 pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Assigned> {
     let path = state_directory.join(TABLE);
-    let mut known: Vec<String> = match fs::read_to_string(&path) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
+    // A name that has rotted keeps its line: the numbers of the others are those of theirs.
+    let mut known: Vec<String> = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
@@ -177,5 +178,16 @@ mod tests {
         assert_eq!(assign(&["otlp"]), [SourceId(1)]);
         assert_eq!(assign(&["elasticsearch", "uberagent"]), [SourceId(2), SourceId(0)]);
         assert_eq!(assign(&["otlp", "elasticsearch"]), [SourceId(1), SourceId(2)]);
+    }
+
+    #[test]
+    fn a_name_that_has_rotted_takes_no_number_from_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(TABLE), b"uberag\xe5nt\notlp\n").unwrap();
+        for _ in 0..2 {
+            let assigned = assign(directory.path(), &["uberagent", "otlp"]).unwrap();
+            assert_eq!(assigned.ids, [SourceId(2), SourceId(1)]);
+            assigned.keep().unwrap();
+        }
     }
 }
