@@ -42,7 +42,7 @@ mod state;
 mod storage;
 mod tend;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

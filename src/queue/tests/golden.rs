@@ -1,14 +1,15 @@
 //! Logs that a released version has written are read for ever, and what is written today is what was written then.
 //!
-//! `tests/data/queue/NAME.zst` is a lane's directory: for each file `u16` path length, path, `u32` length, bytes, all of it
-//! one zstd frame. Each is read, appended to and read again. Each segment is also taken apart and put together again by
-//! today's code, byte for byte: a change of the format that nobody meant fails here. With `MILLRACE_WRITE_GOLDEN=1` files
-//! that are missing are made; one that is there is never replaced, a new format gets a new name.
+//! `tests/data/queue/NAME.zst` is a lane's directory; `packed` says how. Each is read, appended to and read again. Each
+//! segment is also taken apart and put together again by today's code, byte for byte: a change of the format that nobody
+//! meant fails here. With `MILLRACE_WRITE_GOLDEN=1` files that are missing are made; one that is there is never replaced, a
+//! new format gets a new name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use super::packed::{is_wanted, pack, unpack};
 use super::{at_rest, meta, small_options};
 use crate::block::{HEADER_BYTES, Header, Kind};
 use crate::config::BlockCompression;
@@ -66,47 +67,10 @@ fn expect(log: &Arc<Log>, blocks: u32) {
     assert_eq!(reader.next(), None);
 }
 
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/queue").join(format!("{name}.zst"))
-}
-
-/// Lays a golden log out under `root`.
-fn unpack(name: &str, root: &Path) {
-    let packed = fs::read(data(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let bytes = zstd::bulk::decompress(&packed, 1 << 20).unwrap();
-    let mut rest = &bytes[..];
-    while let Some((length, after)) = rest.split_first_chunk::<2>() {
-        let (path, after) = after.split_at(u16::from_le_bytes(*length).into());
-        let (length, after) = after.split_first_chunk::<4>().unwrap();
-        let (content, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-        let path = root.join(std::str::from_utf8(path).unwrap());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-        rest = after;
-    }
-}
-
-fn pack(name: &str, root: &Path) {
-    let mut bytes = Vec::new();
-    for directory in ["log/lane-00", "log/lane-00/free"] {
-        let mut names = FileStorage.list(&root.join(directory)).unwrap();
-        names.sort();
-        for file in names {
-            let path = format!("{directory}/{file}");
-            let content = fs::read(root.join(&path)).unwrap();
-            bytes.extend_from_slice(&u16::try_from(path.len()).unwrap().to_le_bytes());
-            bytes.extend_from_slice(path.as_bytes());
-            bytes.extend_from_slice(&u32::try_from(content.len()).unwrap().to_le_bytes());
-            bytes.extend_from_slice(&content);
-        }
-    }
-    fs::write(data(name), zstd::bulk::compress(&bytes, 19).unwrap()).unwrap();
-}
-
 #[test]
 fn what_was_written_once_is_read_appended_to_and_read_again() {
     for (name, at_rest) in goldens() {
-        if std::env::var_os("MILLRACE_WRITE_GOLDEN").is_some() && !data(name).exists() {
+        if is_wanted(name) {
             let root = tempfile::tempdir().unwrap();
             let (log, mut appender, _) = open(Arc::new(FileStorage), root.path(), &at_rest);
             append(&log, &mut appender, 0..BLOCKS);

@@ -7,6 +7,7 @@ mod forged;
 mod golden;
 mod keys;
 mod model;
+pub(crate) mod packed;
 mod room;
 mod rot;
 mod scale;
