@@ -5,6 +5,7 @@
 //! differently, counts that must add up.
 
 mod disk;
+mod state;
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ use prost::Message;
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 11] = [
+pub(crate) const TARGETS: [Target; 18] = [
     ("row_json", row_json),
     ("row_csv", row_csv),
     ("lines", lines),
@@ -39,6 +40,13 @@ pub(crate) const TARGETS: [Target; 11] = [
     ("bulk", bulk),
     ("content_encoding", content_encoding),
     ("log_files", disk::log_files),
+    ("log_files_packed", disk::log_files_packed),
+    ("log_blocks", disk::log_blocks),
+    ("cursor", disk::cursor),
+    ("dead_letters", state::dead_letters),
+    ("keys", state::keys),
+    ("sources", state::sources),
+    ("parked", state::parked),
     ("reply", reply),
     ("configuration", configuration),
 ];
