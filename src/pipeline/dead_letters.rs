@@ -340,17 +340,19 @@ impl Room {
     }
 }
 
-/// The letters of a store that are meant, oldest first, as far as there is room.
+/// The letters of a store that are meant, oldest first, as far as there is room. Their bytes are copies: what the disk loses
+/// later is nothing to them.
 fn select(scan: &Scan<'_>, selection: &Selection, room: &mut Room) -> Vec<Letter> {
     let mut found = Vec::new();
     if room.more || selection.store.is_some_and(|wanted| wanted != scan.store) {
         return found;
     }
-    scan.letters(&mut |letter, _| {
+    scan.letters(&mut |mut letter, _| {
         if selection.takes(&letter) {
             if !room.take(letter.bytes.len()) {
                 return ControlFlow::Break(());
             }
+            letter.bytes = Bytes::copy_from_slice(&letter.bytes);
             found.push(letter);
         }
         ControlFlow::Continue(())

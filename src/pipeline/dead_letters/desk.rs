@@ -19,7 +19,7 @@ use super::replay::{self, FrontReplay, Replayed};
 use super::{DeadLetters, GoneBy, Room, purge_all, select};
 use crate::queue::Log;
 use crate::serve::{DeadLetterCall, DeadLetterVerb};
-use crate::sys::clock;
+use crate::sys::{clock, sigbus};
 use crate::telemetry::health::Tick;
 use crate::telemetry::moment::iso;
 
@@ -149,9 +149,15 @@ impl Desk {
     }
 
     fn replay(&mut self, selection: &Selection, answer: Answer) {
+        let faults = sigbus::faults();
         let mut room = Room { letters: REPLAY_LETTERS, bytes: REPLAY_BYTES, more: false };
         let (records, spans) = self
             .scan(|[front, delivery]| (select(front, selection, &mut room), select(delivery, selection, &mut room)));
+        if sigbus::has_faulted_since(faults) {
+            // Zeros may stand where a letter's bytes were.
+            answer.send(Err("the disk failed while letters were read: try again".to_owned())).ok();
+            return;
+        }
         let more = room.more;
         let (letters, stop) = (self.parts.letters.clone(), Arc::clone(&self.parts.stop));
         let mut replayed = self.parts.front.replay(&records, &stop, &|| self.parts.tick.tick(clock::monotonic()));

@@ -261,7 +261,7 @@ fn send(letter: &Letter, door: &DeadLetters, replayed: &mut Replayed) -> Result<
         payloads: &payloads,
         uncompressed: false,
         wall_ns: clock::wall_ns(),
-        // The letter was read, and checked, a moment ago.
+        // The bytes are the letter's own.
         faults: sigbus::faults(),
     };
     // Only one replay runs at a time: nobody else waits for this lock.
