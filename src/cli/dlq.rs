@@ -2,7 +2,7 @@
 //!
 //! `ls` and `show` read the files, beside a running process or without one. `replay` asks the running process, which alone
 //! can send; `purge` asks it too, and without one works on the files under the state directory's lock. Letters whose key is
-//! missing are not there to be shown: that they are there is said, and ends `ls` and `show` with 1.
+//! missing are not there to be shown or purged: that they are there is said, and ends the command with 1.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -307,20 +307,28 @@ fn purge(arguments: &ChangeArgs) -> anyhow::Result<()> {
     let (selection, body) = body(arguments)?;
     let state = arguments.state.open();
     let offline = state.as_ref().is_ok_and(|state| user(&state.directory).is_none());
-    let purged = if offline && !arguments.api.names_one() {
-        let state = state?;
-        let _held = lock(&state.directory)?;
-        dead_letters::purge(&state.directory, &state.at_rest, &selection)?
+    let (purged, locked) = if offline && !arguments.api.names_one() {
+        purge_files(&state?, &selection)?
     } else {
         let api = Api::find(&arguments.api, &arguments.state.source())?;
-        api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0)
+        (api.post("/api/v1/dlq/purge", &body)?["purged"].as_u64().unwrap_or(0), None)
     };
     let out = &mut std::io::stdout().lock();
     match arguments.json {
         true => writeln!(out, "{:#}", json!({ "purged": purged }))?,
         false => writeln!(out, "{} purged", human::counted(purged, "dead letter"))?,
     }
-    all_met(arguments.named(), purged)
+    match locked {
+        Some(locked) => Err(anyhow::anyhow!(locked)),
+        None => all_met(arguments.named(), purged),
+    }
+}
+
+/// Purges where no process runs; how many letters went, and what could not be looked at.
+fn purge_files(state: &State, selection: &Selection) -> anyhow::Result<(u64, Option<String>)> {
+    let _held = lock(&state.directory)?;
+    let purged = dead_letters::purge(&state.directory, &state.at_rest, selection)?;
+    Ok((purged, locked(state, selection.store)?))
 }
 
 /// Letters that were named are expected to be there.
@@ -353,6 +361,9 @@ mod tests {
         let said = format!("front: 6 letters need key {key}: name its file with --key-file");
         assert_eq!(locked(&state, None).unwrap(), Some(said));
         assert_eq!(locked(&state, Some(StoreName::Delivery)).unwrap(), None);
+        let all = Filter::default().selection(&[]).unwrap();
+        let (purged, said) = purge_files(&state, &all).unwrap();
+        assert_eq!((purged, said.is_some()), (0, true), "they may be meant, and nobody can tell");
         let why = show("front-1", Format::Text, &state).unwrap_err().to_string();
         assert!(why.contains("6 letters need key"), "{why}");
         state.at_rest.keys = keys();

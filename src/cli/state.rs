@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::human;
 use super::source::{Source, Unusable};
@@ -147,6 +148,12 @@ impl State {
             writeln!(out, "QUARANTINE: {files} of {bytes} were put aside in {}", directory.display())?;
         }
         Ok(())
+    }
+
+    /// They for programs.
+    pub(super) fn quarantine_json(&self) -> Value {
+        let one = |(directory, files, bytes)| json!({ "directory": directory, "files": files, "bytes": bytes });
+        self.quarantined().into_iter().map(one).collect()
     }
 
     /// A store of dead letters.

@@ -144,6 +144,7 @@ fn plugins(status: &Value) -> Table {
         ">FAILURES",
         ">QUARANTINED",
         ">MEMORY",
+        "LAST FAILURE",
     ]);
     for plugin in list(&status["plugins"]) {
         let rows = &plugin["rows"];
@@ -158,9 +159,20 @@ fn plugins(status: &Value) -> Table {
             count(&plugin["failures"]),
             count(&plugin["quarantined_blocks"]),
             human::size(number(&plugin["memory_bytes"])),
+            plugin["last_failure"].as_str().map_or_else(|| "-".to_owned(), short),
         ]);
     }
     table
+}
+
+/// As much of a text as a table has room for.
+fn short(text: &str) -> String {
+    const MOST: usize = 60;
+    let line = human::on_one_line(text);
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
 }
 
 fn lanes(status: &Value) -> Table {
@@ -250,7 +262,7 @@ mod tests {
             "problems": [{ "text": "otlphttp: holding: 401 unauthorized", "since": "2023-11-14T22:13:20.000000000Z" }],
             "sources": [{ "name": "uberagent", "records": { "received": 1234 } }],
             "destinations": [{ "name": "otlphttp", "state": "holding", "lag_spans": 1234567, "lag_bytes": 2048 }],
-            "plugins": [{ "name": "plugin/redact", "state": "resting", "failures": 17 }],
+            "plugins": [{ "name": "plugin/redact", "state": "resting", "failures": 17, "last_failure": "trap: a\nb" }],
             "lanes": [{ "lane": 0 }],
             "balances": { "front_records": 0, "lane_spans": 0, "destination_spans": 0 },
         });
@@ -263,6 +275,8 @@ mod tests {
         assert!(lines[1].ends_with("(1 min 0 s ago))"), "{shown}");
         assert!(shown.contains("1,234,567    2.0 KiB"), "{shown}");
         assert!(shown.contains("plugin/redact  resting"), "{shown}");
+        assert!(lines.iter().any(|line| line.ends_with("trap: a b")), "{shown}");
+        assert_eq!(short(&"é".repeat(70)), format!("{}...", "é".repeat(60)));
         assert!(lines.len() <= 24, "more than a screen: {shown}");
     }
 }

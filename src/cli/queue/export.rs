@@ -138,18 +138,19 @@ pub(super) fn export(arguments: &ExportArgs) -> anyhow::Result<()> {
 }
 
 fn say(counts: &Counts) -> anyhow::Result<()> {
-    eprintln!("{} spans in {} requests", human::count(counts.spans), human::count(counts.blocks));
+    eprintln!("{} in {}", human::counted(counts.spans, "span"), human::counted(counts.blocks, "request"));
     if counts.not_in_json > 0 {
         eprintln!("{} requests have no JSON here: export them with --format protobuf", counts.not_in_json);
     }
     if let Some((spans, key)) = &counts.locked {
-        let message =
-            format!("{} spans need key {key} and were left out: name its file with --key-file", human::count(*spans));
+        let spans = human::counted(*spans, "span");
+        let message = format!("left out for want of key {key}: {spans}; name its file with --key-file");
         anyhow::ensure!(counts.lost_spans == 0, "{message}; {} more are damaged", counts.lost_spans);
         anyhow::bail!(message);
     }
     if counts.lost_spans > 0 {
-        anyhow::bail!("{} spans are damaged and were left out: see `millrace queue verify`", counts.lost_spans);
+        let spans = human::counted(counts.lost_spans, "span");
+        anyhow::bail!("left out for damage: {spans}; see `millrace queue verify`");
     }
     Ok(())
 }
@@ -267,7 +268,7 @@ mod tests {
         counts.gaps(15, &lane);
         let said = say(&counts).unwrap_err().to_string();
         let key = keys().ids().next().unwrap();
-        assert_eq!(said, format!("15 spans need key {key} and were left out: name its file with --key-file"));
+        assert_eq!(said, format!("left out for want of key {key}: 15 spans; name its file with --key-file"));
         counts.gaps(18, &lane);
         assert!(say(&counts).unwrap_err().to_string().ends_with("; 3 more are damaged"));
     }

@@ -58,7 +58,11 @@ pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
     if arguments.json {
         let shown = found.iter().flat_map(|(lane, segments)| segments.iter().map(move |segment| (lane, segment)));
         let all: Vec<Value> = shown.map(|(lane, segment)| whole_json(lane, segment, arguments.blocks)).collect();
-        writeln!(out, "{:#}", json!({ "segments": all }))?;
+        let parked: Vec<Value> = found
+            .iter()
+            .flat_map(|(lane, _)| lane.parked.iter().map(|file| json!({ "lane": lane.place.lane, "as": file })))
+            .collect();
+        writeln!(out, "{:#}", json!({ "segments": all, "to_be_parked": parked }))?;
         return Ok(());
     }
     for (lane, segments) in &found {

@@ -38,7 +38,10 @@ pub(super) fn ls(state: &State, json: bool) -> anyhow::Result<()> {
         let lanes = lanes.iter().map(|lane| Ok(lane_json(lane)?)).collect::<anyhow::Result<Vec<Value>>>()?;
         let damaged: Vec<&str> = damaged(&cursors).collect();
         let destinations: Vec<Value> = lags.iter().map(lag_json).collect();
-        let all = json!({ "lanes": lanes, "destinations": destinations, "damaged_cursors": damaged });
+        let quarantine = state.quarantine_json();
+        let all = json!({
+            "lanes": lanes, "destinations": destinations, "damaged_cursors": damaged, "quarantine": quarantine
+        });
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
@@ -159,6 +162,7 @@ fn lane_json(lane: &Lane) -> std::io::Result<Value> {
         "lane": lane.place.lane,
         "incarnation": lane.incarnation(),
         "segments": segments,
+        "to_be_parked": lane.parked,
         "spans_ever": tail.spans,
         "pool_files": pool_files,
         "pool_bytes": pool_bytes,

@@ -131,7 +131,7 @@ impl Outcome {
                 )?;
             }
             if report.lost_spans > 0 {
-                writeln!(out, "{name}: {} spans are lost and cannot be repaired", human::count(report.lost_spans))?;
+                writeln!(out, "{name}: lost for good: {}", human::counted(report.lost_spans, "span"))?;
             }
             if !report.changes() && report.damage.is_empty() {
                 writeln!(out, "{name}: nothing to do")?;

@@ -64,11 +64,11 @@ pub(super) fn verify(state: &State, json: bool) -> anyhow::Result<()> {
     if json {
         let logs: Vec<Value> = reports.iter().map(report_json).collect();
         let cursors: Vec<&str> = damaged.iter().map(|cursor| cursor.destination.as_str()).collect();
-        writeln!(
-            out,
-            "{:#}",
-            json!({ "damaged": is_damaged, "judged": is_judged, "logs": logs, "damaged_cursors": cursors })
-        )?;
+        let all = json!({
+            "damaged": is_damaged, "judged": is_judged, "logs": logs, "damaged_cursors": cursors,
+            "quarantine": state.quarantine_json()
+        });
+        writeln!(out, "{all:#}")?;
     } else {
         for report in &reports {
             write_report(report, out)?;
@@ -147,17 +147,17 @@ fn report(name: String, lane: &Lane, cursors: &[CursorInfo]) -> Report {
 }
 
 fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
-    let (blocks, spans) = (human::count(report.blocks), human::count(report.spans));
-    writeln!(out, "{}: {}; {blocks} blocks with {spans} spans are intact", report.name, report.verdict())?;
+    let (blocks, spans) = (human::counted(report.blocks, "block"), human::counted(report.spans, "span"));
+    writeln!(out, "{}: {}; intact: {blocks} with {spans}", report.name, report.verdict())?;
     if report.lost_spans > 0 {
-        writeln!(out, "  lost: {} spans, exactly", human::count(report.lost_spans))?;
+        writeln!(out, "  lost: {}, exactly", human::counted(report.lost_spans, "span"))?;
     }
     for file in &report.parked {
         writeln!(out, "  cannot be read, to be parked as {file}")?;
     }
     if let Some((spans, key)) = &report.locked {
-        let spans = human::count(*spans);
-        writeln!(out, "  {spans} spans cannot be read without key {key}: name its file with --key-file")?;
+        let spans = human::counted(*spans, "span");
+        writeln!(out, "  {spans} cannot be read without key {key}: name its file with --key-file")?;
     }
     if report.state_lost {
         writeln!(out, "  the lane's state cannot be read; it is derived from the segments")?;
@@ -166,8 +166,8 @@ fn write_report(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "  {}", describe(segment, entry))?;
     }
     if report.tail_blocks > 0 {
-        let blocks = human::count(report.tail_blocks);
-        writeln!(out, "  a crash took {blocks} blocks that were never acknowledged: no damage")?;
+        let blocks = human::counted(report.tail_blocks, "block");
+        writeln!(out, "  a crash took {blocks}, never acknowledged: no damage")?;
     }
     Ok(())
 }
@@ -179,7 +179,8 @@ pub(super) fn describe(segment: &SegmentInfo, entry: &EntryInfo) -> String {
     match entry.found {
         EntryFound::Unreadable => format!("{file} at {offset}: {bytes} bytes hold no entry that can be believed"),
         EntryFound::Entry { sequence, kind: Kind::Block(meta), .. } => {
-            format!("{file} at {offset}: block {sequence} with {} spans fails its checksum", meta.spans)
+            let spans = human::counted(meta.spans.into(), "span");
+            format!("{file} at {offset}: block {sequence} with {spans} fails its checksum")
         }
         EntryFound::Entry { sequence, kind: Kind::CommitMark { .. }, .. } => {
             format!("{file} at {offset}: the commit-mark behind block {sequence} fails its checksum")
