@@ -180,8 +180,8 @@ pub(in crate::cli) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
-    use crate::queue::{Budget, Keys, Log, MmapStorage, Options};
+    use crate::block::{Made, Meta, Signal, SourceId};
+    use crate::queue::{Keys, Log, MmapStorage, Options};
 
     /// The keys of [`encrypted`].
     pub(in crate::cli) fn keys() -> Keys {
@@ -215,18 +215,9 @@ pub(in crate::cli) mod tests {
 
     /// Writes an encrypted log of blocks with three spans each.
     pub(in crate::cli) fn encrypted(place: &Place, blocks: u32) {
-        let options = Options {
-            directory: place.directory.clone(),
-            quarantine: place.quarantine.clone(),
-            lane: place.lane,
-            segment_bytes: 4 << 20,
-            max_payload_bytes: MAX_BYTES,
-            pool_segments: 0,
-            opened_at_start: 16,
-            at_rest: AtRest { keys: keys(), ..AtRest::default() },
-            budget: Arc::new(Budget::new(1 << 30, 0)),
-            wall_ns: 1,
-        };
+        let Place { directory, quarantine, lane, .. } = place.clone();
+        let at_rest = AtRest { keys: keys(), ..AtRest::default() };
+        let options = Options { directory, quarantine, lane, at_rest, ..Options::of_a_test(Path::new("")) };
         let (log, mut appender, _) = Log::open(Arc::new(MmapStorage), options).unwrap();
         let mut meta = Meta::empty(Signal::Traces, Made::Passed, SourceId(3), 100);
         meta.spans = 3;

@@ -147,6 +147,15 @@ impl Exporter {
         }
     }
 
+    /// Says in the log that the plugin that writes its format is live, if one does.
+    pub fn announce(&self) {
+        match self {
+            Exporter::OtlpHttp(_) | Exporter::Influx(_) => {}
+            #[cfg(feature = "plugins")]
+            Exporter::Plugin(exporter) => exporter.announce(),
+        }
+    }
+
     /// Sends one request and blocks until its answer, at most for the configured timeout.
     pub fn send(&mut self, request: &Request<'_>) -> Outcome {
         match self {

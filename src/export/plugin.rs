@@ -8,6 +8,7 @@
 mod format;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ureq::http::{HeaderMap, Uri, header};
@@ -24,6 +25,8 @@ pub use format::{Format, Written};
 
 /// One sender of a destination whose format is a plugin's.
 pub struct Plugin {
+    name: String,
+    path: PathBuf,
     http: Http,
     url: Uri,
     headers: HeaderMap,
@@ -50,6 +53,8 @@ impl Plugin {
             )));
         }
         Ok(Plugin {
+            name: settings.plugin.name.clone(),
+            path: component.path.clone(),
             http: Http::open(&url, &settings.http)?,
             url,
             headers: parse_headers(&settings.http)?,
@@ -63,6 +68,8 @@ impl Plugin {
 
     pub(super) fn another(&self) -> Plugin {
         Plugin {
+            name: self.name.clone(),
+            path: self.path.clone(),
             http: self.http.another(),
             url: self.url.clone(),
             headers: self.headers.clone(),
@@ -72,6 +79,11 @@ impl Plugin {
             batch: Vec::new(),
             packed: Vec::new(),
         }
+    }
+
+    /// Says in the log that it is live.
+    pub(super) fn announce(&self) {
+        self.format.generation().announce(&self.name, &self.path);
     }
 
     pub(super) fn accepts(&self, signal: Signal) -> bool {

@@ -302,6 +302,11 @@ impl Appliance {
         Ok(renewed)
     }
 
+    /// A line for each receiver whose plugin runs from a file that has changed.
+    pub fn stale_decoders(&self) -> Vec<String> {
+        self.decoders.stale()
+    }
+
     /// Files that hold something else than before under the names that they had.
     fn renewed(&self, config: &Config, trust: &Trust, plugins: &plugins::Prepared) -> Vec<String> {
         let line = |section: &'static str| move |name: String| format!("{section}.{name}: its files have changed");

@@ -10,9 +10,11 @@ mod present;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use super::doors::BindError;
+use crate::sys::digest;
 use crate::sys::doorbell::Doorbell;
 
 #[cfg(not(feature = "plugins"))]
@@ -48,4 +50,37 @@ pub struct Running {
     pub doorbells: Vec<Doorbell>,
     /// Where each listens.
     pub listening: Vec<(String, SocketAddr)>,
+    /// The receiver, file and hash of each plugin that runs.
+    pub files: Vec<(String, PathBuf, [u8; 32])>,
+}
+
+impl Running {
+    /// A line for each receiver whose plugin's file has changed since it was started.
+    #[must_use]
+    pub fn stale(&self) -> Vec<String> {
+        let changed =
+            self.files.iter().filter(|(_, path, sha256)| digest::of_file(path).is_none_or(|now| now != *sha256));
+        let line = |(receiver, path, _): &(String, PathBuf, _)| {
+            format!("receivers.{receiver}: {} has changed, and that needs a restart", path.display())
+        };
+        changed.map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changed_under_its_receiver_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "one").unwrap();
+        let path = file.path().to_owned();
+        let running =
+            Running { files: vec![("lines".to_owned(), path.clone(), digest::sha256(b"one"))], ..Running::default() };
+        assert_eq!(running.stale(), Vec::<String>::new());
+        std::fs::write(&path, "two").unwrap();
+        let line = format!("receivers.lines: {} has changed, and that needs a restart", path.display());
+        assert_eq!(running.stale(), [line]);
+    }
 }

@@ -317,7 +317,7 @@ pub fn open_exporter(settings: &config::Exporter) -> Result<Exporter, StartError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{AtRest, Budget, Options};
+    use crate::queue::Options;
     use crate::sim::disk::SimDisk;
 
     /// Opens the place of a destination on a disk whose sync after `syncs` fails; whether that went well, and what is in its
@@ -335,18 +335,7 @@ mod tests {
     #[test]
     fn a_new_destination_that_cannot_be_opened_leaves_no_cursor() {
         let storage = SimDisk::new(7);
-        let options = Options {
-            directory: "log/lane-00".into(),
-            quarantine: "log/quarantine".into(),
-            lane: 0,
-            segment_bytes: 4 << 20,
-            max_payload_bytes: crate::block::MAX_BYTES,
-            pool_segments: 0,
-            budget: Arc::new(Budget::new(1 << 30, 0)),
-            wall_ns: 1,
-            opened_at_start: 16,
-            at_rest: AtRest::default(),
-        };
+        let options = Options::of_a_test(Path::new(""));
         let (log, _appender, _) = Log::open(Arc::new(storage.clone()), options).unwrap();
         let mut failures = 0;
         while let (false, left) = open_place(&storage, &log, failures) {

@@ -24,7 +24,7 @@ use super::retention::{Retain, Retention};
 use super::window::Window;
 use crate::config::{self, Backend, Config, StartAt};
 use crate::export::Exporter;
-use crate::sys::clock;
+use crate::sys::{clock, digest};
 use crate::telemetry::ledger::{self, DropReason};
 use crate::telemetry::metrics::{DestinationGauges, DestinationSource, PluginPlace};
 
@@ -193,6 +193,7 @@ impl Destinations {
             let entry = self.entries.iter_mut().find(|entry| entry.destination.name == settings.name);
             let entry = entry.expect("a destination that was prepared is there");
             entry.destination.tell(Command::Serve(Box::new(service)));
+            replay.announce();
             self.shared.letters.replay_by(&settings.name, replay);
             self.shared.formats.serve(PluginPlace::Exporters, &settings.name, counted);
             entry.role = Role::Configured(settings, held);
@@ -312,10 +313,7 @@ fn files(settings: &config::Exporter) -> Held {
         Backend::OtlpHttp(_) | Backend::Influx(_) => None,
     };
     let parts = plugin.map(|plugin| plugin.lookups.iter().map(|(_, path)| path).chain([&plugin.component.path]));
-    let digest = |path: &PathBuf| {
-        let bytes = std::fs::read(path).ok()?;
-        ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref().first_chunk().copied()
-    };
+    let digest = |path: &PathBuf| digest::of_file(path);
     settings.backend.http().ca_file.iter().chain(parts.into_iter().flatten()).map(digest).collect()
 }
 

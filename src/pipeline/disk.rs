@@ -169,7 +169,7 @@ fn figures_of(log: &Log) -> LogFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{AtRest, FileStorage, Options};
+    use crate::queue::{FileStorage, Options};
     use crate::sim::disk::SimDisk;
 
     #[test]
@@ -207,18 +207,7 @@ mod tests {
         let health = Health::new();
         let (storage, ledger) = (SimDisk::new(7), Arc::<ledger::Lane>::default());
         let budget = Arc::new(Budget::new(1 << 30, 200 << 20));
-        let options = Options {
-            directory: "log/lane-00".into(),
-            quarantine: "log/quarantine".into(),
-            lane: 0,
-            segment_bytes: 4 << 20,
-            max_payload_bytes: crate::block::MAX_BYTES,
-            pool_segments: 0,
-            budget: Arc::clone(&budget),
-            wall_ns: 1,
-            opened_at_start: 16,
-            at_rest: AtRest::default(),
-        };
+        let options = Options { budget: Arc::clone(&budget), ..Options::of_a_test(Path::new("")) };
         storage.set_free_bytes(30 << 20);
         let (log, _appender, _) = Log::open(Arc::new(storage.clone()), options).unwrap();
         let parts = DiskParts {

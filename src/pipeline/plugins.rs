@@ -260,9 +260,7 @@ impl Plugins {
     fn announce(&self, loaded: &[Loaded]) {
         let is_new = |one: &&Loaded| !self.in_force.iter().any(|known| Arc::ptr_eq(&known.program, &one.program));
         for Loaded { program, .. } in loaded.iter().filter(is_new) {
-            let (generation, path) = (program.generation.number, program.plugin.component.path.display());
-            let sha256 = &load::hex(&program.generation.sha256)[..12];
-            tracing::info!(plugin = program.plugin.name, generation, sha256, %path, "a plugin is live");
+            program.generation.announce(&program.plugin.name, &program.plugin.component.path);
         }
     }
 

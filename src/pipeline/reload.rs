@@ -113,7 +113,7 @@ impl<'a> Reloader<'a> {
             return Err(refused);
         }
         let renewed = appliance.reload(&next.config, dry_run).map_err(|error| vec![with_causes(&error)])?;
-        let warnings = [next.warnings.clone(), next.unresolved.clone()].concat();
+        let warnings = [next.warnings.clone(), next.unresolved.clone(), appliance.stale_decoders()].concat();
         let changes = [differences(&self.current, &next), renewed].concat();
         if !dry_run {
             log::set_debug(next.config.log.debug);

@@ -201,7 +201,7 @@ pub struct LaneView<'a> {
 mod tests {
     use super::*;
     use crate::block::{Made, Meta, Signal, SourceId};
-    use crate::queue::{AtRest, Budget, Keys, MmapStorage, Options};
+    use crate::queue::{AtRest, Keys, MmapStorage, Options};
 
     #[test]
     fn each_change_is_news_once_and_a_probe_is_none() {
@@ -223,18 +223,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let keys = Keys::parse(&"0f".repeat(32)).unwrap();
         let open = |keys: &Keys| {
-            let options = Options {
-                directory: directory.path().join("log/lane-00"),
-                quarantine: directory.path().join("log/quarantine"),
-                lane: 0,
-                segment_bytes: 4 << 20,
-                max_payload_bytes: crate::block::MAX_BYTES,
-                pool_segments: 0,
-                budget: Arc::new(Budget::new(1 << 30, 0)),
-                wall_ns: 1,
-                opened_at_start: 16,
-                at_rest: AtRest { keys: keys.clone(), ..AtRest::default() },
-            };
+            let at_rest = AtRest { keys: keys.clone(), ..AtRest::default() };
+            let options = Options { at_rest, ..Options::of_a_test(directory.path()) };
             Log::open(Arc::new(MmapStorage), options).unwrap()
         };
         let (log, mut appender, _) = open(&keys);

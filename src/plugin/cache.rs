@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 use wasmtime::component::Component;
 
-use super::load::hex;
+use crate::sys::digest::hex;
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! configured, and what it declares is judged. Only then do lanes see it. It never changes; a new file, configuration or
 //! table makes a new generation, with the next number.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -22,6 +22,10 @@ use super::traces;
 use crate::block::Signal;
 use crate::config::{Isolation, Plugin, PluginClass, PluginComponent};
 use crate::otlp::columns::{Field, Selection};
+use crate::sys::digest::hex;
+
+/// Hexadecimal digits of a component's hash that are shown.
+const DIGITS: usize = 12;
 
 /// Bytes of a field's key, and of a plugin's name and version, at most.
 const KEY_BYTES: usize = 256;
@@ -137,6 +141,17 @@ impl Generation {
             environment,
             linked,
         })
+    }
+
+    /// The first hexadecimal digits of the component's hash, by which people know it.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        hex(&self.sha256[..DIGITS / 2])
+    }
+
+    /// Says in the log that it is live, from this file.
+    pub fn announce(&self, plugin: &str, path: &Path) {
+        tracing::info!(plugin, generation = self.number, sha256 = self.digits(), path = %path.display(), "a plugin is live");
     }
 
     /// What to gather for the plugin from a signal; `None` if it does not want the signal. Its fields are the plugin's own, in

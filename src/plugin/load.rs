@@ -8,7 +8,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
 use wasmtime::component::Component;
 
 use super::cache::{Cache, CacheError};
@@ -17,6 +16,7 @@ use super::epoch::Ticker;
 use super::error::{LoadError, MESSAGE_BYTES, clean};
 use super::manifest::{Manifest, World, name};
 use crate::config::{Capability, Plugin, PluginClass, PluginComponent};
+use crate::sys::digest::{hex, sha256};
 
 /// Bytes of a component at most. The biggest, a Python interpreter, has 18 MB.
 const COMPONENT_BYTES: u64 = 64 << 20;
@@ -149,14 +149,4 @@ fn unfit(error: &wasmtime::Error, class: PluginClass) -> LoadError {
 /// When it cannot be a plugin of this host, does not compile, or cannot be stored.
 pub fn install(engine: &Engine, class: PluginClass, source: &Source, cache: &Cache) -> Result<PathBuf, CacheError> {
     cache.install(engine.of(class), &source.bytes)
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    *digest(&SHA256, bytes).as_ref().first_chunk().expect("the digest has 32 bytes")
-}
-
-/// Bytes in hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -53,6 +53,25 @@ pub struct Options {
     pub at_rest: AtRest,
 }
 
+#[cfg(test)]
+impl Options {
+    /// Lane 0 under `root`, with segments of 4 MiB and room for 1 GiB.
+    pub(crate) fn of_a_test(root: &std::path::Path) -> Options {
+        Options {
+            directory: root.join("log/lane-00"),
+            quarantine: root.join("log/quarantine"),
+            lane: 0,
+            segment_bytes: 4 << 20,
+            max_payload_bytes: crate::block::MAX_BYTES,
+            pool_segments: 0,
+            opened_at_start: 16,
+            budget: Arc::new(Budget::new(1 << 30, 0)),
+            wall_ns: 1,
+            at_rest: AtRest::default(),
+        }
+    }
+}
+
 /// How blocks lie on the disk: by default as they are.
 #[derive(Clone, Debug, Default)]
 pub struct AtRest {

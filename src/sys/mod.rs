@@ -6,6 +6,7 @@
 pub mod affinity;
 pub mod bytes;
 pub mod clock;
+pub mod digest;
 pub mod doorbell;
 pub mod executable;
 pub mod file;

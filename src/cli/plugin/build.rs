@@ -18,10 +18,10 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::inspect;
 use crate::cli::human;
 use crate::cli::source::Unusable;
 use crate::plugin::load::Source;
+use crate::sys::digest::{hex, sha256};
 
 /// The interface, file by file.
 pub(super) const WIT: [(&str, &str); 3] = [
@@ -88,7 +88,7 @@ pub(super) fn build(arguments: &BuildArgs) -> anyhow::Result<()> {
     let world = source.manifest.world.name();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}: world {world}, {}", file.display(), human::size(bytes))?;
-    writeln!(out, "sha256 {}", inspect::sha256(&fs::read(&file)?))?;
+    writeln!(out, "sha256 {}", hex(&sha256(&fs::read(&file)?)))?;
     Ok(())
 }
 
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_interface_is_frozen() {
-        let sums = WIT.map(|(name, text)| (name, inspect::sha256(text.as_bytes())));
+        let sums = WIT.map(|(name, text)| (name, hex(&sha256(text.as_bytes()))));
         assert_eq!(sums.each_ref().map(|(name, sum)| (*name, sum.as_str())), FROZEN);
     }
 

@@ -12,8 +12,9 @@ use super::trial::{ComponentArgs, Trial};
 use crate::block::Signal;
 use crate::cli::human;
 use crate::otlp::columns::{Field, Kind, Level};
-use crate::plugin::load::{Source, hex};
+use crate::plugin::load::Source;
 use crate::plugin::names;
+use crate::sys::digest::{hex, sha256};
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub(super) fn inspect(arguments: &InspectArgs) -> anyhow::Result<()> {
 fn look(component: &ComponentArgs) -> anyhow::Result<(Value, Option<anyhow::Error>)> {
     let file = &component.file;
     let bytes = std::fs::read(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
-    let mut seen = json!({ "file": file.display().to_string(), "bytes": bytes.len(), "sha256": sha256(&bytes) });
+    let mut seen = json!({ "file": file.display().to_string(), "bytes": bytes.len(), "sha256": hex(&sha256(&bytes)) });
     match names(&bytes) {
         Ok(names) => {
             seen["imports"] = names.imports.into();
@@ -63,12 +64,6 @@ fn look(component: &ComponentArgs) -> anyhow::Result<(Value, Option<anyhow::Erro
         Err(error) => return Ok((seen, Some(error))),
     }
     Ok((seen, None))
-}
-
-/// The hash of bytes, in hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    hex(digest.as_ref())
 }
 
 /// What the plugin says of itself under this configuration.

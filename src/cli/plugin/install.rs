@@ -20,6 +20,7 @@ use crate::config::PluginClass;
 use crate::pipeline::trial::start;
 use crate::plugin::load::{self, Source};
 use crate::plugin::{Cache, World};
+use crate::sys::digest;
 
 /// Digits of the hash in a file's name.
 const HASH_DIGITS: usize = 12;
@@ -41,7 +42,7 @@ pub(super) fn install(arguments: &InstallArgs) -> anyhow::Result<()> {
     let source = Source::new(bytes.clone())?;
     let mut trial = Trial::load(component, &source)?;
     try_out(&mut trial).context("not installed: it starts, and fails on what it is tried with")?;
-    let sum = load::hex(&source.sha256);
+    let sum = digest::hex(&source.sha256);
     let name = trial::name(&component.file);
     fs::create_dir_all(&arguments.to).with_context(|| arguments.to.display().to_string())?;
     let directory = arguments.to.canonicalize().with_context(|| arguments.to.display().to_string())?;
@@ -199,7 +200,7 @@ mod tests {
         let arguments = component(file.clone());
         let source = Source::read(&file).unwrap();
         let trial = Trial::load(&arguments, &source).unwrap();
-        let text = snippet(&arguments, &trial, &file, &load::hex(&source.sha256));
+        let text = snippet(&arguments, &trial, &file, &digest::hex(&source.sha256));
         let line = "capabilities: [log, metrics, clock, lookup]";
         assert!(text.contains(&format!("    {line}\n")), "{text}");
         let starts = |text: &str| {
@@ -217,7 +218,7 @@ mod tests {
         let table = directory.path().join("sites.csv");
         fs::write(&table, "key,site\na,b\n").unwrap();
         arguments.told.lookups = vec![format!("sites={}", table.display())];
-        let text = snippet(&arguments, &Trial::load(&arguments, &source).unwrap(), &file, &load::hex(&source.sha256));
+        let text = snippet(&arguments, &Trial::load(&arguments, &source).unwrap(), &file, &digest::hex(&source.sha256));
         assert!(!text.contains("capabilities"), "{text}");
         starts(&text).unwrap();
     }

@@ -205,25 +205,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::block::{MAX_BYTES, Made, Meta, Signal, SourceId};
-    use crate::queue::{Budget, Cursor, Log, MmapStorage, Options};
+    use crate::block::{Made, Meta, Signal, SourceId};
+    use crate::queue::{Cursor, Log, MmapStorage, Options};
 
     #[test]
     fn who_has_everything_lags_by_nothing_and_who_has_not_by_its_entries() {
         let directory = tempfile::tempdir().unwrap();
         let place = || Place::of_lane(directory.path(), 0);
-        let options = Options {
-            directory: place().directory,
-            quarantine: place().quarantine,
-            lane: 0,
-            segment_bytes: 4 << 20,
-            max_payload_bytes: MAX_BYTES,
-            pool_segments: 0,
-            opened_at_start: 16,
-            at_rest: place().at_rest,
-            budget: Arc::new(Budget::new(1 << 30, 0)),
-            wall_ns: 1,
-        };
+        let options = Options::of_a_test(directory.path());
         let (log, mut appender, _) = Log::open(Arc::new(MmapStorage), options).unwrap();
         let commit = |name: &str, position| {
             let mut cursor = Cursor::open(&MmapStorage, &directory.path().join("destinations").join(name)).unwrap();

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::KEPT_BYTES;
@@ -20,6 +19,7 @@ use crate::block::{Made, Meta, Signal, SourceId};
 use crate::otlp::slice;
 use crate::otlp::{self, Summary};
 use crate::queue::{Entry, Position, Reader};
+use crate::sys::digest::{hex, sha256};
 use crate::telemetry::moment::iso;
 
 const LETTER: u8 = 1;
@@ -149,10 +149,9 @@ pub(super) fn encode(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> V
 
 /// The payload of a letter whose bytes may not be kept.
 pub(super) fn encode_withheld(reason: &str, origin: &str, reply: &str, bytes: &[u8]) -> Vec<u8> {
-    let digest = digest(&SHA256, bytes);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&sha256(bytes));
     let mut out = encode_texts(WITHHELD, [reason, origin, reply]);
-    out.extend_from_slice(format!("{} bytes, sha256 {hex}", bytes.len()).as_bytes());
+    out.extend_from_slice(format!("{} bytes, sha256 {digest}", bytes.len()).as_bytes());
     out
 }
 

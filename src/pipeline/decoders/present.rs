@@ -108,6 +108,9 @@ impl Decoders {
             let counted = SourceCounters::new(&source);
             shown::register_source(metrics, u32::try_from(lane).unwrap_or(u32::MAX), &counted);
             let OtherCounters::Lines(counters) = counted.other else { unreachable!("a decoder counts as lines do") };
+            let path = limits.plugin.component.path.clone();
+            generation.announce(&receiver.name, &path);
+            running.files.push((receiver.name.clone(), path, generation.sha256));
             let plugin = Arc::<PluginCounters>::default();
             let instance = Instance::new(generation, Arc::clone(&plugin));
             formats.serve(PluginPlace::Receivers, &receiver.name, vec![plugin]);

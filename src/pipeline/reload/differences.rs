@@ -7,6 +7,7 @@
 use crate::config::{
     Backend, Capability, Config, Explained, Exporter, Loaded, Plugin, PluginComponent, Protocol, Receiver,
 };
+use crate::sys::digest::hex;
 
 /// A key of a plugin whose value no setting shows, and the value.
 type List = (&'static str, fn(&Plugin) -> String);
@@ -182,10 +183,6 @@ fn list(words: &[String]) -> String {
 
 fn capability_word(capability: &Capability) -> String {
     format!("{capability:?}").to_lowercase()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

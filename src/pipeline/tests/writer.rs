@@ -1,6 +1,6 @@
 //! A lane's writer when a sync has failed and there is no room for a move: who waits is told, and the stop does not wait.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::pipeline::sources::Admissions;
 use crate::pipeline::sync::Syncer;
 use crate::pipeline::turn::Turn;
 use crate::pipeline::writer::{Kept, LaneWriter, Quarantined, Transforms, WriterOptions};
-use crate::queue::{AtRest, Budget, Log, Options};
+use crate::queue::{Budget, Log, Options};
 use crate::sim::disk::SimDisk;
 use crate::sys::doorbell::Doorbell;
 use crate::telemetry::health::Health;
@@ -49,16 +49,11 @@ fn lane() -> Lane {
 fn lane_of(outlet: RingOutlet, end: WriterEnd, transforms: Transforms) -> Lane {
     let disk = SimDisk::new(1);
     let options = Options {
-        directory: PathBuf::from("log/lane-00"),
-        quarantine: PathBuf::from("log/quarantine"),
-        lane: 0,
         segment_bytes: SEGMENT_BYTES,
         max_payload_bytes: 2048,
         pool_segments: 1,
-        opened_at_start: 8,
         budget: Arc::new(Budget::new(2 * SEGMENT_BYTES, 0)),
-        wall_ns: 1,
-        at_rest: AtRest::default(),
+        ..Options::of_a_test(Path::new(""))
     };
     let (log, appender, _) = Log::open(Arc::new(disk.clone()), options).unwrap();
     let syncer = Syncer::new(Duration::MAX, Vec::new(), Health::new().component("log"));

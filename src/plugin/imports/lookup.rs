@@ -16,7 +16,7 @@ use wasmtime::component::Resource;
 
 use crate::plugin::bindings::millrace::plugin::lookup;
 use crate::plugin::host::Host;
-use crate::plugin::load::sha256;
+use crate::sys::digest::sha256;
 
 /// Bytes of a table's file at most.
 const FILE_BYTES: u64 = 64 << 20;

@@ -9,10 +9,6 @@ use super::cells::push_text;
 use super::program::Program;
 use crate::otlp::columns::{Columns, Field, Kind, Level, TextColumn};
 use crate::otlp::edit::{Patch, TextEdits};
-use crate::plugin::load::hex;
-
-/// Bytes of the component's hash that are shown.
-const HASH_BYTES: usize = 6;
 
 /// Bytes around a key and its value, as the check of a patch counts them, and some more.
 const FRAMING_BYTES: usize = 32;
@@ -39,7 +35,7 @@ impl Mark {
         let (plugin, generation) = (&program.plugin, &program.generation);
         plugin.record.then(|| Mark {
             key: format!("millrace.{}", plugin.name.replacen('/', ".", 1)),
-            value: format!("{}@{}", generation.number, hex(&generation.sha256[..HASH_BYTES])),
+            value: format!("{}@{}", generation.number, generation.digits()),
         })
     }
 
