@@ -1,4 +1,7 @@
 //! What a file holds, told apart by its SHA-256.
+//!
+//! A file of a plugin, a table or a certificate that was put in the place of another has another digest; its time and length
+//! may be the same. What is pinned or kept by its hash is written in hexadecimal digits.
 
 use std::path::Path;
 
