@@ -1,9 +1,10 @@
 //! Cuts a payload at span boundaries; the resource and scope around each span are repeated in every piece.
 //!
 //! One pass, one copy of each span's bytes, whatever is asked: pieces of at most so many bytes and spans, the spans
-//! `[a, b)`, some of them, or everything but some. Log records are cut as spans are; they differ in where their time is. Wrappers without a span and unknown fields of the request itself do not survive.
-//! The lengths of the two wrappers are written as varints of a fixed four bytes, patched when the wrapper is closed:
-//! legal protobuf, and the reason why a piece stays under 256 MiB.
+//! `[a, b)`, some of them, or everything but some. Log records are cut as spans are; they differ in where their time is.
+//! Wrappers without a span and unknown fields of the request itself do not survive. The lengths of the two wrappers are
+//! written as varints of a fixed four bytes, patched when the wrapper is closed: legal protobuf, and the reason why a piece
+//! stays under 256 MiB.
 
 use std::ops::Range;
 

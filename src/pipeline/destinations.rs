@@ -1,9 +1,10 @@
 //! All destinations: the configured ones, those that are parked, and the retention that runs when there is none.
 //!
-//! A change of them has two steps. [`Destinations::prepare`] does everything that can fail: exporters, places, threads. What
-//! it made sends nothing and can be given back ([`Destinations::discard`]). [`Destinations::adopt`] only tells threads what
-//! to do. A destination that is configured no more is parked (see [`super::parking`]); [`Destinations::look`] forgets it
-//! when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the appliance.
+//! A change of them has two steps. [`Destinations::prepare`] does everything that can fail: exporters, places, threads.
+//! What it made sends nothing and can be given back ([`Destinations::discard`]). [`Destinations::adopt`] only tells threads
+//! what to do. A destination that is configured no more is parked (see [`super::parking`]); [`Destinations::look`] forgets
+//! it when its time is over or when it has given up because it lags by more than it may. Owned by the thread that runs the
+//! appliance.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};

@@ -2,8 +2,8 @@
 //!
 //! A destination that is not in the configuration any more keeps its cursor for a day, holding the log like an optional one
 //! that may lag by half the budget: a removal by mistake can be undone. Then it is forgotten, and its directory goes.
-//! Clocks are arguments: the wall clock, because no other runs on while the process does not. While it does, the monotonic clock
-//! decides, and the line is written again when somebody has set the other one.
+//! Clocks are arguments: the wall clock, because no other runs on while the process does not. While it does, the monotonic
+//! clock decides, and the line is written again when somebody has set the other one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

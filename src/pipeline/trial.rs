@@ -167,7 +167,8 @@ impl Trial {
         self.generation().selection(signal).is_some()
     }
 
-    /// Shows a block to a plugin of the worlds `transform`, `enrich` or `sample`. What it does not want to see comes back as it was.
+    /// Shows a block to a plugin of the worlds `transform`, `enrich` or `sample`. What it does not want to see comes back
+    /// as it was.
     ///
     /// # Errors
     ///

@@ -49,9 +49,9 @@ impl Instance {
         &self.kept.counters
     }
 
-    /// Asks a `transform` plugin. Whether a failure of it, of an `enrich` or of a `sample` plugin counts, is for whoever has the
-    /// block to say, who may ask again. The payload is what the columns were gathered from; the plugin may look into it, and it is as
-    /// it was when this returns. What comes back is unchecked. As in all calls:
+    /// Asks a `transform` plugin. Whether a failure of it, of an `enrich` or of a `sample` plugin counts, is for whoever
+    /// has the block to say, who may ask again. The payload is what the columns were gathered from; the plugin may look
+    /// into it, and it is as it was when this returns. What comes back is unchecked. As in all calls:
     ///
     /// # Errors
     ///

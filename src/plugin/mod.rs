@@ -4,9 +4,10 @@
 //! lanes share of a plugin that was loaded and configured; an [`Instance`] is its place on one lane, where calls are made.
 //! `wit/` is the contract with the plugin.
 //!
-//! A call takes columns and gives back a raw answer ([`answers`]), or says why not ([`CallError`]). The batch itself never enters the
-//! sandbox: whatever happens there, it is as it was. Whether the patch is good is for [`edit::check`](crate::otlp::edit) to say:
-//! this module knows nothing of policies or chains, and no type of wasmtime is seen outside of it.
+//! A call takes columns and gives back a raw answer ([`answers`]), or says why not ([`CallError`]). The batch itself never
+//! enters the sandbox: whatever happens there, it is as it was. Whether the patch is good is for
+//! [`edit::check`](crate::otlp::edit) to say: this module knows nothing of policies or chains, and no type of wasmtime is
+//! seen outside of it.
 
 pub mod answers;
 mod bindings;

@@ -1,7 +1,8 @@
 //! What a sampler's rows are made of: it declares fields of traces, spans are what there is to gather.
 //!
-//! Of the fields that it declares, three are of a trace as a whole ([`OfTrace`]); the others are those of one of its spans. Which
-//! span that is, and which trace a span belongs to, is told by fields that are gathered for every sampler ([`ALWAYS`]).
+//! Of the fields that it declares, three are of a trace as a whole ([`OfTrace`]); the others are those of one of its spans.
+//! Which span that is, and which trace a span belongs to, is told by fields that are gathered for every sampler
+//! ([`ALWAYS`]).
 
 use crate::otlp::columns::{Field, Kind, Level};
 

@@ -1,8 +1,9 @@
 //! CRC32C of what stands in the log: the checksum of stored bytes, of segment headers and of cursors.
 //!
-//! Each block is summed by the writer and again by readers (see `passed`), out of another core's cache or out of memory, so what
-//! counts is how many bytes are asked for at once. With AVX-512 and VPCLMULQDQ this is 45 GB/s out of the last-level cache and 64 out of
-//! the second; the `crc32` instruction in three streams reaches 18 and 31. Processors without them fall back to those.
+//! Each block is summed by the writer and again by readers (see `passed`), out of another core's cache or out of memory, so
+//! what counts is how many bytes are asked for at once. With AVX-512 and VPCLMULQDQ this is 45 GB/s out of the last-level
+//! cache and 64 out of the second; the `crc32` instruction in three streams reaches 18 and 31. Processors without them fall
+//! back to those.
 
 use crc_fast::{CrcAlgorithm, Digest};
 

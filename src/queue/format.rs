@@ -27,10 +27,10 @@
 //! 1, blocks are encrypted (all of them, AES-256-GCM, `keys`): there is no bit in a block to flip, and with this one flipped
 //! no payload is one. Marks and footers are never encrypted, so recovery needs no key and counts without one.
 //!
-//! Copies stand in different sectors, and the header's in different pages: losing one costs no entry. Copy C is believed only
-//! when it has the id that the file is named after: it may be of an earlier use of a recycled file, and the first versions
-//! wrote none. The footer is keyed, so that one of an earlier use is never believed. A footer that was not written by recovery says that everything before it had been synced when it was
-//! written.
+//! Copies stand in different sectors, and the header's in different pages: losing one costs no entry. Copy C is believed
+//! only when it has the id that the file is named after: it may be of an earlier use of a recycled file, and the first
+//! versions wrote none. The footer is keyed, so that one of an earlier use is never believed. A footer that was not written
+//! by recovery says that everything before it had been synced when it was written.
 
 use std::hash::Hasher;
 use std::io;

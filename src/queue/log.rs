@@ -272,8 +272,8 @@ impl Log {
         lock(&self.segments).bytes_behind(position)
     }
 
-    /// A reader that continues behind `from`. A place beyond the end (of a log that was lost under its
-    /// cursor, or had no room for a new segment at its start) becomes the beginning of the last segment, with nothing read again.
+    /// A reader that continues behind `from`. A place beyond the end (of a log that was lost under its cursor, or had no
+    /// room for a new segment at its start) becomes the beginning of the last segment, with nothing read again.
     #[must_use]
     pub fn reader(self: &Arc<Self>, from: Position) -> Reader {
         let newest = lock(&self.segments).newest().map(|segment| segment.start);

@@ -1,9 +1,10 @@
 //! One segment in memory: what is known of it, and its file while somebody reads or writes it.
 //!
-//! Shared by the lane's writer, the sync thread and any number of readers; who moves what of its extent is said there. A backlog has many segments, so one that nobody uses is no open file, no mapping and few bytes: the
-//! file is kept open until its footer is written, and after that as long as a reader stands in it. Nothing is believed that
-//! did not pass: a header its keyed check, stored bytes their CRC, an encrypted block its tag (when another reader may answer
-//! for the CRC is in `passed`); an I/O error while reading counts as damage of what could not be read.
+//! Shared by the lane's writer, the sync thread and any number of readers; who moves what of its extent is said there. A
+//! backlog has many segments, so one that nobody uses is no open file, no mapping and few bytes: the file is kept open
+//! until its footer is written, and after that as long as a reader stands in it. Nothing is believed that did not pass: a
+//! header its keyed check, stored bytes their CRC, an encrypted block its tag (when another reader may answer for the CRC
+//! is in `passed`); an I/O error while reading counts as damage of what could not be read.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
 //! The Elasticsearch door: `_bulk`, as uberAgent itself sends, and the probes that clients make before it.
 //!
-//! Documents are uberAgent's rows and go to the source's encoder; nothing is indexed. The answer is Elasticsearch's, item by
-//! item: 201 for a row that is durable (or understood and not wanted), 400 for one that is unusable, 429 for one for which
-//! there was no room in time: a request larger than the ring goes in piece by piece. The action lines of a request are read before its first document is decoded, so that a malformed one
-//! refuses the request with nothing stored. `index` and `create` are understood; ids are echoed, never used.
+//! Documents are uberAgent's rows and go to the source's encoder; nothing is indexed. The answer is Elasticsearch's, item
+//! by item: 201 for a row that is durable (or understood and not wanted), 400 for one that is unusable, 429 for one for
+//! which there was no room in time: a request larger than the ring goes in piece by piece. The action lines of a request
+//! are read before its first document is decoded, so that a malformed one refuses the request with nothing stored. `index`
+//! and `create` are understood; ids are echoed, never used.
 
 pub mod bulk;
 mod probe;

@@ -1,8 +1,8 @@
 //! The management port: `/metrics`, `/livez`, `/readyz`, `/startupz`, and a plain page that lists them.
 //!
 //! One thread with a current-thread runtime, away from the lanes, so that a scrape costs them nothing but cache misses.
-//! Bounded: connections in all and of one peer, time for a request's head, life of a connection. `/`, `/metrics` and health may be read by anyone
-//! who reaches the port; what else there is stands behind [`Guard`].
+//! Bounded: connections in all and of one peer, time for a request's head, life of a connection. `/`, `/metrics` and health
+//! may be read by anyone who reaches the port; what else there is stands behind [`Guard`].
 //!
 //! `/livez` fails when a thread is stuck, `/readyz` while starting or draining, `/startupz` until everything was once
 //! ready; `?verbose` lists what was looked at.

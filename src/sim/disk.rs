@@ -1,10 +1,11 @@
 //! A disk in memory with exactly the faults that matter to a log.
 //!
 //! It keeps what is written (live) apart from what would survive (durable). Between two syncs the kernel writes pages of
-//! 4096 bytes or sectors of less back in any order, at any moment, and not at all: every write may let some dirty sectors through, and a
-//! power cut keeps a random subset of the rest. Names are a journal: a power cut keeps a prefix of the operations that no
-//! directory sync covers. A failed sync drops the dirty sectors for good while the live bytes go on showing them, as
-//! kernels do. The fuse cuts the power after a number of operations; everything after fails. One seed decides it all.
+//! 4096 bytes or sectors of less back in any order, at any moment, and not at all: every write may let some dirty sectors
+//! through, and a power cut keeps a random subset of the rest. Names are a journal: a power cut keeps a prefix of the
+//! operations that no directory sync covers. A failed sync drops the dirty sectors for good while the live bytes go on
+//! showing them, as kernels do. The fuse cuts the power after a number of operations; everything after fails. One seed
+//! decides it all.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -16,7 +17,8 @@ use bytes::Bytes;
 
 use crate::queue::{Storage, StoredFile};
 
-/// What is written whole or not at all: the page of a cache, the sector of a disk; less when the kernel copies a page that is being stored to.
+/// What is written whole or not at all: the page of a cache, the sector of a disk; less when the kernel copies a page that
+/// is being stored to.
 const SECTOR_BYTES: [usize; 4] = [4096, 512, 64, 16];
 
 /// The disk; clones share it.

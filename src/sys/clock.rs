@@ -1,6 +1,7 @@
 //! The two clocks, read only at the edges of the program: threads that own an event loop.
 //!
-//! Deadlines come from [`monotonic`], which a step of the wall clock does not move; [`wall_ns`] goes into records, and ages of them come from it.
+//! Deadlines come from [`monotonic`], which a step of the wall clock does not move; [`wall_ns`] goes into records, and ages
+//! of them come from it.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -44,8 +44,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Drops the clean cached pages of the first `bytes` of a file, so that the next read shows what is on the disk. After a failed sync the cache
-/// holds bytes that are marked clean and were never written.
+/// Drops the clean cached pages of the first `bytes` of a file, so that the next read shows what is on the disk. After a
+/// failed sync the cache holds bytes that are marked clean and were never written.
 pub fn forget_cached(file: &File, bytes: u64) -> io::Result<()> {
     let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: posix_fadvise takes no pointers, and the descriptor is open as long as the borrow lasts.

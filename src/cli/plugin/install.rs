@@ -1,8 +1,8 @@
 //! `millrace plugin install`: a component into the place where the service reads it, and what to write into its configuration.
 //!
-//! It is loaded, configured and tried first: what would not start is not installed. The file is named after its content, so nothing
-//! that runs is overwritten: the old configuration finds the old file until a reload says otherwise, and the way back is
-//! the old configuration. The snippet pins the SHA-256: a file that was changed is refused.
+//! It is loaded, configured and tried first: what would not start is not installed. The file is named after its content, so
+//! nothing that runs is overwritten: the old configuration finds the old file until a reload says otherwise, and the way
+//! back is the old configuration. The snippet pins the SHA-256: a file that was changed is refused.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,7 +1,8 @@
 //! Spans on which plugins are tried: typical ones, and such as endpoints send on a bad day.
 //!
-//! They are made, not stored, and are the same on every machine; so are the bytes that decoders are tried on. A typical span has twelve attributes, of which most have
-//! names that plugins ask for: command lines, URLs, users, programs, codes and durations.
+//! They are made, not stored, and are the same on every machine; so are the bytes that decoders are tried on. A typical
+//! span has twelve attributes, of which most have names that plugins ask for: command lines, URLs, users, programs, codes
+//! and durations.
 
 use serde_json::{Value, json};
 

@@ -1,12 +1,12 @@
 //! A dead letter as it is kept, found again and shown.
 //!
 //! A letter is the payload of a block of its store's log, little-endian: `u8` version 1, then for reason, origin (source or
-//! destination) and reply each `u16` length and UTF-8 bytes, then the letter's own bytes; signal and source are the block's.
-//! Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64` ids that are
-//! gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone before them.
-//! A block that transforms could not do is `u8` 3, the same texts, `u8` 1 if it was encoded from records, `u32` records, `u32`
-//! spans, `u64` earliest start, `u64` latest end, and its payload. What may not be kept is `u8` 4, the same texts, and in the place
-//! of its bytes a line that says how many they were and their SHA-256.
+//! destination) and reply each `u16` length and UTF-8 bytes, then the letter's own bytes; signal and source are the
+//! block's. Its id is the block's sequence. What was replayed or purged is said by a later block: `u8` 2, then the `u64`
+//! ids that are gone. It stands behind the letters that it names, and the oldest segments go first, so it is never gone
+//! before them. A block that transforms could not do is `u8` 3, the same texts, `u8` 1 if it was encoded from records,
+//! `u32` records, `u32` spans, `u64` earliest start, `u64` latest end, and its payload. What may not be kept is `u8` 4, the
+//! same texts, and in the place of its bytes a line that says how many they were and their SHA-256.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;

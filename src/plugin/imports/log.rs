@@ -1,9 +1,9 @@
 //! Log lines of plugins, among ours, with the plugin's name.
 //!
-//! So many a second (`log_lines_per_second`), and those of ten seconds at once, for each plugin and lane: a plugin that logs
-//! for each row would fill the journal. What is over the rate is counted, and the next line that goes through says how many there were. Time is that of
-//! the batches, so that the same batches log the same. Lines are cut, and control characters shown as escapes: no line can
-//! pretend to be another, or reach a terminal.
+//! So many a second (`log_lines_per_second`), and those of ten seconds at once, for each plugin and lane: a plugin that
+//! logs for each row would fill the journal. What is over the rate is counted, and the next line that goes through says how
+//! many there were. Time is that of the batches, so that the same batches log the same. Lines are cut, and control
+//! characters shown as escapes: no line can pretend to be another, or reach a terminal.
 
 use crate::plugin::bindings::millrace::plugin::log;
 use crate::plugin::error::clean;

@@ -1,7 +1,8 @@
 //! The small store of a plugin on one lane: kept over instances and generations, lost with the process.
 //!
-//! What a call wrote counts once its answer was accepted; else everything is as it was before, so that a batch that is given
-//! again is not counted twice. For that the first old value of each key that is written is put aside until then. An entry's time to live runs in batch time; what is over is swept when room is needed.
+//! What a call wrote counts once its answer was accepted; else everything is as it was before, so that a batch that is
+//! given again is not counted twice. For that the first old value of each key that is written is put aside until then. An
+//! entry's time to live runs in batch time; what is over is swept when room is needed.
 
 use std::collections::HashMap;
 

@@ -76,7 +76,7 @@ pub trait StoredFile: Send + Sync + Debug {
     /// Makes every byte written so far durable. After a failure the file must never be synced again: the kernel has
     /// marked its pages clean, and the next sync would lie.
     fn sync(&self) -> io::Result<()>;
-    /// Forgets cached ones of the first `bytes` that are not waiting to be written, so that what is read next is what is on the disk. For
-    /// recovery: after a failed sync of an earlier process the cache holds bytes that were never written.
+    /// Forgets cached ones of the first `bytes` that are not waiting to be written, so that what is read next is what is on
+    /// the disk. For recovery: after a failed sync of an earlier process the cache holds bytes that were never written.
     fn forget(&self, bytes: u64) -> io::Result<()>;
 }

@@ -11,7 +11,8 @@
 //!
 //! 5. no nonce is used twice, and what an attacker with the disk altered or moved in an encrypted segment is not delivered.
 //!
-//! A part of the runs compresses, a part encrypts, with keys that rotate. The planted bugs at the end say whether the explorer could see a breach.
+//! A part of the runs compresses, a part encrypts, with keys that rotate. The planted bugs at the end say whether the
+//! explorer could see a breach.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -225,7 +225,8 @@ fn a_shadow_that_fails_is_counted_by_reason_and_given_a_rest() {
     }
 }
 
-/// Of an odd number of rows, copies `url.full` to a field of the patch alone, which is described by 16 bytes at 320; its key is at 352.
+/// Of an odd number of rows, copies `url.full` to a field of the patch alone, which is described by 16 bytes at 320; its
+/// key is at 352.
 fn with_extra(field: &str, key: &str) -> Vec<u8> {
     let code = format!(
         "(data (i32.const 320) \"{field}\") (data (i32.const 352) \"{key}\")

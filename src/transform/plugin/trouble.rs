@@ -1,4 +1,5 @@
-//! What is said of the blocks that a plugin failed on: a line in the log, the last failure in words, and whether there are many.
+//! What is said of the blocks that a plugin failed on: a line in the log, the last failure in words, and whether there are
+//! many.
 //!
 //! A line for the first failure of each kind, and for the next one after a minute: a plugin may fail on every block. Whether it
 //! fails is a share of its last blocks, so that one that fails below what opens its circuit, or refuses everything, is seen
