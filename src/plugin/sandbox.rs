@@ -337,7 +337,8 @@ fn trap(error: &wasmtime::Error, said: Option<&str>) -> String {
     for (index, frame) in trace.iter().flat_map(|trace| trace.frames()).enumerate() {
         text.push_str(if index == 0 { "; in " } else { "; " });
         match frame.func_name() {
-            Some(name) => text.push_str(name),
+            // Without the hash that the compiler adds.
+            Some(name) => text.push_str(&format!("{:#}", rustc_demangle::demangle(name))),
             None => text.push_str(&format!("function {}", frame.func_index())),
         }
     }

@@ -79,7 +79,7 @@ fn memory_ends_at_its_limit() {
 #[test]
 fn a_trap_says_where() {
     let message = trap(&hostile!("traps"));
-    assert_eq!(message, "wasm `unreachable` instruction executed; in misbehave; transform; function 4");
+    assert_eq!(message, "wasm `unreachable` instruction executed; in cards::check; misbehave; transform; function 4");
 }
 
 #[test]
