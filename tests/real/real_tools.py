@@ -185,7 +185,7 @@ def damage(scene):
     (found,) = [damage for log in report["logs"] for damage in log["damage"]]
     expect((found["offset"], found["sequence"]) == (victim["offset"], victim["sequence"]), f"verify: {found}")
     planned, _ = tool(scene, "queue", "repair", "--dry-run", *state)
-    expect(f"{victim['spans']} spans are lost" in planned, f"repair --dry-run says\n{planned}")
+    expect(f"lost for good: {victim['spans']} spans" in planned, f"repair --dry-run says\n{planned}")
     tool(scene, "queue", "repair", *state)
     again = asked(scene, "queue", "verify", *state, code=1)
     expect(sum(log["lost_spans"] for log in again["logs"]) == lost, "a repair has changed what is lost")
