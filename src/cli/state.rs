@@ -16,6 +16,7 @@ use crate::config::MissingKey;
 use crate::pipeline::dead_letters::{self, StoreName};
 use crate::pipeline::disk::{file_bytes, quarantines};
 use crate::pipeline::logs::read_keys;
+use crate::pipeline::sources::table;
 use crate::queue::inspect::Place;
 use crate::queue::{AtRest, StateLock};
 use crate::sys::owner::become_owner_of;
@@ -101,8 +102,7 @@ pub(super) fn user(directory: &Path) -> Option<String> {
 
 /// The names of the sources by their ids; none when they cannot be read.
 pub(super) fn sources(directory: &Path) -> Vec<String> {
-    let names = std::fs::read(directory.join("sources")).unwrap_or_default();
-    String::from_utf8_lossy(&names).lines().map(str::to_owned).collect()
+    table(directory).unwrap_or_default()
 }
 
 /// A log with its name.

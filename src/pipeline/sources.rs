@@ -125,16 +125,20 @@ impl Assigned {
     }
 }
 
+/// The names that have ids, in the order of these; none when there is no table. Fails when it cannot be read.
+pub fn table(state_directory: &Path) -> io::Result<Vec<String>> {
+    // A name that has rotted keeps its line: the numbers of the others are those of theirs.
+    match fs::read(state_directory.join(TABLE)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The ids of `names`, in their order; names not seen before are given new ids. Writes nothing. Fails when the table cannot
 /// be read, or when it is full.
 pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Assigned> {
-    let path = state_directory.join(TABLE);
-    // A name that has rotted keeps its line: the numbers of the others are those of theirs.
-    let mut known: Vec<String> = match fs::read(&path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let mut known = table(state_directory)?;
     let before = known.len();
     let mut ids = Vec::with_capacity(names.len());
     for name in names {
@@ -143,7 +147,9 @@ pub fn assign(state_directory: &Path, names: &[&str]) -> io::Result<Assigned> {
             known.len() - 1
         });
         let id = u16::try_from(index).ok().map(SourceId).filter(|id| *id != SourceId::MIXED);
-        ids.push(id.ok_or_else(|| io::Error::other(format!("{} holds too many sources", path.display())))?);
+        ids.push(id.ok_or_else(|| {
+            io::Error::other(format!("{} holds too many sources", state_directory.join(TABLE).display()))
+        })?);
     }
     let grown = (known.len() > before).then_some(known);
     Ok(Assigned { ids, state_directory: state_directory.to_owned(), grown })
